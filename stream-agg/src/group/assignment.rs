@@ -19,10 +19,10 @@ use crate::pipeline::Pipeline;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::KafkaState;
 
-/// Timeout of asking Kafka about all assigned partitions together.
+/// Timeout of the requests to Kafka about all newly assigned partitions together.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shortest timeout of a request about one partition, used if requests about other partitions have used up the time. It
-/// is also the pause before the next request about a waiting partition.
+/// Shortest timeout of a request about one partition. It applies if the requests about other partitions have used up
+/// [`ASK_TIMEOUT`]. It is also the pause before the next request about a waiting partition.
 const ASK_ONE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An assigned partition without a pipeline, because no broker reports where its log begins and ends.
@@ -63,7 +63,8 @@ impl Member {
             }
         };
         self.opening = None;
-        // The id is read before the assignment is acknowledged, so that no later assignment can have begun.
+        // The member id is read before the assignment is acknowledged. Until then, no later assignment can begin, so
+        // this is the id under which the partitions were assigned.
         let member = Arc::from(librdkafka::member_id(&self.consumer));
         for partition in without_leader {
             self.wait_for_leader(WaitingPartition { partition, member: Arc::clone(&member) });
@@ -80,8 +81,8 @@ impl Member {
     /// Starts the pipeline of the partition that has waited longest, if a broker reports where its log begins and
     /// ends.
     fn open_waiting(&mut self) -> Result<Option<LeaveReason>, GroupError> {
-        // A revocation is acknowledged before a new assignment: Kafka's client takes an assignment as a sign that no
-        // partition was lost.
+        // A revocation must be acknowledged before a new assignment, because Kafka's client concludes from an
+        // assignment that no partition was lost.
         let revoked = self.releasing.is_some() || self.consumer.assignment_lost();
         if revoked || Instant::now() < self.ask_again {
             return Ok(None);
@@ -106,8 +107,8 @@ impl Member {
         self.ask_again = Instant::now() + ASK_ONE_TIMEOUT;
     }
 
-    /// Removes `partitions` from the queue of waiting partitions. Returns those that were in it: Kafka's client was
-    /// never assigned them, so it cannot release them.
+    /// Removes `partitions` from the queue of waiting partitions. Returns the partitions that were in the queue. The
+    /// caller must not release them through Kafka's client, because they were never assigned in the client.
     pub(super) fn stop_waiting(&mut self, partitions: &[i32]) -> Vec<i32> {
         let (ended, left) = self
             .waiting
@@ -125,7 +126,8 @@ impl Member {
         found: BTreeMap<i32, KafkaState>,
         member: &Arc<str>,
     ) -> Result<Option<LeaveReason>, GroupError> {
-        // The queues are created before the assignment, so that no record arrives outside them.
+        // The queues are created before the partitions are assigned in the client, so that no record arrives outside
+        // its queue.
         let topic = &self.services.topic;
         let split = |partition| {
             self.consumer.split_partition_queue(topic, partition).ok_or(GroupError::Stray(partition))
@@ -156,9 +158,9 @@ impl Member {
         Ok(None)
     }
 
-    /// Has the brokers validate the committed offsets by the leader epochs of the records before them. The queue of
-    /// a partition whose log was truncated below its offset then returns an error instead of records. librdkafka
-    /// validates an offset in a seek, but not in an assignment.
+    /// Makes the brokers validate each committed offset by the leader epoch of the record before it. If a log was
+    /// truncated below its committed offset, the queue of the partition then returns an error instead of records. This
+    /// needs a seek, because librdkafka validates offsets in a seek, but not in an assignment.
     ///
     /// # Errors
     /// The client did not seek in time. The member then joins the group again, as after a commit of unknown outcome.
@@ -172,8 +174,8 @@ impl Member {
         Ok(())
     }
 
-    /// Asks Kafka what is committed for each partition and where its log begins and ends. Also returns the partitions
-    /// for which no broker answered in time, such as those without a leader.
+    /// Asks Kafka for the committed offset of each partition, and for the offsets at which its log begins and ends.
+    /// Also returns the partitions for which no broker answered in time, such as those without a leader.
     fn find(
         &self,
         partitions: &[i32],
@@ -238,6 +240,6 @@ mod tests {
         member.begin_release(vec![0, 1]);
         assert!(!named(1) && named(2));
         let releasing = member.releasing.as_ref().map(|release| release.partitions.clone());
-        assert_eq!(releasing, Some(vec![0]), "the client can release only what it is assigned");
+        assert_eq!(releasing, Some(vec![0]), "the client can release only partitions that it is assigned");
     }
 }

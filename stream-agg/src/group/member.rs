@@ -1,10 +1,11 @@
 //! A member of the consumer group: it polls Kafka, and acts on assignments and revocations.
 //!
-//! One thread polls, so that the coordinator does not remove the member from the group. This thread never handles a
-//! record. A pipeline starts at the committed offset of each assigned partition. The pipelines of revoked partitions
-//! stop at the end of a batch, within [`RELEASE`](super::RELEASE), before their partitions are released. The callbacks
-//! of Kafka's client only record what happened. If the outcome of a commit is unknown, the member leaves the group, so
-//! that Kafka refuses the commit if it arrives late, and joins again.
+//! One thread polls Kafka's client, because a member that does not poll in time is removed from the group. This thread
+//! never handles a record, so no record can delay it. A pipeline starts at the committed offset of each assigned
+//! partition. The pipelines of revoked partitions stop at the end of a batch, within [`RELEASE`](super::RELEASE),
+//! before their partitions are released. The callbacks of Kafka's client only record what happened. If the outcome of a
+//! commit is unknown, the member leaves the group and joins it again, so that Kafka refuses the commit if it arrives
+//! late.
 //!
 //! Invariants: a partition never has two pipelines, no record is read outside a pipeline, and no partition is released
 //! while one of its commits is under way.
@@ -103,7 +104,8 @@ impl Member {
                 Err(self.fenced())
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(self.kafka_error(error)),
-            // A broker may disconnect and come back. Whether Kafka answers at all is checked by the progress publisher.
+            // A broker may disconnect and come back, so this is no failure yet. The progress publisher checks whether
+            // Kafka answers at all.
             Some(Err(error)) => {
                 tracing::debug!(%error, "poll kafka");
                 Ok(())
@@ -111,7 +113,7 @@ impl Member {
         }
     }
 
-    /// Decides what to do about a pipeline that ended although nothing stopped it.
+    /// Decides what to do after a pipeline ended although this process had not stopped it.
     fn end_unexpected(&mut self, partition: i32) -> Result<LeaveReason, GroupError> {
         match self.pipelines.remove(&partition).and_then(Pipeline::ended) {
             Some(PipelineEnd::CommitUnknown) => Ok(LeaveReason::CommitUnknown),

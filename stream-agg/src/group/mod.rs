@@ -31,7 +31,8 @@ pub mod orphans;
 
 pub use rebalance::RELEASE;
 
-/// The waits before the group is joined again. Each join makes the group assign all partitions again.
+/// The waits before this process joins the group again. They grow, because each join makes the group assign all
+/// partitions again.
 const JOIN_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(30));
 /// After a membership of at least this length, the wait before the next join is the shortest one again.
 const LASTING: Duration = Duration::from_secs(120);
@@ -48,7 +49,9 @@ pub enum GroupError {
         source: KafkaError,
     },
     /// Another process uses the same `GROUP_INSTANCE_ID`.
-    #[error("consume `{0}`: another process has taken this one's place in the group")]
+    #[error(
+        "consume `{0}`: another process with the same `GROUP_INSTANCE_ID` has taken its place in the group"
+    )]
     Fenced(String),
     /// A commit did not end within its time limit.
     #[error("consume partitions {0:?}: a commit did not end within its time limit")]
@@ -105,8 +108,8 @@ pub fn run_member(
     }
 }
 
-/// How long to wait after a membership of the length `lived`. The wait grows while memberships are short, as when
-/// Kafka refuses every commit.
+/// How long to wait after a membership that lasted for `lived`. The wait grows while memberships are short, for example
+/// because Kafka refuses every commit.
 fn pause_after(pauses: &mut Backoff, lived: Duration) -> Duration {
     if lived >= LASTING {
         pauses.reset();
@@ -126,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// Long enough for a member that does not wait.
+    /// A member that does not wait is done within this time.
     const AT_ONCE: Duration = Duration::from_millis(500);
     const DEADLINE: Duration = Duration::from_secs(30);
 

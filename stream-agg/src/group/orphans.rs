@@ -1,10 +1,10 @@
 //! Finds partitions that the group has assigned to no member, and makes the group assign all partitions again.
 //!
-//! A cooperative rebalance has two steps: members release partitions, then a second rebalance assigns them to other
-//! members. When a static member (`GROUP_INSTANCE_ID`) comes back, Kafka returns its partitions to it without a
-//! rebalance. If the member had to release partitions when it stopped, the second rebalance never happens, and these
-//! partitions have no owner while the same members stop and come back. A member that the group does not know makes it
-//! rebalance, so a temporary member joins and leaves ([`force_rebalance`]).
+//! A cooperative rebalance has two steps: members release partitions, then a second rebalance assigns these partitions
+//! to other members. When a static member (`GROUP_INSTANCE_ID`) comes back, Kafka gives it its previous partitions
+//! without a rebalance. If that member was about to release partitions when it stopped, the second rebalance never
+//! happens. These partitions then have no owner for as long as only the same members stop and come back. When an
+//! unknown member joins, the group must rebalance, so a temporary member joins and leaves ([`force_rebalance`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::health::Health;
 use crate::kafka::client::{POLL, group_consumer};
 use crate::pipeline::context::Services;
 
-/// Time from an assignment to the first check, and between two checks. A member releases a partition in less time, so a
-/// partition that has no owner in two checks is an orphan.
+/// Time from an assignment to the first check, and between two checks. A member that releases a partition needs less
+/// time, so a partition that has no owner in two consecutive checks is an orphan.
 const CHECK: Duration = RELEASE;
-/// Timeout of asking Kafka about the group or the topic.
+/// Timeout of a request to Kafka about the group or the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The state of a group that is not rebalancing.
 const STABLE: &str = "Stable";
@@ -128,8 +128,8 @@ fn without_owner(metadata_client: &BaseConsumer, config: &Config) -> KafkaResult
     Ok(Some(all))
 }
 
-/// The partitions of `topic` in an assignment, as the leader of the group writes it: Kafka's
-/// `ConsumerProtocolAssignment`, any version. `None` if the bytes are something else.
+/// The partitions of `topic` in an assignment. `bytes` is the assignment as the leader of the group encodes it: Kafka's
+/// `ConsumerProtocolAssignment`, any version. `None` if the bytes have another format.
 fn assigned(bytes: &[u8], topic: &str) -> Option<BTreeSet<i32>> {
     let mut rest = bytes;
     let _version = take::<2>(&mut rest)?;

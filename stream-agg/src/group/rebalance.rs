@@ -1,7 +1,7 @@
-//! Releases partitions: those that the coordinator revoked, and all of them before the member leaves the group.
+//! Releases the partitions that the coordinator revoked, and all partitions before the member leaves the group.
 //!
-//! A partition is released only once its pipeline has ended and none of its commits is under way. A commit that arrives
-//! after the next owner's first commit would undo it.
+//! A partition is released only once its pipeline has ended and none of its commits is under way. Otherwise a late
+//! commit of this member could overwrite the first commit of the next owner.
 
 use std::time::{Duration, Instant};
 
@@ -16,17 +16,19 @@ use crate::pipeline::{Pipeline, PipelineEnd};
 
 /// How long a pipeline may take to finish the batch that it is inserting.
 pub const RELEASE: Duration = Duration::from_secs(10);
-/// How long a partition may be held for a commit under way, after [`RELEASE`]. One attempt of a request takes up to
-/// `socket.timeout.ms` (60 s), and librdkafka makes at most three attempts.
+/// How long, after [`RELEASE`], a partition may be held because a commit is under way. One attempt of a request takes
+/// up to `socket.timeout.ms` (60 s), and librdkafka makes at most three attempts.
 ///
-/// No other member gets the partition until it is released. This member keeps polling and sends heartbeats, so neither
-/// `max.poll.interval.ms` nor the session ends, and librdkafka joins no later generation before `incremental_unassign`
-/// is called (`RD_KAFKA_CGRP_WAIT_ASSIGN_CALL`). If another member joins meanwhile, even a temporary one, Kafka waits
-/// for this member until the rebalance timeout, which is `max.poll.interval.ms` (300 s), and accepts its commits. If
-/// the partition is held longer (after this limit, [`Member::leave`] waits for the same time once more), Kafka begins a
-/// generation that this member has not joined. Only then may the partition get another owner, and Kafka refuses a
-/// commit under way with ILLEGAL_GENERATION (22) or UNKNOWN_MEMBER_ID (25), because the commit belongs to the previous
-/// generation.
+/// No other member gets the partition until it is released. While this member holds it, the member keeps polling and
+/// sending heartbeats, so it exceeds neither `max.poll.interval.ms` nor the session timeout. librdkafka joins no later
+/// generation before `incremental_unassign` is called (`RD_KAFKA_CGRP_WAIT_ASSIGN_CALL`). If another member joins
+/// meanwhile, even a temporary one, Kafka waits for this member until the rebalance timeout, which is
+/// `max.poll.interval.ms` (300 s), and accepts its commits until then.
+///
+/// The partition may be held for longer than the rebalance timeout, because after this limit [`Member::leave`] waits
+/// for the same time once more. Kafka then begins a generation that this member has not joined. Only then may the
+/// partition get another owner. Kafka refuses a commit that is still under way with ILLEGAL_GENERATION (22) or
+/// UNKNOWN_MEMBER_ID (25), because the commit belongs to the previous generation.
 const HELD: Duration = Duration::from_secs(150);
 
 /// Revoked partitions that are not released yet.
@@ -35,7 +37,7 @@ pub(super) struct Release {
     limit: HoldLimit,
 }
 
-/// How long pipelines that were stopped may still hold their partitions. Pure: the caller passes the time.
+/// How long stopped pipelines may still hold their partitions. Pure: the caller passes the time.
 #[derive(Debug, Clone, Copy)]
 struct HoldLimit {
     /// Until this moment, pipelines may finish their batches.
@@ -54,7 +56,7 @@ enum Held {
 }
 
 impl HoldLimit {
-    /// The limit of pipelines that were stopped at `now`.
+    /// The limit for pipelines that were stopped at `now`.
     fn from(now: Instant) -> Self {
         Self { finish_by: now + RELEASE }
     }
@@ -133,7 +135,8 @@ impl Member {
             let held = limit.check(Instant::now());
             if held != Held::Finish {
                 self.pipelines.values().for_each(Pipeline::give_up);
-                // Commits that are under way end with the process.
+                // The process is about to exit, and the commits under way end with it, so there is no need to wait for
+                // them.
                 if shutdown.is_cancelled() && self.pipelines.values().all(Pipeline::has_ended) {
                     break;
                 }
@@ -174,11 +177,11 @@ mod tests {
     use super::*;
     use crate::pipeline::context::PartitionContext;
 
-    /// Long enough for a member that does not wait.
+    /// A member that does not wait is done within this time.
     const AT_ONCE: Duration = Duration::from_millis(500);
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// A member of a group that never answers, with a pipeline whose commit is under way.
+    /// A member whose Kafka never answers, with a pipeline whose commit is under way.
     fn committing(runtime: Handle) -> (Member, Arc<()>) {
         let context = PartitionContext::unanswered(runtime);
         let mut member = Member::new(context.services(), context.consumer(), Arc::default());
@@ -193,7 +196,10 @@ mod tests {
         let (member, commit) = committing(runtime.handle().clone());
         let (left, leaving) = mpsc::channel();
         let thread = thread::spawn(move || left.send(member.leave(&CancellationToken::new()).is_ok()));
-        assert!(leaving.recv_timeout(AT_ONCE).is_err(), "a commit under way could arrive after the next one");
+        assert!(
+            leaving.recv_timeout(AT_ONCE).is_err(),
+            "a commit under way could arrive after the next owner's"
+        );
         drop(commit);
         assert_eq!(leaving.recv_timeout(DEADLINE), Ok(true));
         thread.join().unwrap().unwrap();

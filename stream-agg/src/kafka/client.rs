@@ -71,8 +71,8 @@ fn queued_kib(partitions: NonZeroU16) -> String {
     (ALL_KIB / u32::from(partitions.get())).clamp(1 << 10, 16 << 10).to_string()
 }
 
-/// Seeks to `from` in `partition`. If the record before `from`, which has this leader `epoch`, was truncated, the queue
-/// of the partition then returns an error instead of records.
+/// Seeks to `from` in `partition`. `epoch` is the leader epoch of the record before `from`. If that record was
+/// truncated, the queue of the partition then returns an error instead of records.
 ///
 /// # Errors
 /// The client did not seek in time.
@@ -90,7 +90,7 @@ pub(crate) fn seek<C: ConsumerContext>(
         librdkafka::set_leader_epoch(&list, topic, partition, epoch);
         let list = consumer.seek_partitions(list, ASK_TIMEOUT)?;
         match list.elements().first().map(TopicPartitionListElem::error) {
-            // Another thread of the client has not started the fetcher yet.
+            // The seek fails until another thread of the client has started the fetcher of the partition.
             Some(Err(_)) if Instant::now() < until => drop(consumer.poll(POLL)),
             Some(Err(error)) => return Err(error),
             Some(Ok(())) | None => return Ok(()),

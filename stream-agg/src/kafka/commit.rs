@@ -1,8 +1,8 @@
-//! Commits what a partition has applied and declared, to Kafka's group coordinator.
+//! Commits to Kafka's group coordinator up to which offset a partition is applied, and which batch it declares.
 //!
 //! Each call commits one partition: a commit of several partitions is not atomic, and its error does not say which of
-//! them failed. Invariant: a commit of unknown outcome is never repeated here, because the first copy may arrive after
-//! a later commit, which it would undo.
+//! them failed. Invariant: a commit of unknown outcome is never repeated here, because its first copy may arrive after
+//! a later commit and overwrite that commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +25,10 @@ use crate::protocol::progress::{AfterCommit, CommitOutcome, NextOffset, after_co
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The waits before a refused commit is retried.
 const COMMIT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
-/// How long a refused commit is retried before the group is joined again.
+/// How long a refused commit is retried before this process joins the group again.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What is committed for a partition: the offset and its metadata.
+/// The committed offset of a partition and its metadata; `None` if nothing is committed.
 pub type Committed = Option<(NextOffset, String)>;
 
 /// Why a commit was not confirmed, so that the pipeline must end.
@@ -54,13 +54,13 @@ pub struct Committer {
     pub member: Arc<str>,
     /// The last commit that Kafka accepted.
     pub committed: Committed,
-    /// Each commit under way holds a reference, so that others see when no commit is under way any more.
+    /// Each commit under way holds a reference. The number of references shows whether a commit is under way.
     pub under_way: Arc<()>,
     /// Cancelled when the partition is given up.
     pub give_up: CancellationToken,
     /// Counts failed commits.
     pub metrics: Arc<Metrics>,
-    /// Shows that Kafka denies commits, until one succeeds.
+    /// Shows an alarm while Kafka denies commits. The next successful commit ends the alarm.
     pub health: Arc<Health>,
 }
 
@@ -106,7 +106,7 @@ impl Committer {
         }
     }
 
-    /// Runs a call that may block while Kafka does not answer.
+    /// Runs `call` on a thread that may block, because the call blocks while Kafka does not answer.
     async fn blocking<T: Send + 'static>(
         &self,
         call: impl FnOnce(&GroupConsumer) -> T + Send + 'static,
@@ -117,7 +117,7 @@ impl Committer {
             drop((consumer, held));
             done
         });
-        // An error means that the runtime shuts down.
+        // The task fails only if the runtime shuts down.
         self.give_up
             .run_until_cancelled(running)
             .await
@@ -145,9 +145,9 @@ fn alarm_if_denied(
 
 /// Commits only if the consumer still has the id `member`, under which the partition was assigned.
 ///
-/// If the group removes a static member while it joins, the member joins under another id and keeps its partitions,
-/// because librdkafka does not consider them lost. By then they may have another owner, and Kafka would accept the
-/// commit.
+/// If the group removes a static member while that member joins, the member joins under another id. It keeps its
+/// partitions, because librdkafka does not consider them lost. They may have another owner by then, but Kafka would
+/// still accept a commit of this member.
 fn commit(
     consumer: &GroupConsumer,
     member: &str,
@@ -172,7 +172,7 @@ fn read(consumer: &GroupConsumer, topic: &str, partition: u16) -> KafkaResult<Co
     answer.elements().first().map_or(Ok(None), committed)
 }
 
-/// What is committed for one partition, from the answer of Kafka.
+/// The committed offset and metadata of one partition, from Kafka's answer.
 ///
 /// # Errors
 /// Kafka's error for this partition.
@@ -186,7 +186,7 @@ pub fn committed(
     })
 }
 
-/// What the result of a commit proves about it.
+/// The outcome of a commit, as far as its result proves it.
 fn outcome(result: &KafkaResult<()>) -> CommitOutcome {
     use RDKafkaErrorCode as C;
     match result {
@@ -268,7 +268,7 @@ mod tests {
         }
         let Readiness::Not(reason) = health.readiness() else { panic!("there is an alarm") };
         assert!(reason.starts_with("commits of partition 3: commit offset 7: "), "{reason}");
-        // The partition is assigned again after the member joined the group again.
+        // The member joins the group again and gets the partition back. The alarm stays.
         health.recovered(Component::Group);
         health.forget_commits(|partition| partition == 3);
         assert_ne!(health.readiness(), Readiness::Ready);

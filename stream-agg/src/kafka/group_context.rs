@@ -46,7 +46,7 @@ impl GroupContext {
         }
     }
 
-    /// Takes the rebalances that were recorded.
+    /// Removes the recorded rebalances and returns them.
     pub(crate) fn take_events(&self) -> Vec<RebalanceEvent> {
         std::mem::take(&mut *self.events())
     }

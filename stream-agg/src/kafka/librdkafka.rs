@@ -1,4 +1,4 @@
-//! What only the C interface of librdkafka offers: topic ids, leader epochs and member ids.
+//! Functions that only the C interface of librdkafka offers: topic ids, leader epochs and member ids.
 //!
 //! The `rdkafka` crate wraps none of them. This is the only file of the crate with unsafe code. Everything that a
 //! function allocates is freed in it, and no pointer leaves it.
@@ -25,7 +25,7 @@ use crate::protocol::intent::TopicId;
 /// How Kafka describes a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicDescription {
-    /// The id; `None` if the brokers give topics no ids.
+    /// The id; `None` if the brokers do not support topic ids.
     pub id: Option<TopicId>,
     /// How many partitions the topic has.
     pub partitions: u16,
@@ -44,7 +44,8 @@ pub fn describe_topic(
     let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
     let client = consumer.client().native_ptr();
     // SAFETY: `client` lives as long as `consumer`, and `name` until the end of the function; librdkafka copies the
-    // names. Each object is destroyed once, after its last use, and the answer before its event.
+    // names. Each object is destroyed once, after its last use. The description is copied before its event is
+    // destroyed.
     unsafe {
         let mut names = [name.as_ptr()];
         let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
@@ -53,7 +54,7 @@ pub fn describe_topic(
         c::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
         let queue = c::rd_kafka_queue_new(client);
         c::rd_kafka_DescribeTopics(client, topics, options, queue);
-        // The request has its own timeout, which the event reports, so the poll waits a little longer.
+        // The request has its own timeout and reports it as an event, so the poll waits a little longer than that.
         let event = c::rd_kafka_queue_poll(queue, millis.saturating_add(1000));
         let described = described(event);
         if !event.is_null() {
@@ -69,12 +70,12 @@ pub fn describe_topic(
 /// The description of the requested topic, from the event that answers the request.
 ///
 /// # Safety
-/// `event` is null, or an event that was not destroyed.
+/// `event` must be null, or an event that is not destroyed yet.
 unsafe fn described(event: *mut c::rd_kafka_event_t) -> Result<TopicDescription, RDKafkaErrorCode> {
     if event.is_null() {
         return Err(RDKafkaErrorCode::OperationTimedOut);
     }
-    // SAFETY: the event lives; everything that is read from it lives as long as the event.
+    // SAFETY: the event is not destroyed yet, and everything that is read from it lives as long as the event.
     unsafe {
         no_error(c::rd_kafka_event_error(event))?;
         let result = c::rd_kafka_event_DescribeTopics_result(event);
@@ -99,7 +100,7 @@ unsafe fn described(event: *mut c::rd_kafka_event_t) -> Result<TopicDescription,
         let (most, least) =
             (c::rd_kafka_Uuid_most_significant_bits(id), c::rd_kafka_Uuid_least_significant_bits(id));
         let id = half(most) << 64 | half(least);
-        // Brokers before 2.8 answer with zeros.
+        // Brokers before 2.8 have no topic ids and send a zero id.
         Ok(TopicDescription { id: (id != 0).then_some(TopicId(id)), partitions })
     }
 }
@@ -115,7 +116,8 @@ fn no_error(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
 /// coordinator removed the member.
 pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> String {
     let client = consumer.client().native_ptr();
-    // SAFETY: the client lives until the end of the function; the text belongs to us, is copied and freed once.
+    // SAFETY: the client lives until the end of the function. This function owns the string `id`, copies it and frees
+    // it once.
     unsafe {
         let id = c::rd_kafka_memberid(client);
         if id.is_null() {
@@ -134,8 +136,9 @@ pub fn leader_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
     Some(epoch).filter(|epoch| *epoch >= 0)
 }
 
-/// Sets the leader epoch of the record before the offset of `partition` in `list`, to which the consumer is about
-/// to seek. librdkafka then asks the broker whether the log was truncated below that offset.
+/// Completes the entry of `partition` in `list`, a list of offsets that the consumer is about to seek to: adds the
+/// leader epoch of the record before the offset. In the seek, librdkafka then asks the broker whether the log was
+/// truncated below that offset.
 pub fn set_leader_epoch(list: &TopicPartitionList, topic: &str, partition: i32, epoch: i32) {
     // SAFETY: the list lives until the end of the function, and so do its elements.
     unsafe {

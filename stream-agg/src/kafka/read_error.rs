@@ -2,7 +2,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// What an error of Kafka's client means for the records that follow.
+/// The consequence of an error of Kafka's client for the records that follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadError {
     /// The next offset is not in the log, or the log was truncated below it.
@@ -13,8 +13,8 @@ pub(crate) enum ReadError {
     Transient,
 }
 
-/// Follows librdkafka 2.12 (`rdkafka_msgset_reader.c`, `rdkafka_fetcher.c`): it skips a record set with a bad checksum
-/// or an unknown format, and fetches one that it cannot decompress again.
+/// Follows librdkafka 2.12 (`rdkafka_msgset_reader.c`, `rdkafka_fetcher.c`): it skips a record set that has a bad
+/// checksum or an unknown format, and it endlessly repeats the fetch of a record set that it cannot decompress.
 pub(crate) fn classify(error: &KafkaError) -> ReadError {
     use RDKafkaErrorCode as C;
     match error {
@@ -30,7 +30,8 @@ pub(crate) fn classify(error: &KafkaError) -> ReadError {
             | C::OperationTimedOut
             | C::RequestTimedOut,
         ) => ReadError::Transient,
-        // Errors that later versions add are included, because records must not be skipped by default.
+        // An error code that this code does not know also counts as unreadable, because no record may be skipped by
+        // default.
         _ => ReadError::Unreadable,
     }
 }
@@ -46,8 +47,8 @@ mod tests {
         for code in [C::AutoOffsetReset, C::OffsetOutOfRange, C::LogTruncation] {
             assert_eq!(of(code), ReadError::OffsetGone, "{code:?}");
         }
-        // A bad checksum, a record set that cannot be decompressed, the format of a later Kafka, and records that the
-        // broker itself cannot read.
+        // A bad checksum, a record set that cannot be decompressed, a record format of a later Kafka, and errors of a
+        // broker that cannot read its own records.
         for code in [C::BadMessage, C::BadCompression, C::NotImplemented, C::InvalidMessage, C::Unknown] {
             assert_eq!(of(code), ReadError::Unreadable, "{code:?}");
         }

@@ -1,7 +1,7 @@
 //! Checks that Kafka itself sets the times of the topic's records (`LogAppendTime`).
 //!
-//! The deduplication window measures age by these times, and `as_of` promises that every record appended before it is
-//! stored. Both need times that do not go backwards, whatever the clocks of edges show.
+//! The deduplication window measures age by these times, and an `as_of` promises that every record which Kafka appended
+//! before that moment is stored. Both need times that do not go backwards, even if the clocks of edges do.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn judge(answer: Result<ConfigResource, RDKafkaErrorCode>) -> Result<TimestampTy
     }
 }
 
-/// How an operator changes a topic whose producers set the times.
+/// The instruction to an operator if the producers of a topic set the times.
 pub fn help(kafka: &KafkaConfig) -> String {
     let (KafkaConfig { brokers, topic, .. }, (name, value)) = (kafka, SETTING);
     format!(
@@ -64,7 +64,7 @@ pub fn help(kafka: &KafkaConfig) -> String {
     )
 }
 
-/// The warning if this process cannot read who sets the times.
+/// The warning if this process has no right to read the setting.
 pub fn warning(topic: &str) -> String {
     let (name, value) = SETTING;
     format!(

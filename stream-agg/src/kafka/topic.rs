@@ -1,8 +1,8 @@
 //! Detects by its id that the topic was deleted and created again while the process runs.
 //!
-//! Such a topic has other records at the same offsets. Invariant: a batch is inserted only if the topic still had its
-//! first id after the records of the batch were read. Kafka never uses an id again, so all records of the batch belong
-//! to that topic.
+//! A topic that was created again has other records at the same offsets. Invariant: a batch is inserted only if, after
+//! the records of the batch were read, the topic still had the id that it had when the process started. Kafka never
+//! uses an id for two topics, so all records of the batch belong to the first topic.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -33,7 +33,7 @@ pub struct TopicWatch {
     recreated: AtomicBool,
     /// How many partitions the topic had when Kafka last answered; 0 before the first answer.
     partitions: AtomicU16,
-    /// When the request that was answered last was sent. Locked while a request is under way.
+    /// When the latest answered request was sent. The lock is held while a request is under way.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -42,7 +42,7 @@ pub struct TopicWatch {
 pub struct Recreated;
 
 impl TopicWatch {
-    /// A watch of the topic `name`, which has sent no request yet.
+    /// A watch of the topic `name` that has not sent a request yet.
     pub fn new(name: String, metadata_client: Arc<BaseConsumer>, health: Arc<Health>) -> Self {
         let (first, recreated, partitions) = (OnceLock::new(), AtomicBool::new(false), AtomicU16::new(0));
         Self { name, metadata_client, health, first, recreated, partitions, asked: Mutex::new(None) }
@@ -68,13 +68,13 @@ impl TopicWatch {
         Some(self.partitions.load(Ordering::Relaxed)).filter(|partitions| *partitions > 0)
     }
 
-    /// Whether Kafka ever answered with another topic id.
+    /// Whether Kafka ever answered with another topic id than the first one.
     pub fn was_recreated(&self) -> bool {
         self.recreated.load(Ordering::Acquire)
     }
 
-    /// Returns once Kafka has answered a request for the topic id that was sent after this call began. Concurrent calls
-    /// share a request.
+    /// Returns once Kafka has answered a request for the topic id, where the request was sent after this call began.
+    /// Concurrent calls share a request.
     ///
     /// # Errors
     /// The topic has another id, so the records that were read may belong to another log.
@@ -92,7 +92,7 @@ impl TopicWatch {
                     self.health.degraded(Component::Kafka, reason);
                     time::sleep(backoff.wait()).await;
                 }
-                // The runtime shuts down, which also ends this call.
+                // The task fails only if the runtime shuts down, which also ends this call.
                 Err(_) => time::sleep(backoff.wait()).await,
             }
         }

@@ -51,7 +51,8 @@ struct Applier<'p> {
     progress: Progress,
     /// The intent to commit if no other batch follows.
     after: Option<Intent>,
-    /// The moments to store around the first commit under the declaration of this process.
+    /// The moments since which rollups count, to be stored before and after the first commit under the declaration of
+    /// this process.
     since: Option<SinceNotes>,
 }
 
@@ -68,7 +69,7 @@ impl Applier<'_> {
                 }
             };
             match message {
-                // The batch is left to the next owner, which declares it and may close it at another offset.
+                // The batch is not declared yet. It is left to the next owner, which may close it at another offset.
                 PipelineMessage::Batch(ready)
                     if !ready.declared.rebuilt && self.context.stop.is_cancelled() =>
                 {
@@ -84,7 +85,8 @@ impl Applier<'_> {
     async fn apply(&mut self, ready: ReadyBatch) -> Result<(), PipelineEnd> {
         let ReadyBatch { declared, intent, after, counts, as_of, permit } = ready;
         let PartitionContext { services, applied_watch, give_up, .. } = self.context;
-        // The topic is checked after the records were read and before anything is done with them.
+        // The topic id is checked after the records were read and before the batch is declared, so that no record of
+        // another topic is counted.
         let same = give_up.run_until_cancelled(services.topic_watch.check()).await;
         same.ok_or(PipelineEnd::Stopped)?.map_err(|Recreated| PipelineEnd::Stopped)?;
         if declared.rebuilt {
@@ -113,7 +115,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// If every batch is applied and no batch is declared, commits this, unless it is committed already.
+    /// Commits the intent `after` if no declared batch is unfinished. Does nothing if that intent is committed already.
     async fn commit_after(&mut self) -> Result<(), PipelineEnd> {
         if self.progress.may_declare()
             && let Some(after) = self.after.take()

@@ -19,9 +19,9 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::rows::batch::Batch;
 use crate::rows::decode::{DecodedLines, LedgerEntry};
 
-/// A batch closes when it has this many cells, because each cell costs an insert. The first number allows for the cells
-/// of days of arrival and of rows that never expire. The second is added for each retention, for the cells of late
-/// events.
+/// A batch closes when it has `MAX_CELLS` cells plus `MAX_CELLS_OF_RETENTION` for each retention, because each cell
+/// costs an insert. `MAX_CELLS` allows for the cells of days of arrival and of rows that never expire, and
+/// `MAX_CELLS_OF_RETENTION` for the cells of late events.
 const MAX_CELLS: usize = 16;
 const MAX_CELLS_OF_RETENTION: usize = 6;
 /// Longest time that a backlog keeps a batch open beyond its maximum age.
@@ -32,7 +32,7 @@ const MAX_BACKLOG_WAIT: Duration = Duration::from_secs(20);
 pub struct Batcher {
     /// `None`: a batch closes only at one of `ends`.
     limits: Option<BatchLimits>,
-    /// Where a batch must end regardless of the limits; ascending.
+    /// The offsets at which a batch must end regardless of the limits; ascending.
     ends: VecDeque<NextOffset>,
     start: NextOffset,
     open: Open,
@@ -41,8 +41,8 @@ pub struct Batcher {
 #[derive(Debug)]
 struct BatchLimits {
     config: BatchConfig,
-    /// One rollup for each combination of table and retention: the rows of all rollups of the combination expire on
-    /// the same days.
+    /// One rollup for each combination of table and retention. It stands for all rollups of the combination: their rows
+    /// expire on the same days, so they are in the same cells.
     kinds: Vec<Rollup>,
     max_cells: usize,
 }
@@ -66,9 +66,9 @@ struct Open {
     bytes: usize,
     since: Option<Instant>,
     cells: HashSet<Touched>,
-    /// How many rows have their cells counted; and for the last of these rows, the days of its event and of its
-    /// arrival.
+    /// How many rows have their cells counted.
     counted: usize,
+    /// The days of the event and of the arrival of the last counted row.
     days: Option<(UnixMillis, UnixMillis)>,
     /// The ids of the first `identified` records. [`Batcher::holds`] adds the missing ones when it is called.
     record_ids: HashSet<Uuid>,
@@ -122,12 +122,12 @@ impl Batcher {
         closed
     }
 
-    /// Whether the declared batch is rebuilt completely.
+    /// Whether the declared batch has been rebuilt completely.
     pub fn has_rebuilt(&self) -> bool {
         self.limits.is_none() && self.ends.is_empty()
     }
 
-    /// Whether the open batch is part of a declared batch, so that only its end closes it.
+    /// Whether the open batch is part of a declared batch. It then closes only at one of its declared ends.
     pub fn rebuilds(&self) -> bool {
         self.limits.is_none()
     }
@@ -137,17 +137,20 @@ impl Batcher {
         self.open.bytes
     }
 
-    /// Subtracts `time` from the age of the open batch, because it waited for this process and not for records.
+    /// Does not count `time` as age of the open batch: during that time, the batch waited for this process, not for
+    /// records.
     pub fn waited(&mut self, time: Duration) {
         self.open.since = self.open.since.map(|since| since + time);
     }
 
-    /// Where the lines of the next record must be appended before the record is added.
+    /// The decoded lines of the open batch. The caller appends the lines of a record here before it calls
+    /// [`Self::push`].
     pub fn decoded(&mut self) -> &mut DecodedLines {
         &mut self.open.decoded
     }
 
-    /// Adds a record of `bytes` whose lines were appended. Returns the batch that the record completes, if any.
+    /// Adds a record of `bytes` bytes, whose lines were appended to [`Self::decoded`] before. Returns the batch that
+    /// the record completes, if any.
     pub fn push(&mut self, entry: LedgerEntry, bytes: usize, now: Instant) -> Option<Batch> {
         self.count_cells(&entry);
         let open = &mut self.open;
@@ -167,9 +170,9 @@ impl Batcher {
         Some(self.open.since? + self.limits.as_ref()?.config.max_age)
     }
 
-    /// How long until the open batch must close, zero if it is due. In a backlog, which lasts until `backlog_until`
-    /// at least, the batch stays open longer. At the end of a backlog, a batch that is large enough for its inserts is
-    /// due at once.
+    /// How long until the open batch must close; zero if it must close now. Without a backlog, it closes at its
+    /// deadline. During a backlog, which lasts at least until `backlog_until`, it stays open beyond its deadline, up to
+    /// a limit. At the end of the backlog, a large batch closes at once, even before its deadline.
     pub fn due_in(&self, now: Instant, backlog_until: Option<Instant>) -> Option<Duration> {
         let deadline = self.deadline()?;
         let overdue = deadline + MAX_BACKLOG_WAIT;
@@ -186,7 +189,7 @@ impl Batcher {
         if self.is_empty() || self.rebuilds() { None } else { self.close_at(self.open.last()) }
     }
 
-    /// Closes the open batch, which reaches up to `end`.
+    /// Closes the open batch so that it ends at `end`.
     fn close_at(&mut self, end: NextOffset) -> Option<Batch> {
         self.open.since?;
         let Open { decoded, entries, .. } = std::mem::take(&mut self.open);

@@ -15,7 +15,7 @@ use crate::config::BatchConfig;
 
 /// A batch of this size or more is large. Smaller batches need no permit.
 pub const LARGE_BYTES: usize = 1 << 20;
-/// Longest time that a batch waits for a permit before it stays small.
+/// Longest time that a batch waits for a permit. Without a permit, it closes while it is small.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The permits for large batches, shared by all partitions of the process.
@@ -28,14 +28,14 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// A permit beyond the budget, for a batch that cannot stay small.
+    /// A permit beyond the budget, for a declared batch: its size is fixed, so it cannot stay small.
     pub fn over_budget() -> Self {
         Self { _held: None }
     }
 }
 
 impl LargeBatchBudget {
-    /// As many permits as batches of the greatest size fit into the limit; at least one.
+    /// A budget with as many permits as batches of the maximum size fit into the memory limit; at least one.
     pub fn new(config: &BatchConfig) -> Self {
         let BatchConfig { max_bytes, max_total_bytes, .. } = config;
         let permits = NonZeroUsize::new(max_total_bytes.get() / max_bytes.get());

@@ -37,10 +37,10 @@ use crate::protocol::window::Window;
 use crate::rows::batch::Batch;
 use crate::rows::decode::{Record, decode};
 
-/// A backlog ends when no record of the backlog arrives for this long. A shorter pause is no sign of the end, because a
-/// queue may be empty until the next fetch.
+/// A backlog has ended if none of its records arrives for this long. A shorter pause does not prove this, because the
+/// queue may just be empty until the next fetch.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(500);
-/// How often a pipeline without records checks whether it should stop.
+/// How often a pipeline that gets no records checks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
 
 mod close;
@@ -51,14 +51,15 @@ pub(crate) struct Collector<'p> {
     declaration: Arc<Declaration>,
     batcher: Batcher,
     window: Window,
-    /// The intent to commit after the previous batch: Kafka must show it while no batch is declared.
+    /// The intent that follows the previous batch. It is committed if no other batch follows, and the next intent is
+    /// derived from it.
     intent_before: Intent,
-    /// Offsets at which later batches must end, ascending: those of the markers that `stream-agg adopt` found.
+    /// Offsets at which later batches must end, ascending: the offsets of the markers that `stream-agg adopt` found.
     fixed_ends: Vec<NextOffset>,
     /// The permit of the open batch, once it is large.
     permit: Option<Permit>,
     spooled: Spooled,
-    /// The random number of the declared batch, for the deduplication tokens of its rebuilt parts.
+    /// The nonce of the declared batch, for the deduplication tokens of its rebuilt parts.
     declared_nonce: u64,
     /// The last record of the declared batch, and its leader epoch.
     last_declared: Option<(Offset, i32)>,
@@ -76,7 +77,7 @@ pub(crate) struct Collector<'p> {
     read_failed: bool,
 }
 
-/// Why the collector reads no more records.
+/// Why the collector stops reading records.
 enum CollectorEnd {
     /// The pipeline was stopped.
     Stopped,
@@ -93,11 +94,11 @@ impl<E: Into<StoppedPartition>> From<E> for CollectorEnd {
 /// The answer of the ledger about records that came through a spool.
 #[derive(Default)]
 struct Spooled {
-    /// The start of the open batch for which the ledger was asked.
+    /// The start of the batch that was open when the ledger was asked.
     start: Option<NextOffset>,
     /// The ids of the records that the ledger was asked for.
     asked: HashSet<Uuid>,
-    /// Those of the asked ids that the ledger has below `start`.
+    /// The asked ids that the ledger contains below `start`.
     known: HashSet<Uuid>,
 }
 
@@ -134,8 +135,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Whether the batch that ends at `end` is the last one under an earlier declaration. This is the declaration of a
-    /// batch that an earlier owner declared, or of records that `stream-agg adopt` found in the tables.
+    /// Whether the batch that ends at `end` is the last one under an earlier declaration: the declaration of a batch
+    /// that an earlier owner declared, or of records that `stream-agg adopt` found in the tables.
     fn ends_earlier_declaration(&self, end: NextOffset) -> bool {
         if self.batcher.rebuilds() {
             return self.batcher.has_rebuilt();
@@ -144,8 +145,8 @@ impl<'p> Collector<'p> {
         !ours && self.intent_before.adopted.is_none_or(|adopted| adopted <= end)
     }
 
-    /// Collects new batches from `start` on: under the declaration of this process, or under the declaration of adopted
-    /// markers while they reach beyond `start`.
+    /// Begins to collect new batches from `start` on, under the declaration of this process. If adopted markers reach
+    /// beyond `start`, the batches up to them keep the declaration of the adopted records.
     fn begin_new_batches(&mut self, start: NextOffset) {
         let Services { batch, declaration, .. } = &*self.context.services;
         if self.intent_before.adopted.is_none_or(|adopted| adopted <= start) {
@@ -219,7 +220,7 @@ impl<'p> Collector<'p> {
         sender: &mpsc::Sender<PipelineMessage>,
     ) -> Result<(), CollectorEnd> {
         if sender.blocking_send(message).is_err() {
-            // The applier also ends if the topic was deleted and created again.
+            // The applier has ended. One possible reason is that the topic was deleted and created again.
             self.check_topic()?;
             return Err(CollectorEnd::Stopped);
         }
@@ -248,8 +249,8 @@ impl<'p> Collector<'p> {
         {
             return Err(RecoverError::LogTruncated { from: last.next() }.into());
         }
-        // The batch is closed before the record is decoded, because decoding may have to wait until every record
-        // below is applied.
+        // A batch that must end before this record is sent before the record is decoded. Decoding may have to wait
+        // until every record below the open batch is applied, and the records of the sent batch are among these.
         if let Some(before) = self.batcher.close_before(offset) {
             self.close_and_send(before, sender)?;
         }
@@ -297,8 +298,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Why the record at `next` is not in the log. Kafka is asked for the topic id again, because a topic that was
-    /// deleted and created again looks like a truncated one.
+    /// Why the record at `next` is not in the log. This asks Kafka for the topic id again, because the log of a topic
+    /// that was deleted and created again looks like a truncated log.
     fn gone(&self, next: NextOffset, error: KafkaError) -> StoppedPartition {
         let _noted = self.context.services.topic_watch.id();
         match (self.check_topic(), self.context.watermarks()) {
@@ -310,8 +311,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Waits for the permit that the open batch needs once it is large. Returns whether the batch may grow. It may not
-    /// if no permit was free in time or the pipeline was stopped.
+    /// Waits for the permit that the open batch needs once it is large. Returns whether the batch may grow: false if no
+    /// permit was free in time or the pipeline was stopped. A rebuilt batch may always grow.
     fn acquire_room_to_grow(&mut self) -> bool {
         let PartitionContext { services, stop, .. } = self.context;
         if self.permit.is_some() || self.batcher.bytes() < budget::LARGE_BYTES {
@@ -348,7 +349,7 @@ impl<'p> Collector<'p> {
         Ok(self.batcher.push(entry, value.len(), Instant::now()))
     }
 
-    /// Whether a record that came through a spool is in the open batch already, or in the ledger below it.
+    /// Whether a record that came through a spool is already in the open batch, or in the ledger below the open batch.
     ///
     /// # Errors
     /// The pipeline was stopped before ClickHouse answered, so it is not known whether the record is a repeat.

@@ -1,5 +1,5 @@
-//! What all pipelines of the process share ([`Services`]), and what the collector and the applier of one pipeline
-//! share ([`PartitionContext`]).
+//! The state that all pipelines of the process share ([`Services`]), and the state that the collector and the applier
+//! of one pipeline share ([`PartitionContext`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::pipeline::budget::LargeBatchBudget;
 use crate::protocol::declaration::Declaration;
 use crate::protocol::progress::NextOffset;
 
-/// Timeout of asking Kafka for the first and the last offset of a log.
+/// Timeout of a request to Kafka for the first and the last offset of a log.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all pipelines of the process share.

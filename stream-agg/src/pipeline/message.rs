@@ -11,7 +11,7 @@ use crate::protocol::intent::Intent;
 pub(crate) enum PipelineMessage {
     /// A batch to declare and insert.
     Batch(Box<ReadyBatch>),
-    /// The partition is idle: this intent is committed once everything before it is applied.
+    /// The partition is idle. This intent is committed once every batch before it is applied.
     Idle(Box<Intent>),
 }
 
@@ -20,7 +20,7 @@ pub(crate) struct ReadyBatch {
     pub(crate) declared: DeclaredBatch,
     /// The intent that declares the batch. It is already committed if the batch was rebuilt.
     pub(crate) intent: Intent,
-    /// The intent to commit if no other batch follows. Absent if more parts of a declared batch follow.
+    /// The intent to commit if no other batch follows; `None` if more parts of the declared batch follow.
     pub(crate) after: Option<Intent>,
     /// The counts that the batch adds to the metrics.
     pub(crate) counts: Counts,

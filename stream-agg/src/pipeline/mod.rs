@@ -1,9 +1,8 @@
 //! The pipeline of one partition: restore → collect → declare → insert.
 //!
-//! A thread restores the partition, then polls its queue, decodes the records, closes batches and turns them
-//! into cells ([`collect`]). A task declares each batch in Kafka and inserts it, strictly one batch after another.
-//! Invariant: a declared batch is finished before anything else is declared, by this pipeline or by the pipeline
-//! of the next owner.
+//! A thread restores the partition, then polls its queue, decodes the records, closes batches and turns them into cells
+//! ([`collect`]). A task declares each batch in Kafka and inserts it, strictly one batch after another. Invariant: a
+//! declared batch is finished, by this pipeline or by the pipeline of the next owner, before another batch is declared.
 
 use std::sync::Arc;
 use std::thread;
@@ -115,7 +114,7 @@ impl Pipeline {
         self.stop.cancel();
     }
 
-    /// Stops at once. The next owner finishes the declared batch.
+    /// Stops the pipeline at once. The next owner finishes the declared batch.
     pub fn give_up(&self) {
         self.stop.cancel();
         self.give_up.cancel();
@@ -172,9 +171,10 @@ impl PartitionContext {
         ended
     }
 
-    /// The intent to commit if no batch follows. There is one if no batch is declared, and either the last intent names
-    /// another declaration, or the moment from which on a rollup counts must be stored. The commit shows which
-    /// declaration is in use even if the partition gets no records.
+    /// The intent to commit if no batch follows, so that Kafka has the declaration in use even if the partition gets no
+    /// records. There is such an intent only if the last one names another declaration, or if a moment since which a
+    /// rollup counts must be stored; and only if no declared or adopted batch is unfinished and an offset is already
+    /// committed.
     fn redeclared(&self, resume: &Resume, found: &KafkaState, since: &SinceNotes) -> Option<Intent> {
         let Resume { from, rebuild, intent } = resume;
         let declaration_hash = self.services.declaration.hash();

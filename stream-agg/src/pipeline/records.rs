@@ -30,8 +30,9 @@ impl<'q> Records<'q> {
         self.ahead.pop_front().or_else(|| self.queue.poll(wait))
     }
 
-    /// The ids of the next records that came through a spool, as far as the client has fetched them. After an
-    /// outage there are many such records, and asking ClickHouse for each one would take hours.
+    /// The ids of the next records that came through a spool, as far as the client has fetched them, to ask ClickHouse
+    /// for all of them at once. After an outage there are so many such records that a request for each one would take
+    /// hours.
     pub(super) fn spooled_ahead(&mut self) -> HashSet<Uuid> {
         let bytes = |ahead: &VecDeque<KafkaResult<BorrowedMessage<'_>>>| -> usize {
             ahead.iter().flatten().map(BorrowedMessage::payload_len).sum()
@@ -55,7 +56,7 @@ pub(super) fn head(message: &BorrowedMessage<'_>) -> Result<Head, HeadError> {
     Head::read(headers.map(|header| (header.key, header.value.unwrap_or_default())))
 }
 
-/// When Kafka appended the record; `None` if the producer set the time, which may go backwards.
+/// When Kafka appended the record; `None` if the producer set the time, because such times may go backwards.
 pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
     match message.timestamp() {
         Timestamp::LogAppendTime(millis) => Some(UnixMillis(millis)),
@@ -63,8 +64,8 @@ pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
     }
 }
 
-/// Whether the record belongs to a backlog. In a backlog, closing batches early would make no answer fresher, so
-/// batches grow to their full size.
+/// Whether the record belongs to a backlog. During a backlog, batches grow to their full size, because smaller batches
+/// would not make any answer fresher.
 pub(super) fn is_backlog(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
     message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > BACKLOG_AGE)
 }

@@ -1,8 +1,8 @@
 //! Restores a partition after its assignment: reads ClickHouse, then checks that the commit, the log and the tables
 //! agree.
 //!
-//! Invariant: no record is read before markers, ledger and commit were found to agree. If ClickHouse does not answer,
-//! the restore waits without a limit until it does.
+//! Invariant: no record is read before the markers, the ledger and the commit were found to agree. If ClickHouse does
+//! not answer, the restore waits for its answer, without a time limit.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::protocol::window::{Window, WindowMark};
 pub struct RestoredPartition {
     /// The offset at which the partition continues, and which batch is declared.
     pub resume: Resume,
-    /// The declaration of that batch, or of this process.
+    /// The declaration of the declared batch or of the adopted records. If there are neither, that of this process.
     pub declaration: Arc<Declaration>,
-    /// The deduplication window at that offset.
+    /// The deduplication window of the records below `resume.from`.
     pub window: Window,
-    /// Where later batches must end, ascending: at adopted markers.
+    /// The offsets at which later batches must end, ascending: those of adopted markers.
     pub fixed_ends: Vec<NextOffset>,
 }
 
@@ -62,7 +62,7 @@ async fn try_restore(
             Err(unknown) => return Ok(Err(RecoverError::UnknownDeclaration(unknown))),
         }
     }
-    // If the intent is lost, the generation of the log may be lost, too. Then markers of all generations are read.
+    // If the intent is lost, the generation of the log is not known. The markers of all generations are then read.
     let log_generation = intent.as_ref().map(|intent| intent.log_generation);
     let markers = markers::of_log(store, partition, log_generation).await?;
     services.inserter.set_clock(markers.now);
@@ -93,7 +93,7 @@ struct LedgerRow {
     ids: Vec<u64>,
 }
 
-/// The window before the committed offset, from the ledger.
+/// Restores the window before the committed offset from the ledger.
 async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window, StoreError> {
     let condition = format!("ko >= {}", resume.intent.window.floor);
     let mut window = Window::new();
@@ -106,8 +106,9 @@ async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window
 }
 
 /// Rebuilds the window before `resume.from` when its floor is not known. The window begins at the first record that is
-/// young enough compared with the newest one, and holds every later record, because that is how a window is restored
-/// from its floor. If the clock of a broker went back, some of the later records may be older.
+/// not older, compared with the newest record, than the window's maximum age. It contains every later record too, even
+/// one that is older because the clock of a broker went back: a window is restored from its floor on and includes every
+/// record after the floor.
 ///
 /// # Errors
 /// The error of ClickHouse.
@@ -161,7 +162,7 @@ fn id(text: &str) -> Uuid {
     Uuid::try_parse(text).unwrap_or_default()
 }
 
-/// Returns those of `ids` that are ids of records in the ledger below `start`. Retries until ClickHouse answers.
+/// Returns the ids among `ids` that belong to records in the ledger below `start`. Retries until ClickHouse answers.
 pub async fn known_in_ledger(
     services: &Services,
     log_generation: u16,

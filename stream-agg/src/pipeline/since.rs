@@ -1,6 +1,6 @@
-//! Stores, for each rollup of this process, the moment from which on the rollup has every event of the partition. This
-//! is done in two steps, before and after the first commit under the declaration of this process.
-//! [`crate::protocol::since`] gives the reason for this order.
+//! Stores, for each rollup of this process, the moment since which the rollup has every event of the partition. It does
+//! so in two steps, before and after the first commit under the declaration of this process. [`crate::protocol::since`]
+//! gives the reason for this order.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::protocol::since::{NOT_COUNTED, SinceChanges, begins, changes, names};
 pub(super) struct SinceNotes {
     partition: u16,
     changes: SinceChanges,
-    /// Version of the rows: ClickHouse's time, read while this process had the partition.
+    /// Version of the rows: ClickHouse's time, read after this process got the partition.
     version: UnixMillis,
     has_earlier_records: bool,
 }
@@ -50,12 +50,13 @@ impl SinceNotes {
         Ok(Self { partition, changes, version, has_earlier_records: found.committed.is_some() })
     }
 
-    /// Whether no moment must be stored.
+    /// Whether there is no moment to store.
     pub(super) fn is_empty(&self) -> bool {
         self.changes == SinceChanges::default()
     }
 
-    /// Before the commit: replaces the stored moments that no longer hold, or do not hold yet, by [`NOT_COUNTED`].
+    /// Must be called before the commit. Replaces the stored moments that are no longer valid, or not valid yet, by
+    /// [`NOT_COUNTED`].
     pub(super) async fn withdraw(&self, services: &Services) {
         if self.changes.withdrawn.is_empty() {
             return;
@@ -64,14 +65,16 @@ impl SinceNotes {
         services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
     }
 
-    /// After the commit, and before the next insert: stores the moment from which on the rollups that begin with this
-    /// commit count every event. `newest` is Kafka's time of the last record below the commit, if it is known.
+    /// Must be called after the commit and before the next insert. Stores the moment since which the rollups that begin
+    /// with this commit count every event. `newest` is Kafka's time of the last record below the commit, if it is
+    /// known.
     pub(super) async fn begin(&self, services: &Services, newest: Option<UnixMillis>) {
         if self.changes.begun.is_empty() {
             return;
         }
         let latest = match newest {
-            // Kafka's times may go back when a partition gets another leader: an earlier record may have a later time.
+            // When a partition gets another leader, Kafka's times may go back, so an earlier record may have a later
+            // time than `newest`.
             Some(newest) => {
                 let ask = || since::latest_record(&services.store, self.partition, newest);
                 Some(newest).max(services.health.retry_clickhouse(ask).await)
@@ -79,8 +82,8 @@ impl SinceNotes {
             None => None,
         };
         let since = begins(latest, self.has_earlier_records, self.version);
-        // The version is above that of the rows that were withdrawn. The next owner reads the clock after its
-        // rebalance, which is later.
+        // With this version, the rows replace the withdrawn ones, whose version is one lower. The version of the next
+        // owner is higher still, because it reads the clock after its rebalance.
         let rows = self.rows(&self.changes.begun, since, UnixMillis(self.version.0 + 1));
         services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
         let rollups = self.changes.begun.iter().map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -67,7 +67,7 @@ fn is_zero(number: &u64) -> bool {
 /// Why a stored declaration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeclarationError {
-    /// Another release wrote it in a format that this release does not know.
+    /// The text has a format that this release does not know: another release wrote it.
     #[error("read a declaration: {0}")]
     Format(String),
     /// This release does not support its decode version.
@@ -79,7 +79,7 @@ pub enum DeclarationError {
 }
 
 impl Declaration {
-    /// The declaration of a process without environment variables that change it. Its place key is not secret.
+    /// The declaration of a process whose environment variables do not change it. Its place key is not secret.
     pub fn built_in() -> Self {
         Self {
             rollups: Rollups::built_in(),
@@ -93,7 +93,7 @@ impl Declaration {
     pub fn hash(&self) -> u64 {
         let Self { rollups, limits, max_groups, place_key } = self;
         let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = limits;
-        // The first releases hashed exactly this text, without the fields below.
+        // The first releases hashed exactly this text. The fields that are added below did not exist.
         let mut hashed = format!(
             "{version} {:x} Limits {{ time: TimeLimits {{ earliest: UnixMillis({}), ahead: {} }}, \
              window: WindowLimits {{ age_ms: {}, max_ids: {} }} }} {max_groups}",
@@ -128,13 +128,13 @@ impl Declaration {
             place_key: *place_key,
             rollups: rollups.source().to_owned(),
         };
-        serde_json::to_string(&stored).expect("numbers and texts become JSON")
+        serde_json::to_string(&stored).expect("numbers and strings can be written as JSON")
     }
 
-    /// Reads what [`Self::text`] wrote.
+    /// Reads a text that [`Self::text`] wrote.
     ///
     /// # Errors
-    /// A release that produces different rows wrote it.
+    /// Another release wrote the text, and this release does not know its format or cannot produce the same rows.
     pub fn parse(text: &str) -> Result<Self, DeclarationError> {
         Self::parse_version(text, READABLE)
     }
@@ -161,7 +161,7 @@ impl Declaration {
     }
 }
 
-/// Why the declaration of a hash is not known.
+/// Why no declaration is known for a hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownDeclaration {
     /// The table has no row for the hash.
@@ -184,15 +184,15 @@ pub enum UnknownDeclaration {
          table from a backup"
     )]
     Changed {
-        /// The hash under which it is stored.
+        /// The hash under which the declaration is stored.
         declaration_hash: u64,
-        /// The hash that it has.
+        /// The hash of the stored declaration.
         found: u64,
     },
 }
 
-/// The declaration with this hash among the `texts` that are stored under it. If there is none, the error is about
-/// the first text.
+/// The declaration among `texts`, which are all stored under this hash, that really has this hash. If none has it, the
+/// error is about the first text.
 pub(crate) fn known(declaration_hash: u64, texts: &[String]) -> Result<Declaration, UnknownDeclaration> {
     let mut all = texts.iter().map(|text| {
         let declaration = Declaration::parse(text)

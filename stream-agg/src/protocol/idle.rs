@@ -12,7 +12,7 @@ use crate::protocol::progress::NextOffset;
 /// What a pipeline is doing when its queue is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkState {
-    /// It reads the records of a declared batch again.
+    /// It rebuilds a declared batch.
     Rebuilding,
     /// A batch is open.
     OpenBatch,
@@ -36,8 +36,8 @@ pub struct IdleCheck {
 }
 
 impl IdleCheck {
-    /// Whether the partition is idle, provided that the log has no records after those that were read. It is idle if
-    /// no batch is open or declared, and the newest record is older than the age of the window plus an hour.
+    /// Whether the partition is idle, provided that the log has no unread records: no batch is open or declared, and
+    /// the newest record is older than the maximum age of the window plus an hour.
     ///
     /// The hour allows for differences between clocks: `now` is the time of this machine, and records have Kafka's
     /// time.
@@ -48,8 +48,8 @@ impl IdleCheck {
             && age >= self.window_age_ms.saturating_add(HOUR)
     }
 
-    /// Whether the partition is idle, given that the log ended at `end`. Kafka must be asked for `end` after the
-    /// queue was found empty.
+    /// Whether the partition is idle, given that the log ended at `end`. The caller must ask Kafka for `end` after it
+    /// has found the queue empty.
     pub fn is_idle(&self, now: UnixMillis, end: NextOffset) -> bool {
         self.may_be_idle(now) && self.read >= end
     }
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_log_that_goes_on_is_not_idle_however_long_its_records_take_to_come() {
         assert!(!IDLE.is_idle(NOW, NextOffset::new(8)));
-        // Kafka answers with the offset up to which consumers may read, which an open transaction holds back.
+        // Kafka answers with the last stable offset, which can be below the end of the log while a transaction is open.
         assert!(IDLE.is_idle(NOW, NextOffset::new(6)));
     }
 

@@ -1,6 +1,6 @@
 //! The intent: the metadata of a commit, which declares a batch.
 //!
-//! An intent at the committed offset `F` says that the records `[F..last]` are one batch and stay one batch: every
+//! An intent at the committed offset `F` says that the records `[F..=last]` are one batch. This never changes: every
 //! later owner of the partition inserts exactly the rows of this batch. Invariant: parsing the text of an intent
 //! returns an equal intent, and the text fits into Kafka's default limit of 4096 bytes.
 //!
@@ -42,15 +42,15 @@ pub struct Intent {
     pub declaration_hash: u64,
     /// Generation of the Kafka log.
     pub log_generation: u16,
-    /// The offset at which this generation of the log began to be counted: no record below it was ever inserted in
-    /// this generation.
+    /// The offset from which on records of this generation of the log are counted: no record below it was ever inserted
+    /// in this generation.
     pub start: NextOffset,
     /// The deduplication window after the records below `F`.
     pub window: WindowMark,
     /// Kafka's time of the newest record below `F`, if there was one.
     pub newest: Option<UnixMillis>,
-    /// The highest marker that `stream-agg adopt` found: markers up to this offset are expected. The records below
-    /// this offset are declared under `declaration_hash`.
+    /// The highest marker that `stream-agg adopt` found. Markers up to this offset are expected, and the records below
+    /// it are declared under `declaration_hash`.
     pub adopted: Option<NextOffset>,
     /// The log that the offset belongs to.
     pub log: LogMark,
@@ -68,7 +68,8 @@ pub struct TopicId(pub u128);
 /// leader epoch changes if the log is truncated and written again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogMark {
-    /// Id of the topic; `None` if the brokers have no ids, or if the release that committed did not request it.
+    /// Id of the topic; `None` if the brokers do not support topic ids, or if the release that committed did not ask
+    /// for the id.
     pub topic: Option<TopicId>,
     /// Leader epoch of the newest record below `F`; `None` if it is not known.
     pub epoch: Option<i32>,
@@ -104,7 +105,7 @@ impl Intent {
         }
     }
 
-    /// Where the declared batch ends, or `from`, the committed offset, if no batch is declared. Records below this
+    /// Where the declared batch ends; if no batch is declared, the committed offset `from`. Records below the returned
     /// offset may be in tables.
     pub fn reached(&self, from: NextOffset) -> NextOffset {
         self.last.map_or(from, Offset::next)

@@ -14,8 +14,8 @@ pub const MAX_GROUPS: usize = 50_000;
 pub const MAX_DEAD_LETTER_BYTES: usize = 4096;
 
 /// The version of the decoding code. Raise it when the same record and settings produce different rows; a golden test
-/// fails in that case. The changed code must check [`DecodeLimits::version`], so that this release can still finish a
-/// batch of the previous version.
+/// fails in that case. The changed code must check [`DecodeLimits::version`] and keep the previous behaviour, so that
+/// this release can still finish a batch of the previous version.
 pub const DECODE_VERSION: u32 = 2;
 /// Versions whose batches this release can finish: the current version and the previous one.
 pub const READABLE: RangeInclusive<u32> =
@@ -33,7 +33,7 @@ pub const LONGEST_WAY_DAYS: i64 = MAX_SPOOLED_DAYS + 1;
 pub(crate) const EDGE_AHEAD: i64 = HOUR;
 
 /// The limits that affect rows, in addition to the records and the rollups. The last three fields are constants of a
-/// release. A batch is finished with the values with which it was declared.
+/// release. A batch is always finished with the values under which it was declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
     /// Which client clocks are trusted.

@@ -2,7 +2,8 @@
 //!
 //! Invariants: a declared batch never changes; the next batch is declared only when every cell has this one; a
 //! partition is released only when its pipeline has ended and none of its commits is in flight. No I/O and no clock:
-//! the pipeline reports what happened and asks what may be done next, and so does the model in `tests/model.rs`.
+//! the callers, which are the pipeline and the model in `tests/model.rs`, report what happened and ask what may be done
+//! next.
 
 use std::fmt;
 
@@ -10,8 +11,8 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(i64);
 
-/// The next offset to read. Kafka stores it in a commit, and ClickHouse in a marker: both stand for every record
-/// below it.
+/// The next offset to read. Kafka stores it in a commit, and ClickHouse in a marker. Both refer to every record below
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextOffset(i64);
 
@@ -30,7 +31,7 @@ impl Offset {
         NextOffset(self.0 + 1)
     }
 
-    /// The next offset to read if this record is the next one.
+    /// The same offset, as the next one to read.
     pub fn as_next(self) -> NextOffset {
         NextOffset(self.0)
     }
@@ -89,7 +90,7 @@ pub struct Progress {
     declared: Option<Declared>,
 }
 
-/// A batch that is final, but not in every cell yet.
+/// A declared batch that is not in every cell yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Declared {
     last: Offset,
@@ -119,7 +120,7 @@ impl Progress {
     /// # Panics
     /// If no batch may be declared, or the batch is empty. Continuing could lose or duplicate events.
     pub fn declare(&mut self, last: Offset, cells: usize) {
-        assert!(self.may_declare(), "a batch up to {last} is declared while another one is open");
+        assert!(self.may_declare(), "a batch up to {last} is declared while another one is unfinished");
         assert!(cells > 0 && self.applied.is_at_or_below(last), "a batch holds a record and has a cell");
         self.declared = Some(Declared { last, cells_left: cells });
     }
@@ -129,7 +130,7 @@ impl Progress {
     /// # Panics
     /// If no batch is declared.
     pub fn cell_applied(&mut self) {
-        let declared = self.declared.as_mut().expect("a cell is applied of a declared batch");
+        let declared = self.declared.as_mut().expect("only cells of a declared batch are applied");
         declared.cells_left -= 1;
         if declared.cells_left == 0 {
             self.applied = declared.last.next();
@@ -150,10 +151,10 @@ pub fn may_release(pipeline_has_ended: bool, commit_under_way: bool) -> bool {
 pub enum CommitOutcome {
     /// Kafka stored it.
     Accepted,
-    /// Kafka did not store it and will not: a new generation of the group has begun or is beginning, and this member
-    /// belongs to it.
+    /// Kafka did not store it and will not, because a new generation of the group has begun or is beginning. This
+    /// member still belongs to the group.
     Refused,
-    /// Kafka did not store it and will not: the group has removed this member.
+    /// Kafka did not store it and will not, because the group has removed this member.
     Removed,
     /// Kafka did not store it. Kafka will not store any commit until an operator adds an authorization or changes a
     /// setting.
@@ -181,26 +182,28 @@ pub enum AfterCommit {
 /// Decides what to do after a commit. The rule: only a commit that is known to have failed may be retried without
 /// rejoining the group.
 ///
-/// Kafka answers `ILLEGAL_GENERATION` (22) when the generation of the commit has ended; an ended generation never
-/// comes back. It answers `REBALANCE_IN_PROGRESS` (27) while it assigns partitions in the generation of the commit,
-/// before it stores anything. librdkafka reports one result for each commit. While there is no coordinator, it holds
-/// a commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later in the generation of that moment; it then
-/// reports the result of that request. So a refused commit is not in flight. When a connection breaks, librdkafka
-/// sends the same bytes again, up to twice. Kafka might accept an earlier copy after it has answered 27, just as it
-/// might after it has accepted a commit. Such a copy has the same content as the commit that is retried. If the copy
-/// arrived after a later commit, the committed offset would go back until the next commit, and the checks at a start
-/// would find markers ahead of it. Rejoining the group would not prevent that. It would also cause a rebalance, in
-/// which Kafka refuses the commits of other members.
+/// Kafka answers `ILLEGAL_GENERATION` (22) when the generation of the commit has ended; an ended generation never comes
+/// back. It answers `REBALANCE_IN_PROGRESS` (27) while it assigns partitions in the generation of the commit, before it
+/// stores anything. librdkafka reports one result for each commit. While there is no coordinator, it holds a commit
+/// back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later in the generation of that moment; it then reports the
+/// result of that request. So a refused commit is no longer in flight.
 ///
-/// After `UNKNOWN_MEMBER_ID` (25), or when the member id has changed, a commit is never retried: the group has
-/// removed the member, so its partitions may have another owner. If the group removes a static member while that
-/// member joins, Kafka admits the member again at once under another id. Until the answer to its SyncGroup,
+/// A copy of it may be: when a connection breaks, librdkafka sends the same bytes again, up to twice. Kafka might
+/// accept an earlier copy after it has answered a later copy with 27, just as it might after it has accepted a commit.
+/// Such a copy has the same content as the commit that is retried. If the copy arrived after a later commit, the
+/// committed offset would go back until the next commit. A pipeline that starts in that time would find markers ahead
+/// of the committed offset. Rejoining the group would not prevent that. It would also cause a rebalance, in which Kafka
+/// refuses the commits of other members.
+///
+/// After `UNKNOWN_MEMBER_ID` (25), or when the member id has changed, a commit is never retried: the group has removed
+/// the member, so its partitions may have another owner. If the group removes a static member while that member joins,
+/// Kafka admits the member again at once under another id. Until the member gets the answer to its SyncGroup request,
 /// librdkafka (2.12.1, `rd_kafka_cgrp_handle_JoinGroup`) treats its partitions as neither lost nor revoked, and Kafka
 /// would let its commits overwrite those of the new owner. While the member id stays the same, the member has been in
-/// every generation, and none of its partitions has another owner before it is unassigned.
+/// every generation, and no partition of the member gets another owner before the member unassigns it.
 ///
 /// In the model (`tests/model`), Kafka refuses the commits of an owner that has been replaced, and that owner retries
-/// them. The model contains neither such copies nor an error 27 for the current owner.
+/// them. The model contains neither copies of a commit nor an error 27 for the current owner.
 pub fn after_commit(end: CommitOutcome) -> AfterCommit {
     match end {
         CommitOutcome::Accepted => AfterCommit::Proceed,

@@ -1,4 +1,4 @@
-//! The checks before a pipeline starts: at which offset does an assigned partition continue?
+//! The checks before a pipeline starts. They decide at which offset an assigned partition continues.
 //!
 //! The committed offset, the log and the markers in ClickHouse must agree. If they do not, one of them was changed
 //! from outside, and continuing would count events twice or not at all. Pure.
@@ -31,7 +31,7 @@ pub struct KafkaState {
     pub low: NextOffset,
     /// Where the log ends.
     pub end: NextOffset,
-    /// Id of the topic; `None` if the brokers give topics no ids.
+    /// Id of the topic; `None` if the brokers do not support topic ids.
     pub topic: Option<TopicId>,
 }
 
@@ -145,7 +145,7 @@ pub enum RecoverError {
     },
     /// ClickHouse lacks records that are committed.
     #[error(
-        "records below {from} are committed, but the ledger holds those below {ledger} only; was clickhouse restored from an older backup? restore all tables from the same backup"
+        "records below {from} are committed, but the ledger holds only those below {ledger}; was clickhouse restored from an older backup? restore all tables from the same backup"
     )]
     StoreBehind {
         /// The committed offset.
@@ -217,7 +217,7 @@ impl RecoverError {
 /// without a commit and without markers starts at the beginning of its log, under the declaration of this process.
 ///
 /// # Errors
-/// Which of these contradict each other.
+/// The commit, the log and the markers contradict each other.
 pub fn resume(
     found: &KafkaState,
     markers: &[Marker],
@@ -237,7 +237,7 @@ pub fn resume(
     let from = *from;
     if metadata.is_empty() {
         return match highest {
-            // An operator chose where to start, before anything was stored.
+            // An operator chose the offset before any record was stored.
             None => in_log(fresh(found, from, declaration_hash), found),
             Some(Marker { table, applied_end, .. }) => {
                 Err(RecoverError::IntentMissing { from, table: table.clone(), applied_end: *applied_end })
@@ -287,8 +287,8 @@ fn in_log(resume: Resume, found: &KafkaState) -> Result<Resume, RecoverError> {
     Ok(resume)
 }
 
-/// Checks that each marker is at or below the committed offset, at the end of the declared batch or of a part of it,
-/// or within the adopted records.
+/// Checks that each marker is at or below the committed offset, or at or below the end of the adopted records, or at
+/// the end of the declared batch or of one of its parts.
 fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError> {
     let declared = resume.rebuild.map(Offset::next);
     let Intent { adopted, split, .. } = &resume.intent;
@@ -321,7 +321,7 @@ fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<
     Err(RecoverError::StoreBehind { from: resume.from, ledger })
 }
 
-/// When the ledger's table partition of `kafka_time` may be dropped.
+/// When ClickHouse may drop the ledger's table partition that contains `kafka_time`.
 fn ledger_ends(kafka_time: UnixMillis) -> UnixMillis {
     UnixMillis(kafka_time.floor(DAY).0 + (1 + i64::from(LEDGER_DAYS)) * DAY)
 }

@@ -1,15 +1,14 @@
-//! The moment since which a rollup has every event of a Kafka partition. The table `rollup_since` stores these
-//! moments. They tell readers since when a rollup is complete that was declared after events had been stored.
+//! The moment since which a rollup has every event of a Kafka partition. The table `rollup_since` stores these moments.
+//! If a rollup was declared after events had been stored, they show readers since when the rollup is complete.
 //!
 //! A moment is a time at which events arrived. A rollup without a row in the table has every event of the partition.
 //!
-//! Invariant: a stored moment is never too early. This holds whichever processes, with or without the rollup, own the
-//! partition one after another, and wherever one of them dies or is paused. It follows from the order of two writes
-//! around the commit that changes the declaration. Before the commit, every moment that becomes invalid, or is not
-//! valid yet, is replaced by [`NOT_COUNTED`]. After the commit, which Kafka accepts only from the owner of the
-//! partition, the moments of the rollups that begin with this commit are written. The version of these rows is a
-//! clock reading from before the commit, so the first write of a later owner replaces a delayed write of an earlier
-//! owner. Pure.
+//! Invariant: a stored moment is never too early. This holds for any sequence of owners, with or without the rollup,
+//! and even if an owner dies or is paused at any point. It follows from the order of two writes around the commit that
+//! changes the declaration. Before the commit, every moment that becomes invalid, or is not valid yet, is replaced by
+//! [`NOT_COUNTED`]. After the commit, which Kafka accepts only from the owner of the partition, the moments of the
+//! rollups that begin with this commit are written. The version of these rows is a clock reading from before the
+//! commit, so the first write of a later owner replaces a delayed write of an earlier owner. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,12 +24,12 @@ pub const NOT_COUNTED: UnixMillis = UnixMillis(120_529 * DAY);
 /// The stored moments of one Kafka partition, by the names of the rollups.
 pub type NotedSince = BTreeMap<String, UnixMillis>;
 
-/// What a process writes when a partition begins to use its declaration.
+/// The changes that a process writes when it begins to use its declaration for a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SinceChanges {
     /// Rollups to store as not counted, before the commit.
     pub withdrawn: BTreeSet<String>,
-    /// Of these, the rollups that have every event from the commit on.
+    /// The rollups among `withdrawn` that have every event from the commit on.
     pub begun: BTreeSet<String>,
 }
 
@@ -46,8 +45,8 @@ pub fn changes(noted: &NotedSince, before: &BTreeSet<&str>, ours: &BTreeSet<&str
     let is_open = |name: &str| noted.get(name) == Some(&NOT_COUNTED);
     let begun = ours.iter().filter(|name| !before.contains(*name) || is_open(name));
     let begun: BTreeSet<String> = begun.map(|name| (*name).to_owned()).collect();
-    // The row of a removed rollup is written even if the stored row already says so, because the previous owner of
-    // the partition may still overwrite that row.
+    // The row of a removed rollup is written even if the stored row already says "not counted", because the previous
+    // owner of the partition may still overwrite that row.
     let removed = before.difference(ours).map(|name| (*name).to_owned());
     // Rows of rollups that this process does not declare: a previous owner wrote them and died before its commit to
     // Kafka.
@@ -69,7 +68,8 @@ pub fn introduced<'r>(ours: &'r Rollups, earlier: &[Declaration]) -> BTreeSet<&'
 /// records. If that time is unknown, the moment is `now`, or 1970 if there are no earlier records.
 pub fn begins(latest: Option<UnixMillis>, has_earlier_records: bool, now: UnixMillis) -> UnixMillis {
     match latest {
-        // Records of the same millisecond may be among the earlier records and among the later ones.
+        // Later records may have the same millisecond as the latest of the earlier records, so the next millisecond is
+        // used.
         Some(latest) => UnixMillis(latest.0 + 1),
         None if has_earlier_records => now,
         None => UnixMillis(0),

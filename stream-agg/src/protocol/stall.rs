@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::protocol::progress::NextOffset;
 
-/// How long records may wait without any being applied. This is longer than an insert and its retry take.
+/// How long records may wait while none is applied. An insert and its retry take less time.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The first offset of each partition that is not applied, and since when it has been the same.
+/// For each partition, the first offset that is not applied, and since when this offset has not changed.
 #[derive(Debug, Default)]
 pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
 

@@ -2,9 +2,10 @@
 
 use crate::protocol::progress::{NextOffset, Offset};
 
-/// Whether the log, which begins at `low`, was truncated below `next`, given that Kafka's client cannot read at
-/// `next`. If the log begins after `next`, retention has deleted the record. Otherwise the log was truncated,
-/// wherever it ends now, because without a truncation it would not end before a record that was read.
+/// Whether the log, which begins at `low`, was truncated below `next`, given that Kafka's client cannot read at `next`.
+/// If the log begins after `next`, retention has deleted the record. Otherwise the log was truncated: the records below
+/// `next` were read, so without a truncation the log would not end before `next`. Where the log ends now does not
+/// matter, because it may have grown again.
 pub(crate) fn was_truncated(next: NextOffset, low: NextOffset) -> bool {
     low <= next
 }

@@ -63,7 +63,8 @@ pub struct Window {
     /// The ids of all records, concatenated.
     ids: VecDeque<u64>,
     set: HashSet<u64>,
-    /// How many more times than once an id is in `ids`. Only the id of a repeated record is in `ids` more than once.
+    /// How many further times an id is in `ids`, if it is there more than once. This happens only with the id of a
+    /// repeated record.
     again: HashMap<u64, u32>,
     sum: u128,
 }
@@ -82,7 +83,7 @@ impl Window {
     }
 
     /// Forgets the records that are older than `limits.age_ms` at the time `now`, so that their repeats are no longer
-    /// recognized. Called before each record.
+    /// recognized. The decoder calls this before each record.
     pub fn expire(&mut self, now: UnixMillis, limits: &WindowLimits) {
         let earliest = UnixMillis(now.0.saturating_sub(limits.age_ms));
         while self.records.front().is_some_and(|front| front.kafka_time < earliest) {
@@ -95,8 +96,8 @@ impl Window {
         self.set.contains(&id)
     }
 
-    /// Remembers a record with the ids of its stored lines, then forgets the oldest records beyond the limit.
-    /// Called after each record.
+    /// Remembers a record with the ids of its stored lines, then forgets the oldest records beyond the limit. The
+    /// decoder calls this after each record.
     pub fn push(
         &mut self,
         offset: Offset,
@@ -111,7 +112,8 @@ impl Window {
         }
     }
 
-    /// Remembers a record and forgets none. Restores the window from the rows of the ledger, one by one from `W` on.
+    /// Remembers a record without forgetting any. To restore a window, the caller appends the rows of the ledger one by
+    /// one, from `W` on.
     pub fn append(&mut self, offset: Offset, kafka_time: UnixMillis, record: Uuid, line_ids: &[u64]) {
         let before = self.ids.len();
         for id in record_id(record).into_iter().chain(line_ids.iter().copied()) {
@@ -142,7 +144,7 @@ impl Window {
         Digest { count: self.ids.len() as u64, sum: self.sum }
     }
 
-    /// The mark to commit at `next`, while the window covers the records below `next`.
+    /// The mark to commit at `next`. The window must cover exactly the records below `next`.
     pub fn mark(&self, next: NextOffset) -> WindowMark {
         WindowMark { floor: self.floor().map_or(next, Offset::as_next), digest: self.digest() }
     }
@@ -197,7 +199,7 @@ pub struct Digest {
 /// The description of a window in a commit, which verifies that the window was restored unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowMark {
-    /// The records of the window lie in `[floor, F)`.
+    /// The records of the window are in `[floor, F)`.
     pub floor: NextOffset,
     /// Digest of the window.
     pub digest: Digest,

@@ -122,10 +122,10 @@ fn a_backlog_keeps_it_open_though_not_for_ever() {
     let at = |seconds| now + Duration::from_secs(seconds);
     assert_eq!(batcher.due_in(at(3), Some(at(5))), None, "nothing is open");
     push(&mut batcher, 10, &[0], now);
-    assert_eq!(batcher.due_in(at(1), Some(at(1))), Some(Duration::from_secs(1)), "not before its age");
+    assert_eq!(batcher.due_in(at(1), Some(at(1))), Some(Duration::from_secs(1)), "not before its deadline");
     assert_eq!(batcher.due_in(at(3), Some(at(5))), Some(Duration::from_secs(2)));
     assert_eq!(batcher.due_in(at(6), Some(at(5))), Some(Duration::ZERO));
-    assert_eq!(batcher.due_in(at(22), Some(at(99))), Some(Duration::ZERO), "age is 2 s, and 20 more");
+    assert_eq!(batcher.due_in(at(22), Some(at(99))), Some(Duration::ZERO), "at most 20 s after its deadline");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_large_batch_closes_where_its_backlog_ends() {
     assert_eq!(
         batcher.due_in(at(100), Some(at(500))),
         Some(Duration::from_millis(1900)),
-        "a small one waits"
+        "a small batch waits for its deadline"
     );
     batcher.push(entry(11, Uuid::nil(), 0), 1, now);
     assert_eq!(batcher.due_in(at(100), Some(at(500))), Some(Duration::from_millis(400)));
@@ -163,11 +163,11 @@ fn days_of_arrival_close_it_before_it_has_many_cells() {
         rows.received.push(UnixMillis(day * DAY));
         batcher.push(entry(offset, Uuid::nil(), 1), 100, now)
     };
-    // There are also one cell of the ledger, two cells of rows that never expire and one cell of a week.
+    // The four other cells: one of the ledger, two of rows that never expire, and one of a week.
     let days = (MAX_CELLS + MAX_CELLS_OF_RETENTION - 4) as i64;
     for n in 1..days {
         assert!(arrive(&mut batcher, 10 + 2 * n, n).is_none(), "{n}");
-        assert!(arrive(&mut batcher, 11 + 2 * n, 1).is_none(), "a day twice counts once");
+        assert!(arrive(&mut batcher, 11 + 2 * n, 1).is_none(), "a repeated day counts once");
     }
     check(arrive(&mut batcher, 100, days), 10, 100, 2 * days as usize - 1);
 }
@@ -211,7 +211,7 @@ fn a_declared_batch_is_rebuilt_whatever_the_limits_are() {
     let mut batcher = Batcher::rebuild(NextOffset::new(10), [NextOffset::new(15)]);
     assert!(push(&mut batcher, 11, &[0; 9], now).is_none());
     assert_eq!(batcher.deadline(), None);
-    assert!(batcher.close().is_none(), "it ends where it was declared, whatever happens before");
+    assert!(batcher.close().is_none(), "a declared batch closes only at its declared end");
     assert!(batcher.close_before(Offset::new(14)).is_none() && !batcher.has_rebuilt());
     check(push(&mut batcher, 14, &[0], now), 10, 14, 10);
     assert!(batcher.has_rebuilt());

@@ -1,4 +1,4 @@
-//! Closes a batch: its intent, its cells, and the intent that follows it.
+//! Closes a batch: makes its intent, its cells, and the intent that follows it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -41,7 +41,7 @@ impl Collector<'_> {
         let (start, end, rebuilt) = (batch.start, batch.end, self.batcher.rebuilds());
         let declaration_hash = self.declaration.hash();
         let last = Offset::new(end.to_i64() - 1);
-        // A rebuilt batch has the token that its first owner gave it.
+        // A rebuilt batch keeps the nonce, and therefore the token, that its first owner gave it.
         let nonce = if rebuilt { self.declared_nonce } else { fastrand::u64(1..) };
         let intent = Intent {
             last: Some(last),
@@ -66,11 +66,11 @@ impl Collector<'_> {
         let token = Token::new(source, &services.topic, start, last, nonce);
         let token = if skipped { token.skipping() } else { token };
         self.intent_before = after.clone();
-        // Only the last part of a split batch ends the declared batch.
+        // A split batch stays declared until its last part, so no intent follows the other parts.
         let mut after = (!rebuilt || self.batcher.has_rebuilt()).then_some(after);
         if self.ends_earlier_declaration(end) {
             self.begin_new_batches(end);
-            // Even if no batch follows, Kafka shows which declaration is in use.
+            // Even if no batch follows, the commit names the declaration that is in use from now on.
             after = after.map(|after| Intent { declaration_hash: self.declaration.hash(), ..after });
         }
         let declared = DeclaredBatch { token, source, start, end, cells, rebuilt };
@@ -78,8 +78,8 @@ impl Collector<'_> {
         PipelineMessage::Batch(Box::new(ReadyBatch { declared, intent, after, counts, as_of, permit }))
     }
 
-    /// Empties the deduplication window of an idle partition, so that it need not be restored. No later record can
-    /// repeat an event in it.
+    /// Empties the deduplication window if the partition is idle, because no later record can repeat an event in the
+    /// window. The next owner then has no window to restore.
     pub(super) fn idle(&mut self) -> Option<PipelineMessage> {
         let idle_check = IdleCheck {
             state: match (self.batcher.rebuilds(), self.batcher.is_empty()) {
@@ -98,14 +98,14 @@ impl Collector<'_> {
             return None;
         }
         self.end_asked_at = Some(Instant::now());
-        // If Kafka does not answer, it is asked again later.
+        // If Kafka does not answer, a later call asks it again.
         let (_, end) = self.context.watermarks().ok()?;
         if !idle_check.is_idle(now(), end) {
             return None;
         }
         self.window.clear();
         let window = self.window.mark(self.batcher.start());
-        // Kafka must still show the declaration that is in use.
+        // The commit must still name the declaration that is in use.
         let declaration_hash = self.declaration.hash();
         self.intent_before = Intent { window, declaration_hash, ..self.intent_before.clone() };
         Some(PipelineMessage::Idle(Box::new(self.intent_before.clone())))

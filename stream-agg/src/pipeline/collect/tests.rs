@@ -20,7 +20,7 @@ fn what_is_declared_names_the_leader_epoch_of_its_last_record() {
     let batch = collector.batcher.push(entry(4), 1, Instant::now()).expect("it ends there");
     let PipelineMessage::Batch(ready) = collector.close(batch) else { unreachable!("a batch was closed") };
     assert_eq!((ready.intent.log.epoch, ready.intent.last_epoch), (Some(3), Some(4)));
-    let after = ready.after.expect("all of it is closed");
+    let after = ready.after.expect("no part of the batch is left");
     assert_eq!((after.log.epoch, after.last_epoch), (Some(4), None));
 }
 
@@ -67,7 +67,7 @@ fn entry(offset: i64) -> LedgerEntry {
 }
 
 /// Adds a record without lines. If the record completes a batch, returns where the batch ends, whether it is rebuilt,
-/// and whether an intent that declares nothing may follow.
+/// and whether an intent without a declared batch may follow.
 fn push(collector: &mut Collector<'_>, offset: i64) -> Option<(NextOffset, bool, bool)> {
     let batch = collector.batcher.push(entry(offset), 1, Instant::now())?;
     match collector.close(batch) {
@@ -108,10 +108,10 @@ fn what_is_rebuilt_has_the_token_of_what_was_declared_and_what_is_declared_one_o
         ready
     };
     let [first, other] = [(), ()].map(|()| close(fresh.clone(), &[5]));
-    assert_ne!(first.declared.token, other.declared.token, "declared twice, after `adopt`");
+    assert_ne!(first.declared.token, other.declared.token, "declared again, as after `adopt`");
     let again = close(Intent { split: Vec::new(), ..first.intent.clone() }, &[]);
     assert_eq!(again.declared.token, first.declared.token);
-    assert_eq!(again.after.expect("all of it is closed").nonce, 0);
+    assert_eq!(again.after.expect("no part of the batch is left").nonce, 0);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn what_follows_a_rebuilt_batch_names_our_declaration_even_if_it_declares_nothin
     let mut collector = resumed(&context, intent, declared.clone(), &[]);
     let batch = collector.batcher.push(entry(9), 1, Instant::now()).expect("it ends there");
     let PipelineMessage::Batch(ready) = collector.close(batch) else { unreachable!("a batch was closed") };
-    let after = ready.after.expect("all of it is closed");
+    let after = ready.after.expect("no part of the batch is left");
     assert_eq!((after.last, after.declaration_hash), (None, ours.hash()));
     assert_ne!(declared.hash(), ours.hash());
 }
@@ -154,7 +154,11 @@ fn each_record_whose_time_cannot_be_true_is_counted() {
         collector.check_time(Offset::new(offset), UnixMillis(time), UnixMillis(0));
         collector.newest_time = Some(UnixMillis(time));
     }
-    assert_eq!(context.services.metrics.records_off_clock.get(), 3, "two ahead, one that went back");
+    assert_eq!(
+        context.services.metrics.records_off_clock.get(),
+        3,
+        "two times ahead of the clock, one that went back"
+    );
 }
 
 #[test]

@@ -69,7 +69,10 @@ fn whatever_changes_rows_changes_the_hash() {
 fn this_release_reads_its_own_version_and_the_one_before() {
     assert_eq!(*READABLE.end(), DECODE_VERSION);
     assert!(READABLE.contains(&DECODE_VERSION.saturating_sub(1).max(1)));
-    assert!(*READABLE.start() >= 1 && READABLE.count() <= 2, "no batches of older versions are left");
+    assert!(
+        *READABLE.start() >= 1 && READABLE.count() <= 2,
+        "a batch of an older version cannot be unfinished"
+    );
 }
 
 /// Reads declarations of this release as the next release will.

@@ -16,7 +16,7 @@ fn a_batch_counts_as_applied_when_every_cell_has_it() {
 }
 
 #[test]
-#[should_panic(expected = "while another one is open")]
+#[should_panic(expected = "while another one is unfinished")]
 fn no_batch_is_declared_before_every_cell_has_the_one_before() {
     let mut progress = progress();
     progress.declare(Offset::new(3), 2);

@@ -66,7 +66,7 @@ fn records_without_ids_take_no_room_however_many_they_are() {
     }
     assert_eq!((window.records.len(), window.floor()), (1, Some(Offset::new(0))));
     push(&mut window, 1_000_001, DAY + 1, 0, &[], &WIDE);
-    assert_eq!((window.records.len(), window.floor()), (0, None), "they still advance the time");
+    assert_eq!((window.records.len(), window.floor()), (0, None), "they still make older records expire");
 }
 
 #[test]
