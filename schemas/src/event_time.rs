@@ -21,8 +21,8 @@ pub struct TimeLimits {
 }
 
 impl TimeLimits {
-    /// The longest `ahead`, in milliseconds: a year of 365.25 days. The end of every retention must lie before 2106,
-    /// where ClickHouse's `DateTime` ends.
+    /// The longest `ahead`, in milliseconds: a year of 365.25 days. Every retention must end before 2106, when
+    /// ClickHouse's `DateTime` ends.
     pub const MAX_AHEAD: i64 = 8766 * HOUR;
 }
 
@@ -37,7 +37,7 @@ impl FromStr for Earliest {
         let time = UnixMillis::parse(text).ok_or("write for example `2000-01-01T00:00:00Z`")?;
         let Range { start, end } = STORABLE;
         if !STORABLE.contains(&time) {
-            return Err(format!("rollups hold times from {start} on; write one from there to before {end}"));
+            return Err(format!("rollups can hold times from {start} to before {end}; write one of these"));
         }
         Ok(Self(time))
     }
@@ -62,7 +62,7 @@ impl FromStr for Ahead {
         match i64::try_from(ahead.as_millis()) {
             Ok(ahead) if ahead <= TimeLimits::MAX_AHEAD => Ok(Self(ahead)),
             _ => Err(format!(
-                "the end of every retention must lie before 2106, where ClickHouse's DateTime ends; write 0s to {}",
+                "every retention must end before 2106, when ClickHouse's DateTime ends; write 0s to {}",
                 Self(TimeLimits::MAX_AHEAD)
             )),
         }

@@ -1,9 +1,13 @@
 //! The views for analysts in the database `bi`: plain types, and a comment on every column.
 //!
-//! Invariants: no view shows a marker row; a filter on a view can use the primary key of the table that the view
-//! reads; a reader of the views needs no grant on the tables, because a view reads with the grants of its definer, if
-//! that user exists; a column that was released keeps its name and type. Names are quoted: a field of `props` may be
-//! called `from`.
+//! Invariants:
+//! - No view shows a marker row.
+//! - A filter on a view can use the primary key of the table that the view reads.
+//! - A reader of the views needs no grant on the tables, because a view uses the grants of its definer. (If the server
+//!   does not have that user, the view uses the grants of the reader.)
+//! - A column that was released keeps its name and type.
+//!
+//! Names are quoted, because a field of `props` may be called `from`.
 
 mod view;
 

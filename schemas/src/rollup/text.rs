@@ -42,7 +42,7 @@ impl fmt::Display for Rollup {
 }
 
 impl Rollups {
-    /// A hash of everything that is declared: equal in two processes that agree.
+    /// A hash of everything that is declared: equal in two processes with the same declarations.
     pub fn hash(&self) -> u64 {
         xxh3_64(self.to_string().as_bytes())
     }
