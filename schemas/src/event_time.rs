@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::time::{DAY, HOUR, UnixMillis};
 
 /// Arrival times that can be stored: 1970 to 2058. ClickHouse's `DateTime`, the type of buckets, ends on 2106-02-07
-/// and then wraps around to 1970. Its `Date`, by which rollups expire, ends in 2149.
+/// and then wraps around to 1970. `Date`, the type of the day on which rollups expire, ends in 2149.
 pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
 
 /// Which times from client clocks are accepted.
@@ -81,7 +81,7 @@ impl Default for TimeLimits {
     }
 }
 
-/// The time by which rollups count an event.
+/// The event time: the time at which rollups count an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventTime {
     /// `client_time`, or `server_time` if there is no accepted `client_time`.

@@ -129,7 +129,7 @@ impl Tenant {
         format!("{of_all}_{}", self.name)
     }
 
-    /// The user as which the analysts of this tenant log in.
+    /// The user of ClickHouse with which the analysts of this tenant log in.
     pub fn reader(&self) -> String {
         format!("bi_reader_{}", self.name)
     }

@@ -54,7 +54,7 @@ const MERGED: [(&str, [(&str, Bucket); 2]); 2] = [
     ("users_all_daily", [("users_all_weekly", Bucket::Week), ("users_all_monthly", Bucket::Month)]),
 ];
 
-/// All views, in an order in which each reads only tables and views before it.
+/// All views, in this order: each view reads only tables and earlier views.
 pub fn views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
     let of_rollups = rollups.iter().map(|rollup| {
         let bucket = Bucket::of(rollup.grain);

@@ -5,7 +5,7 @@ use super::int64;
 use super::view::{Kind, Owner, View, column, of, text_of};
 use crate::reserved_names::{COUNTRY_TOTALS, FRESHNESS, PIPELINE_HEALTH};
 
-/// The view that says up to which moment everything is counted.
+/// The view with the moment before which everything that was in Kafka is counted.
 pub(super) const AS_OF: &str = FRESHNESS;
 
 const AS_OF_COMMENT: &str =

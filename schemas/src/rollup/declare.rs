@@ -117,7 +117,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
                 const MOST: usize = layout::RETENTIONS;
                 return Err(mistake(
                     retention,
-                    format!("there are at most {MOST} different retentions; use one of the others"),
+                    format!("there are at most {MOST} different retentions; use one that is declared above"),
                 ));
             }
         }

@@ -5,7 +5,7 @@
 //! sorted by name, and so on. Every row has a count, `rows`: SummingMergeTree removes a row whose sums are all zero.
 //!
 //! Both tables are partitioned by the day on which rows may be dropped, not by the time of events. So a batch touches
-//! few table partitions, whatever the times of its events are.
+//! few table partitions, even if its events are of many different days.
 
 use super::definition::Rollup;
 use super::dimension::Dimension;

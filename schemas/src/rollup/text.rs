@@ -1,8 +1,8 @@
 //! The canonical text of the declared rollups and fields: their file without comments and formatting.
 //!
 //! Invariant: [`Rollups::parse`] reads the same rollups from this text, and equal rollups have equal texts. So the
-//! hash of the text shows whether two processes agree, whatever their release and the versions of their libraries
-//! are.
+//! hash of the text shows whether two processes agree, even if their releases and the versions of their libraries
+//! differ.
 
 use std::fmt;
 
