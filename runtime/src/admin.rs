@@ -34,13 +34,14 @@ pub enum Readiness {
 pub struct Admin {
     /// `/metrics`.
     pub registry: Registry,
-    /// `/readyz`: `200`, also when degraded, or `503`, each with the reason. `/healthz` does not depend on readiness: a
-    /// process that waits for Kafka must not be restarted for that.
+    /// Decides `/readyz`: `200` if ready or degraded, `503` otherwise; the body has the reason. `/healthz` does not
+    /// depend on readiness: a process that waits for Kafka must not be restarted for that.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
 }
 
 impl Admin {
-    /// Serves on `listener` until `shutdown`. Shut it down last: probes and scrapes continue during a drain.
+    /// Serves on `listener` until `shutdown`. Shut the admin port down last: probes and scrapes continue while the
+    /// service drains.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let admin = Arc::new(self);
         let service = service_fn(move |request: Request<Incoming>| {

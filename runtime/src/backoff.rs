@@ -18,7 +18,7 @@ impl RetryPolicy {
     /// If `shortest` is zero or above `longest`; in a constant that is a compile error.
     pub const fn new(shortest: Duration, longest: Duration) -> Self {
         let (least, most) = (shortest.as_nanos(), longest.as_nanos());
-        assert!(0 < least && least <= most, "a backoff starts above zero and does not shrink");
+        assert!(0 < least && least <= most, "the shortest wait is above zero and not above the longest");
         Self { shortest, longest }
     }
 

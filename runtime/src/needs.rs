@@ -74,7 +74,7 @@ impl Address {
         all.ok_or_else(|| VarError::Invalid {
             name: variable,
             value: list.to_owned(),
-            reason: "write `host:port`, several with commas".to_owned(),
+            reason: "write `host:port`, separated by commas".to_owned(),
         })
     }
 }
@@ -209,7 +209,7 @@ variable  SPOOL          (none)
         assert_eq!(list("a:1, b").unwrap(), ["a:1", "b:9092"]);
         assert_eq!(list("SASL_SSL://a:1,[::1]:2,[::1]").unwrap(), ["a:1", "[::1]:2", "[::1]:9092"]);
         for wrong in ["", "a:1,", "a:b", "a:99999", "a b:1", ":1"] {
-            assert!(list(wrong).unwrap_err().ends_with("write `host:port`, several with commas"), "{wrong}");
+            assert!(list(wrong).unwrap_err().ends_with("write `host:port`, separated by commas"), "{wrong}");
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::logging::{self, LogConfig};
 use crate::needs::Needs;
 use crate::vars::{VarError, Vars};
 
-/// The exit code for a wrong variable, file or argument: EX_USAGE of sysexits.h. It shows a supervisor that a restart
-/// does not help; our manifests use it for that.
+/// The exit code for a wrong variable, file or argument: EX_USAGE of sysexits.h. It tells a supervisor that a restart
+/// does not help: the Job and the unit that run `migrate` (`k8s/`, `systemd/`) do not retry after it.
 pub const WRONG_CONFIGURATION: u8 = 64;
 
 /// An error of a service that a restart with the same configuration would not fix.
@@ -110,7 +110,7 @@ fn print(page: &str) {
 
 #[expect(clippy::print_stderr, reason = "a failure is one line on standard error")]
 fn print_error(error: &anyhow::Error) {
-    // The message of a file parser may have several lines, which point at the error in the file.
+    // The message of a file parser may have several lines, which point at the error in the file; they are joined.
     let line = format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
     eprintln!("error: {line}");
 }

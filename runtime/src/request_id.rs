@@ -29,14 +29,14 @@ impl RequestId {
         // An id is not a secret, so it does not need randomness from the system, which costs a system call per id.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let noise = fastrand::u128(..).to_le_bytes();
-        let noise = noise.first_chunk().expect("ten of sixteen");
+        let noise = noise.first_chunk().expect("16 bytes have a first 10");
         let id = Builder::from_unix_timestamp_millis(since.as_millis() as u64, noise).into_uuid();
         Self(HeaderValue::try_from(id.to_string()).expect("a UUID is printable"))
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        self.0.to_str().expect("it is printable")
+        self.0.to_str().expect("a request id is printable ASCII")
     }
 
     /// The id as a header.

@@ -1,9 +1,9 @@
-//! SIGTERM and SIGINT become cancelled tokens: "stop", then "stop at once".
+//! SIGTERM and SIGINT cancel tokens: the first signal means "stop", the second "stop at once".
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What the signals of a process ask for.
+/// The tokens that signals to this process cancel.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     /// Cancelled by the first signal: finish the work that was accepted, then stop.

@@ -1,8 +1,8 @@
 //! Environment variables, read once and checked before the service starts.
 //!
-//! Invariant: every variable that a service understands is read through a
-//! [`Vars`], which records the variable with its resolved value, so `--check-config` lists exactly the variables that
-//! have an effect. There is no global state: a test makes its own `Vars` from pairs.
+//! Invariant: every variable that a service understands is read through a [`Vars`], which records the variable with
+//! its resolved value. So `--check-config` lists exactly the variables that have an effect. There is no global state:
+//! a test makes its own `Vars` from pairs.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -178,8 +178,9 @@ impl Vars {
             .collect()
     }
 
-    /// Like [`Vars::with_prefix`], but returns an error if one of the settings is `fixed`: with any value, in upper or
-    /// lower case, with `_` instead of `.`, and after a prefix of the library, such as `topic.`.
+    /// Like [`Vars::with_prefix`], but returns an error if a variable sets one of the `fixed` settings to any value.
+    /// A fixed setting is recognised in upper and lower case, with `_` instead of `.`, and after a prefix of the
+    /// library such as `topic.`.
     pub fn passed_through(
         &self,
         prefix: &str,
@@ -224,7 +225,7 @@ impl Vars {
     }
 }
 
-/// Formats a size in the largest unit of which it is a whole number, as in `96MiB`.
+/// Formats a size as a whole number of the largest unit that divides it, as in `96MiB`.
 fn size(bytes: &usize) -> String {
     const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, unit)| *bytes > 0 && bytes.is_multiple_of(*unit)) {

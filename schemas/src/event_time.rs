@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::time::{DAY, HOUR, UnixMillis};
 
 /// Arrival times that can be stored: 1970 to 2058. ClickHouse's `DateTime`, the type of buckets, ends on 2106-02-07
-/// and then wraps around to 1970. Its `Date`, by which rollups expire, ends in 2149.
+/// and then wraps around to 1970. `Date`, the type of the day on which rollups expire, ends in 2149.
 pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
 
 /// Which times from client clocks are accepted.
@@ -21,8 +21,8 @@ pub struct TimeLimits {
 }
 
 impl TimeLimits {
-    /// The longest `ahead`, in milliseconds: a year of 365.25 days. The end of every retention must lie before 2106,
-    /// where ClickHouse's `DateTime` ends.
+    /// The longest `ahead`, in milliseconds: a year of 365.25 days. Every retention must end before 2106, when
+    /// ClickHouse's `DateTime` ends.
     pub const MAX_AHEAD: i64 = 8766 * HOUR;
 }
 
@@ -37,7 +37,7 @@ impl FromStr for Earliest {
         let time = UnixMillis::parse(text).ok_or("write for example `2000-01-01T00:00:00Z`")?;
         let Range { start, end } = STORABLE;
         if !STORABLE.contains(&time) {
-            return Err(format!("rollups hold times from {start} on; write one from there to before {end}"));
+            return Err(format!("rollups can hold times from {start} to before {end}; write one of these"));
         }
         Ok(Self(time))
     }
@@ -62,7 +62,7 @@ impl FromStr for Ahead {
         match i64::try_from(ahead.as_millis()) {
             Ok(ahead) if ahead <= TimeLimits::MAX_AHEAD => Ok(Self(ahead)),
             _ => Err(format!(
-                "the end of every retention must lie before 2106, where ClickHouse's DateTime ends; write 0s to {}",
+                "every retention must end before 2106, when ClickHouse's DateTime ends; write 0s to {}",
                 Self(TimeLimits::MAX_AHEAD)
             )),
         }
@@ -81,7 +81,7 @@ impl Default for TimeLimits {
     }
 }
 
-/// The time by which rollups count an event.
+/// The event time: the time at which rollups count an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventTime {
     /// `client_time`, or `server_time` if there is no accepted `client_time`.

@@ -107,7 +107,7 @@ fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// An enriched line, read.
+/// A parsed enriched line.
 #[derive(Debug)]
 pub struct Enriched<'a, P> {
     /// The tenant that owns the event.
@@ -182,7 +182,7 @@ impl<'a> Added<'a> {
     }
 }
 
-/// The text of a JSON string without escapes, which the added fields never have.
+/// The text of a JSON string that has no escapes: the values of the added fields never have any.
 fn text(value: Option<&str>) -> Option<&str> {
     value?.strip_prefix('"')?.strip_suffix('"')
 }

@@ -210,7 +210,7 @@ mod tests {
         for enriched in lines {
             let read = line::read::<()>(enriched).unwrap();
             assert_eq!((read.tenant, read.server_time), ("default", time));
-            // The client sent the rest.
+            // The client sent everything after the three added fields.
             let own = format!("{{{}", enriched.splitn(4, ',').nth(3).unwrap());
             let mut again = Vec::new();
             line::write(&prefix, &own, &event::parse::<()>(&own).unwrap(), &mut again);
@@ -231,7 +231,7 @@ mod tests {
             let sample = Sample::new("default", time, code, field, text);
             assert_eq!(String::from_utf8(sample.write()).unwrap(), line);
             assert_eq!(Sample::read(line.as_bytes()), Some(sample));
-            // A release that does not know the kind sees an event that it cannot read.
+            // A release that does not know this kind of record reads its lines as events, and gets a fault for each.
             assert_eq!(line::tenant_of(line.as_bytes()), Some("default"));
             let fault = event::Fault::field(event::Code::MissingField, "event");
             assert_eq!(line::read::<()>(line).unwrap_err(), line::ReadError::Event(fault));

@@ -12,10 +12,10 @@ pub(crate) const DEAD_LETTERS: &str = "dead_letters";
 /// The table and the view of the totals of all time, by country.
 pub(crate) const COUNTRY_TOTALS: &str = "country_totals";
 
-/// The view of the moment before which everything is counted.
+/// The view with the moment before which everything is counted.
 pub const FRESHNESS: &str = "freshness";
 
-/// The view of what became of all lines that arrived.
+/// The view that counts the lines that arrived, and how many were stored, repeats or unreadable.
 pub(crate) const PIPELINE_HEALTH: &str = "pipeline_health";
 
 /// Names that a rollup cannot have: names of tables, and names of other views in the database of its view.

@@ -86,7 +86,7 @@ mod tests {
         }
     }
 
-    /// Whether analysts do not see the column.
+    /// Whether the column is hidden from analysts.
     fn is_internal(column: RawColumn) -> bool {
         match column {
             RawColumn::Tenant

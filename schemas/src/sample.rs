@@ -56,7 +56,7 @@ impl<'a> Sample<'a> {
         serde_json::to_vec(self).expect("a sample is written to memory")
     }
 
-    /// Parses such a line; `None` if it is not a sample.
+    /// Parses a line of a record; `None` if it is not a sample.
     pub fn read(line: &'a [u8]) -> Option<Self> {
         let sample: Self = serde_json::from_slice(line).ok()?;
         let is_good = is_tenant(&sample.tenant)

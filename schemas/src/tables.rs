@@ -68,7 +68,7 @@ impl ServingView {
     }
 }
 
-/// The interval of the refreshes; the SQL files of the views have the same.
+/// How often ClickHouse refreshes the serving views; their SQL files have the same interval.
 pub const REFRESH: Duration = Duration::from_secs(5);
 
 /// The totals of all time by country.

@@ -1,7 +1,7 @@
 //! Times as clients write them and as ClickHouse stores them.
 //!
-//! Invariant: a [`UnixMillis`] that was parsed lies in the range of ClickHouse's
-//! `DateTime64(3)`, so storing it cannot fail. No clock in here.
+//! Invariant: a [`UnixMillis`] that was parsed is in the range of ClickHouse's `DateTime64(3)`, so storing it cannot
+//! fail. No clock in here.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -103,7 +103,7 @@ fn days(text: [u8; 10]) -> Option<i64> {
     if !(1..=12).contains(&month) || day < 1 || day > month_length(year, month) {
         return None;
     }
-    // The last year whose leap day, if that year has one, lies before this day.
+    // The last year whose 29 February, if that year has one, is before this day.
     let past = if month <= 2 { year - 1 } else { year };
     let leap_days = past / 4 - past / 100 + past / 400;
     Some(365 * year + leap_days + BEFORE_MONTH[month as usize - 1] + day - 1 - EPOCH)

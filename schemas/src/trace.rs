@@ -8,8 +8,8 @@ const LENGTH: usize = 55;
 pub struct TraceParent([u8; LENGTH]);
 
 impl TraceParent {
-    /// Reads the value of a header; `None` if it is not a `traceparent`. Of a later version it keeps the fields that
-    /// version 00 has, as the standard requires.
+    /// Reads the value of a header; `None` if it is not a `traceparent`. If the version is later than 00, only the
+    /// fields of version 00 are kept, as the standard requires.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let (start, more) = value.split_first_chunk::<LENGTH>()?;
         let well_formed = (0..).zip(start).all(|(at, byte)| match at {

@@ -9,12 +9,12 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// How much is allowed.
+/// A rate: how much is allowed per second, and at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateConfig {
-    /// Per second, in the long run.
+    /// How much is allowed per second, on average.
     pub rate: NonZeroU32,
-    /// The most at once.
+    /// How much is allowed at once, after a pause.
     pub burst: NonZeroU32,
 }
 
@@ -25,13 +25,13 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// An unused rate.
+    /// A limiter that has charged nothing yet: the whole burst is allowed.
     pub fn new(config: RateConfig) -> Self {
         let quota = Quota::per_second(config.rate).allow_burst(config.burst);
         Self { config, limiter: RateLimiter::direct(quota).with_middleware() }
     }
 
-    /// How much is allowed.
+    /// The rate that this limiter enforces.
     pub fn config(&self) -> RateConfig {
         self.config
     }
@@ -70,7 +70,7 @@ mod tests {
         let rate = Rate::new(RateConfig { rate: number(1), burst: number(10) });
         assert_eq!(rate.charge(number(4)), Ok(6));
         assert_eq!(rate.charge(number(6)), Ok(0));
-        // On a slow machine, one more may be allowed by now.
+        // The allowance grows by one per second, so on a slow machine the first charge may succeed.
         let refused = (0..100).find_map(|_| rate.charge(number(2)).err());
         assert!(refused.is_some_and(|wait| wait <= Duration::from_secs(2)), "{refused:?}");
     }

@@ -124,7 +124,8 @@ impl<K> KeySet<K> {
     /// The key of a token that a client presents.
     pub fn find(&self, token: &[u8]) -> Option<&Arc<K>> {
         let hash = TokenHash::of(token);
-        // The lookup by the first bytes is not in constant time, but a client cannot choose the bytes of a hash.
+        // The lookup by the first bytes is not in constant time. Its timing helps no attacker: a client chooses the
+        // token, but cannot choose the bytes of its hash.
         self.0.get(&hash.prefix()).filter(|entry| entry.hash.equals(&hash)).map(|entry| &entry.key)
     }
 }

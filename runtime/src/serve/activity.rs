@@ -16,11 +16,11 @@ pub(super) struct Timeouts {
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Sending the headers of an HTTP/1 request.
+    /// Receiving the headers of an HTTP/1 request, since this moment.
     Headers(Instant),
-    /// Waiting for, or reading, the responses to this number of requests.
+    /// Answering this number of requests: hyper has not yet taken the ends of their responses.
     Busy(u32),
-    /// Waiting for a request; an HTTP/1 connection has answered all requests so far.
+    /// Waiting for a request, without activity since this moment. With HTTP/2, frames may arrive in this phase.
     Idle(Instant),
 }
 

@@ -95,7 +95,7 @@ impl Connection {
             if close_deadline.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready()) {
                 return Poll::Ready(Ok(()));
             }
-            // The deadline is read after the connection was polled, which may have moved it.
+            // The poll of the connection may have moved the deadline, so the deadline is read after the poll.
             let Some(deadline) = self.activity.lock().deadline(limits.timeouts()) else {
                 return Poll::Pending;
             };
@@ -112,7 +112,7 @@ impl Connection {
     /// The stream, after its TLS handshake if there is a certificate; `None` if the handshake failed.
     async fn secured(&self, stream: TcpStream, settings: &ConnectionSettings) -> Option<Stream> {
         let Some(tls) = &settings.tls else { return Some(Stream::Left(stream)) };
-        // Boxed, so that the future of a connection does not reserve space for its short handshake.
+        // Boxed, because the future of each connection would otherwise reserve space for the handshake until it ends.
         let handshake = time::timeout(settings.limits.header_time, Box::pin(tls.accept(stream)));
         let error = match self.closing.run_until_cancelled(handshake).await? {
             Ok(Ok(stream)) => return Some(Stream::Right(Box::new(stream))),
@@ -159,7 +159,7 @@ where
             return Either::Left(ready(Ok(refused(refusal, request.headers(), in_flight))));
         }
         request.extensions_mut().insert(PeerAddr(peer));
-        // This is not an async block, because that would copy the whole future once more.
+        // Not an async block: it would copy the whole future of the service once more.
         let answer = service.clone().oneshot(request);
         Either::Right(answer.map_ok(|answer| {
             answer.map(|body| MonitoredBody { body: ResponseBody::Service(body), _in_flight: in_flight })
@@ -189,7 +189,7 @@ fn protocol(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
-        // Our own timeout, in `activity.rs`, also covers connections that send nothing at all.
+        // Off: the timeout in `activity.rs` replaces it, and also covers connections that send nothing at all.
         .header_read_timeout(None::<Duration>)
         .max_headers(limits.headers.get())
         .max_buf_size(READ_BUFFER.max(limits.header_bytes as usize))

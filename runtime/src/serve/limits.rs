@@ -75,8 +75,8 @@ impl ConnectionLimits {
         Timeouts { headers: self.header_time, idle: self.idle_time }
     }
 
-    /// Whether a request has too many headers, or too long ones. HTTP/2's decoder bounds them too; hyper's buffer for
-    /// HTTP/1 allows more, because it also holds bytes of bodies.
+    /// Whether a request has too many headers, or too long ones. For HTTP/2, hyper's decoder already limits their
+    /// bytes. For HTTP/1, hyper limits only its buffer, which is larger because it also holds bytes of bodies.
     pub(super) fn refuses<B>(&self, request: &Request<B>) -> bool {
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         let line = request.method().as_str().len() + target;
@@ -127,7 +127,7 @@ mod tests {
     fn headers_may_be_as_many_and_as_long_as_said_and_no_more() {
         let limits = ConnectionLimits { header_bytes: 100, ..ConnectionLimits::default() };
         let refuses = |bytes: usize| {
-            // `GET/` and `x: …\r\n`.
+            // The other 9 bytes are `GET/` and, around the value, `x: ` and `\r\n`.
             let request = Request::get("/").header("x", "v".repeat(bytes - 9)).body(());
             limits.refuses(&request.unwrap())
         };

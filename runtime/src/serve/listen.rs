@@ -15,7 +15,7 @@ pub struct Listeners {
     pub admin: TcpListener,
 }
 
-/// Connections that may wait in the kernel's queue for `accept`, as far as `net.core.somaxconn` allows.
+/// The most connections that may wait in the kernel's queue for `accept`, as far as `net.core.somaxconn` allows.
 /// When the queue is full, Linux answers with SYN cookies and then resets clients whose first bytes arrive
 /// before there is room again. The standard library uses 128, which is less than a burst of clients.
 const BACKLOG: u32 = 4096;
@@ -58,11 +58,11 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
         TcpSocket::new_v4()?
     } else {
         let socket = TcpSocket::new_v6()?;
-        // `[::]` is for IPv4 too, whatever the default of the machine is (`net.ipv6.bindv6only`).
+        // Makes `[::]` accept IPv4 too, even if the machine's default (`net.ipv6.bindv6only`) is IPv6 only.
         sockopt::set_ipv6_v6only(&socket, false)?;
         socket
     };
-    // As the standard library does, so that a restart does not wait until old connections time out.
+    // The standard library sets this option too. Without it, a restart could bind only after old connections timed out.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
@@ -72,7 +72,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 mod tests {
     use super::*;
 
-    /// The address on which a service listens if listening on `refused` fails in this way.
+    /// The address on which a service listens if listening on `refused` fails with the error `with`.
     fn listens(addr: &str, refused: &str, with: Errno) -> Result<String, io::ErrorKind> {
         let (addr, refused) = (addr.parse().unwrap(), refused.parse().unwrap());
         let listen = |addr: SocketAddr| if addr == refused { Err(with.into()) } else { Ok(addr.to_string()) };

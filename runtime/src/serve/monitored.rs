@@ -30,7 +30,7 @@ impl SharedActivity {
 
     /// Locks the activity.
     pub(super) fn lock(&self) -> MutexGuard<'_, Activity> {
-        // No method panics half-way, so the value is consistent.
+        // No method of `Activity` panics half-way, so the value is consistent even after a panic elsewhere.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -53,9 +53,9 @@ impl Drop for InFlight {
 /// A plain stream, or one with TLS.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// How long a peer that is still sending may pause after our last byte, before the connection is closed.
+/// After the last byte was sent: how long a peer that is still sending may pause before the connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a peer may keep sending after our last byte, in all.
+/// After the last byte was sent: how long a peer may keep sending, in all.
 const LONGEST_LINGER: Duration = Duration::from_secs(10);
 
 /// A stream whose bytes are recorded as activity.
@@ -64,9 +64,9 @@ pub(super) struct MonitoredStream {
     activity: SharedActivity,
     /// Whether the last write was pending, because the peer accepted no bytes.
     is_blocked: bool,
-    /// The rest of the response that replaces one of hyper's own.
+    /// The unsent rest of a response that replaces a response that hyper made itself.
     replacement: Option<Bytes>,
-    /// Set after our last byte: the timeout of the wait for the peer, and the latest end of the wait.
+    /// Set after the last byte was sent: the timer that ends the wait for the peer, and the latest end of that wait.
     lingering: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
@@ -119,7 +119,7 @@ impl AsyncWrite for MonitoredStream {
                 Poll::Ready(Ok(written)) => response.advance(written),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    // The caller passes the same bytes again.
+                    // hyper will pass the same bytes again; the rest of the refusal is written then.
                     *replacement = Some(response);
                     return Poll::Pending;
                 }

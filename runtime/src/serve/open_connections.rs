@@ -50,7 +50,7 @@ pub(super) struct OpenConnections {
 struct Connections {
     next: u64,
     by_id: HashMap<u64, (SharedActivity, CancellationToken)>,
-    /// The number of connections of each network. It is counted only if it is limited.
+    /// The number of connections of each network; empty if connections per network are not limited.
     by_network: HashMap<IpAddr, u32>,
 }
 
@@ -100,7 +100,7 @@ impl OpenConnections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
-        // No method panics half-way, so the state is consistent.
+        // No method panics half-way, so the state is consistent even after a panic elsewhere.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -36,7 +36,7 @@ impl ProtocolRefusal {
     /// The refusal that replaces a response of hyper itself; `None` for the response of a service, which has a request
     /// id.
     pub(super) fn of_response(head: &[u8]) -> Option<Self> {
-        // hyper uses the HTTP version of the previous request.
+        // hyper does not know the version of a request that it cannot parse, so it uses that of the previous request.
         let status = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
         let refusal = match status.first_chunk()? {
             b"400" => Self::BadHttp,

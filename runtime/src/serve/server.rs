@@ -72,7 +72,8 @@ impl Server {
             let accepted = shutdown.run_until_cancelled(accept(&listener, &mut backoff, &open)).await;
             let (Some(Ok(permit)), Some((stream, peer))) = (permit, accepted) else { break };
             let activity = SharedActivity::new();
-            // Each connection has its own token: every poll locks it, so connections must not share one.
+            // Each connection has its own token: every poll of a connection locks its token, so the connections would
+            // contend for the lock of a shared one.
             let closing = closing.child_token();
             let Some(guard) = open.insert(peer.ip(), activity.clone(), closing.clone()) else { continue };
             let connection = Connection { peer, activity, closing };

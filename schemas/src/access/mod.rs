@@ -3,10 +3,11 @@
 //! All users are declared here once. They are rendered as `users.xml` ([`xml`]) for servers that read their users
 //! from a file, and as statements ([`sql`]) for servers that manage users with SQL.
 //!
-//! Invariants: a definer can read the columns of its views and nothing else, and cannot log in; a row policy below
-//! the view filters what a tenant's definer reads, because ClickHouse would apply a filter in the view after the
-//! reader's predicates, and a predicate can reveal a value in an error; readers may change only the settings that
-//! their profile names.
+//! Invariants:
+//! - A definer can read the columns of its views and nothing else, and cannot log in.
+//! - A row policy on the tables filters the rows that a tenant's definer reads. A filter in the view would not be
+//!   enough: ClickHouse would apply it after the reader's predicates, and a predicate can reveal a value in an error.
+//! - Readers may change only the settings that their profile names.
 
 mod limits;
 

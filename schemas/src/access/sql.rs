@@ -1,7 +1,8 @@
 //! Users as statements, for servers that manage users with SQL.
 //!
-//! Invariant: the statements may be run again while the users are in use. They replace no object by a new one,
-//! because users would lose their tie to it, and they keep passwords that were set.
+//! Invariant: the statements may be run again while the users are in use. They alter profiles, quotas and policies
+//! instead of replacing them, because a new object would not be assigned to its users. They keep the passwords that
+//! were set.
 
 use super::limits::{BI, POLLER, Profile, Quota};
 use super::users::{Login, Rows, User};
@@ -14,8 +15,8 @@ pub fn statements(users: &[User]) -> Vec<String> {
     profiles.flat_map(profile).chain(users.iter().flat_map(user)).collect()
 }
 
-/// The statements that create a user, or give it exactly the rights that it must have. A row policy comes before the
-/// rights.
+/// The statements that create a user, or give an existing user exactly the rights that it must have. The row policy
+/// comes before the rights, so the user can never read the rows that the policy hides.
 pub fn user(user: &User) -> Vec<String> {
     let name = identifier(&user.name);
     let mut statements = vec![create_without_login(&user.name)];
@@ -24,7 +25,7 @@ pub fn user(user: &User) -> Vec<String> {
     }
     statements.extend(user.quota.into_iter().flat_map(|quota| self::quota(quota, user)));
     statements.extend(user.rows.iter().flat_map(|rows| policy(rows, &name)));
-    // In one statement, so that the user has no other rights in between.
+    // One statement grants these rights and revokes all others, so that the user has no others in between.
     statements.push(format!("GRANT {} TO {name} WITH REPLACE OPTION", user.rights.join(", ")));
     if !user.grantable.is_empty() {
         statements.push(format!("GRANT {} TO {name} WITH GRANT OPTION", user.grantable.join(", ")));
@@ -64,7 +65,7 @@ fn profile(profile: &Profile) -> [String; 2] {
     ]
 }
 
-/// A quota for each user: with a shared quota, a statement would replace the whole list of its users.
+/// Each user has a quota of its own: a statement for a shared quota would replace the quota's whole list of users.
 fn quota(quota: &Quota, user: &User) -> [String; 2] {
     let limits: Vec<_> = quota.limits.iter().map(|(name, most)| format!("{name} = {most}")).collect();
     let name = identifier(&user.name);

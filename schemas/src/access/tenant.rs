@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use crate::line::is_tenant;
 
-/// Most tenants. Each has a database with all views, and every migration replaces these views.
+/// The most tenants in a file. Each tenant has a database with all views, and every migration replaces these views.
 const MAX_TENANTS: usize = 1_000;
 
 /// The SHA-256 of the empty text: the result if the password is piped from a variable that is not set.
@@ -123,13 +123,13 @@ impl Tenant {
         format!("{bi}_{}", self.name)
     }
 
-    /// The user with whose rights the views of this tenant read, named after `of_all`, the definer of the views over
-    /// all tenants.
+    /// The definer of this tenant's views: the user whose rights the views use. It is named after `of_all`, the
+    /// definer of the views over all tenants.
     pub fn definer(&self, of_all: &str) -> String {
         format!("{of_all}_{}", self.name)
     }
 
-    /// The login of its analysts.
+    /// The user of ClickHouse with which the analysts of this tenant log in.
     pub fn reader(&self) -> String {
         format!("bi_reader_{}", self.name)
     }

@@ -31,7 +31,7 @@ fn the_users_of_kubernetes_are_those_of_the_template() {
     if fs::read_to_string(&file).unwrap() != expected {
         fs::write(&file, expected).unwrap();
         panic!(
-            "k8s/components/clickhouse-single/users.xml was not as the template; the test has written it, commit it"
+            "k8s/components/clickhouse-single/users.xml differed from the template; the test rewrote it, commit it"
         );
     }
 }
@@ -138,7 +138,7 @@ fn a_tenant_has_a_definer_with_a_policy_and_a_reader_of_one_database() {
     );
     let opened = format!("ALTER USER `bi_reader_my-shop` IDENTIFIED WITH sha256_hash BY '{HASH}' HOST ANY");
     let last = statements.iter().rfind(|sql| sql.contains("bi_reader_my-shop"));
-    assert_eq!(last, Some(&opened), "a login is opened once its limits are there");
+    assert_eq!(last, Some(&opened), "a login is enabled only after its limits are set");
     let reader = statements.iter().find(|sql| sql.ends_with(" TO `bi_reader_my-shop` WITH REPLACE OPTION"));
     let reader = reader.unwrap();
     assert!(reader.starts_with("GRANT SELECT ON `bi_my-shop`.*, SELECT(database, "), "{reader}");

@@ -41,7 +41,7 @@ pub(super) struct Rows {
     pub(super) condition: String,
 }
 
-/// The databases in which services and readers work: exactly the named ones, or on servers for tests, any.
+/// The databases in which services and readers work: exactly the named ones, or any database on a test server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
     /// The database of the tables; `*` means any database.
@@ -115,9 +115,9 @@ const POLLER_ABOUT: &str = "`query-api`: reads, within its own deadline.";
 const READER: &str = "Dashboards and notebooks: read the views and nothing else.";
 const JDBC: &str = "Tools with a JDBC driver: the same rights as `bi_reader`, but another name in logs.";
 const DEFINER: &str =
-    "Nobody logs in: views read with its rights, which are the columns of the views and nothing else.";
+    "Nobody can log in. Views use its rights: to read the columns that the views need, and nothing else.";
 const TENANT_DEFINER: &str =
-    "Nobody logs in: the views of one tenant read with its rights, and see only the rows of this tenant.";
+    "Nobody can log in. The views of one tenant use its rights, and see only the rows of this tenant.";
 const TENANT_READER: &str = "The analysts of one tenant: read its views and nothing else.";
 
 /// Views also need the rights on tables: to replace a view, ClickHouse creates the new view as a table and drops the
@@ -141,7 +141,7 @@ fn of_migrator(reach: &Reach) -> Vec<String> {
     rights
 }
 
-/// The rights to read that the migrator has, and grants to definers and tenants.
+/// The rights to read that the migrator has, and that it grants to the definers and to the users of tenants.
 fn grantable_of_migrator(reach: &Reach) -> Vec<String> {
     let databases = [reach.tables.clone()].into_iter().chain(databases_of_views(reach));
     databases.map(|name| format!("SELECT ON {name}.*")).chain([PARTS.to_owned()]).collect()

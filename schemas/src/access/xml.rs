@@ -117,7 +117,7 @@ fn password(user: &User, passwords: Passwords<'_>) -> String {
     }
 }
 
-/// An empty name stands for every table, including later ones.
+/// The row policy of a user. An empty table name means every table of the database, including later ones.
 fn policy(Rows { database, condition }: &Rows) -> String {
     format!(
         "            <databases>\n                <{database}>\n                    <table name=\"\"><filter>{condition}</filter></table>\n                \

@@ -27,7 +27,7 @@ impl Bucket {
         }
     }
 
-    /// The name of its column.
+    /// The name of the view's time column.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Minute => "minute",
@@ -83,7 +83,7 @@ impl Bucket {
         }
     }
 
-    /// A condition that leaves out the week or month of which the retention has already dropped some days.
+    /// A condition that excludes a week or month if the retention has already dropped some of its days.
     pub(super) fn is_whole(self, retention_days: u32) -> Option<String> {
         let first = format!("toDate(now('UTC')) - {retention_days}");
         let start = self.start();

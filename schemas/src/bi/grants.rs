@@ -6,7 +6,7 @@ use super::view::{Definers, Owner, View, identifier};
 use super::{Databases, FRESHNESS, tenants_views, views};
 use crate::rollup::Rollups;
 
-/// A user with whose rights views read.
+/// A user whose rights views use to read their tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definer {
     /// The name of the user.
@@ -15,9 +15,9 @@ pub struct Definer {
     pub grants: Vec<String>,
 }
 
-/// The definers of all [`views`] with the grants that they need, and no more: the columns that the views read. A
-/// reader can make a definer evaluate a predicate on everything that the definer may read (ClickHouse issues 116028
-/// and 118063, fixed in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
+/// The definers of all [`views`], each with exactly the grants that it needs: the columns that its views read. More
+/// would be a leak, because a reader can make a definer evaluate a predicate on everything that the definer may read
+/// (ClickHouse issues 116028 and 118063, fixed in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
 pub fn definers(rollups: &Rollups, on: Databases<'_>, names: Definers<'_>) -> Vec<Definer> {
     let views = views(rollups, on);
     let of_freshness = of_tables(&views, on, Owner::Freshness);
@@ -26,15 +26,15 @@ pub fn definers(rollups: &Rollups, on: Databases<'_>, names: Definers<'_>) -> Ve
         .into()
 }
 
-/// The definer of one tenant's views in `on.views`. The tenant's view `freshness` has the same definer as that of all
-/// tenants.
+/// The definer of one tenant's views in `on.views`, except the tenant's view `freshness`, whose definer is that of
+/// the view `freshness` over all tenants.
 pub fn tenants_definer(rollups: &Rollups, on: Databases<'_>, name: &str) -> Definer {
     Definer { name: name.to_owned(), grants: of_views(&tenants_views(rollups, on), on) }
 }
 
 fn of_views(views: &[View], on: Databases<'_>) -> Vec<String> {
     let mut grants = of_tables(views, on, Owner::Views);
-    // The column `complete` of views reads it.
+    // The column `complete` of the other views reads `as_of`.
     grants.push(format!("GRANT SELECT(`as_of`) ON {}.{FRESHNESS}", identifier(on.views)));
     grants
 }

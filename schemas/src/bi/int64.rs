@@ -1,5 +1,5 @@
-//! Converts numbers of the tables to `Int64`. A number out of range becomes the nearest bound, because a number that
-//! wraps around would be wrong by far.
+//! Converts numbers of the tables to `Int64`. A number out of range becomes the nearest bound: a number that wraps
+//! around would be much further from the true value.
 //!
 //! The SQL does not use `least` and `greatest`: for Int128 their results become wrong when ClickHouse compiles the
 //! expression after a few runs (seen on 26.7.2.1).

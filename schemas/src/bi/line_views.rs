@@ -47,7 +47,7 @@ fn of_field(field: &Field) -> ViewColumn {
     let (name, comment) = (field.column(), field.comment());
     let kind = match field.kind {
         FieldType::String => Kind::String,
-        // BI tools differ in how they show booleans.
+        // BI tools differ in how they show booleans, so the view has 0 or 1.
         FieldType::Bool => {
             return column(&name, Kind::Int64, &comment, &format!("toInt64({})", of(&name)));
         }
@@ -61,26 +61,25 @@ fn of_field(field: &Field) -> ViewColumn {
 pub(super) fn rejected_lines(on: Databases<'_>) -> View {
     let columns = vec![
         column("tenant", Kind::String, "whose data it would have been", &text_of("tenant")),
-        column("received", Kind::DateTime64, "when Kafka took the sample", &of("kafka_time")),
+        column("received", Kind::DateTime64, "when Kafka appended the sample", &of("kafka_time")),
         column(
             "code",
             Kind::String,
-            "what is wrong, as the sender was told",
+            "what is wrong: the code in the response to the sender",
             "splitByChar(':', CAST(T.`reason`, 'String'))[2]",
         ),
         column(
             "field",
             Kind::String,
-            "with which field; empty if with none",
+            "the field that is wrong; empty if the fault is not in one field",
             "splitByChar(':', CAST(T.`reason`, 'String'))[3]",
         ),
         column("line", Kind::String, "the first 4 KiB of the line as sent", &of("text")),
     ];
     View {
         name: REJECTED_LINES.to_owned(),
-        comment:
-            "samples of lines that were rejected, at most ten a second of each edge, of the last 14 days"
-                .to_owned(),
+        comment: "samples of lines that were rejected, at most ten per second and edge, of the last 14 days"
+            .to_owned(),
         owner: Owner::Views,
         columns,
         table: DEAD_LETTERS,
@@ -94,7 +93,7 @@ pub(super) fn rejected_lines(on: Databases<'_>) -> View {
 pub(super) fn dead_letters(on: Databases<'_>) -> View {
     let columns = vec![
         column("tenant", Kind::String, "whose data it is; ? if unknown", &text_of("tenant")),
-        column("received", Kind::DateTime64, "when Kafka took its record", &of("kafka_time")),
+        column("received", Kind::DateTime64, "when Kafka appended its record", &of("kafka_time")),
         column("reason", Kind::String, "why it is no event, as a stable code", &text_of("reason")),
         column("kafka_partition", Kind::Int64, "Kafka partition of its record", "toInt64(T.`kp`)"),
         column("kafka_offset", Kind::Int64, "offset of its record", &int64::of_u64(&of("ko"))),

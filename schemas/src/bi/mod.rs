@@ -1,9 +1,13 @@
 //! The views for analysts in the database `bi`: plain types, and a comment on every column.
 //!
-//! Invariants: no view shows a marker row; a filter on a view can use the primary key of the table that the view
-//! reads; a reader of the views needs no grant on the tables, because a view reads with the grants of its definer, if
-//! that user exists; a column that was released keeps its name and type. Names are quoted: a field of `props` may be
-//! called `from`.
+//! Invariants:
+//! - No view shows a marker row.
+//! - A filter on a view can use the primary key of the table that the view reads.
+//! - A reader of the views needs no grant on the tables, because a view uses the grants of its definer. (If the server
+//!   does not have that user, the view uses the grants of the reader.)
+//! - A column that was released keeps its name and type.
+//!
+//! Names are quoted, because a field of `props` may be called `from`.
 
 mod view;
 
@@ -50,7 +54,7 @@ const MERGED: [(&str, [(&str, Bucket); 2]); 2] = [
     ("users_all_daily", [("users_all_weekly", Bucket::Week), ("users_all_monthly", Bucket::Month)]),
 ];
 
-/// All views, in an order in which each reads only tables and views before it.
+/// All views, in this order: each view reads only tables and earlier views.
 pub fn views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
     let of_rollups = rollups.iter().map(|rollup| {
         let bucket = Bucket::of(rollup.grain);

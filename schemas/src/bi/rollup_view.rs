@@ -65,7 +65,7 @@ fn of_dimension(at: usize, dimension: &Dimension) -> ViewColumn {
     column(&name, Kind::String, &comment, &of(&Rollup::dimension_column(at)))
 }
 
-/// Whether a bucket has everything that arrived in time.
+/// The column `complete`: whether everything that was in Kafka before the end of the bucket is counted.
 fn complete(bucket: Bucket, on: Databases<'_>) -> ViewColumn {
     let end = bucket.end();
     let comment = format!(
@@ -106,7 +106,7 @@ fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> impl Iter
         | Measure::Sum(_)
         | Measure::UniqExact(_) => None,
     };
-    // What the aggregator stores where no event of a group has the field.
+    // The value that the aggregator stores if no event of a group has the field.
     let is_neutral = neutral.map(|neutral| format!("{value} = toInt128('{neutral}')"));
     let beside = rows.zip(is_neutral.as_ref()).map(|(rows, is_neutral)| {
         let comment = format!(

@@ -5,15 +5,15 @@ use super::int64;
 use super::view::{Kind, Owner, View, column, of, text_of};
 use crate::reserved_names::{COUNTRY_TOTALS, FRESHNESS, PIPELINE_HEALTH};
 
-/// The view that says up to which moment everything is counted.
+/// The view with the moment before which everything that was in Kafka is counted.
 pub(super) const AS_OF: &str = FRESHNESS;
 
 const AS_OF_COMMENT: &str =
     "everything that was in Kafka before this moment is counted; 1970-01-01 if unknown";
 
-/// A view of one row. Its moment is unknown until every partition of the newest Kafka log has reported. The view is a
-/// single scan, because every query of a view with the column `complete` waits for it. `FINAL` reads the whole key,
-/// so the view also names `kp`: the definer is granted only the columns that views name.
+/// A view of one row. `as_of` is unknown until the aggregator has reported every partition of the newest generation of
+/// the Kafka log. The view is a single scan, because every query of a view with the column `complete` waits for it.
+/// `FINAL` reads the whole key, so the view also names `kp`: the definer is granted only the columns that views name.
 pub(super) fn freshness(on: Databases<'_>) -> View {
     View {
         name: FRESHNESS.to_owned(),
@@ -29,7 +29,8 @@ pub(super) fn freshness(on: Databases<'_>) -> View {
     }
 }
 
-/// What became of everything that arrived, by hours of arrival. The ledger has no tenants.
+/// How many of the lines that arrived were stored, repeats or unreadable, by hour of arrival. The view is not split by
+/// tenant, because the ledger is not.
 pub(super) fn pipeline_health(on: Databases<'_>) -> View {
     const HOUR: &str = "toStartOfHour(toDateTime(T.`kafka_time`, 'UTC'))";
     let sum = |name: &str, comment: &str, of_what: &str| {
@@ -37,18 +38,18 @@ pub(super) fn pipeline_health(on: Databases<'_>) -> View {
         column(name, Kind::Int64, &format!("additive: {comment}"), &sum)
     };
     let columns = vec![
-        column("hour", Kind::DateTime, "start of the hour in which Kafka took the records, UTC", HOUR),
+        column("hour", Kind::DateTime, "start of the hour in which Kafka appended the records, UTC", HOUR),
         column("records", Kind::Int64, "additive: records, each with one or more lines", "toInt64(count())"),
         sum("lines", "lines in the records", "lines"),
         sum("stored", "lines that were stored as events", "stored"),
         sum("duplicates", "lines that repeat an event and were not stored again", "duplicates"),
         sum("rejected", "lines that could not be read; the view dead_letters has them", "rejected"),
-        sum("time_replaced", "events whose own time was not believed", "time_replaced"),
+        sum("time_replaced", "events whose client_time was not accepted", "time_replaced"),
     ];
     View {
         name: PIPELINE_HEALTH.to_owned(),
         comment:
-            "what became of everything that arrived, per hour of arrival, of all tenants; of the last 30 days"
+            "lines of all tenants by outcome: stored, repeated, unreadable; per hour of the last 30 days"
                 .to_owned(),
         owner: Owner::Views,
         columns,

@@ -1,6 +1,6 @@
 //! A view: its columns, and the statement that creates it.
 
-/// The users with whose rights the views read. Neither can log in.
+/// The users whose rights the views use to read tables. Neither can log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Definers<'a> {
     /// The definer of all views except `freshness`.
@@ -15,7 +15,7 @@ impl Definers<'static> {
     pub const DEFAULT: Self = Self { views: "bi_owner", freshness: "bi_freshness" };
 }
 
-/// The rights with which the views read the tables.
+/// Whose rights the views use to read the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights<'a> {
     /// The rights of these users: readers of a view need no rights on the tables.
@@ -38,7 +38,7 @@ pub(super) enum Kind {
     /// Counts too: some tools have no unsigned integers, and Int64 and UInt64 have no common type.
     Int64,
     Float64,
-    /// Days, weeks and months: a time would move to another day in another time zone.
+    /// Days, weeks and months: a tool in another time zone could show a time of the day before or after.
     Date,
     DateTime,
     /// With milliseconds.
@@ -116,7 +116,7 @@ impl View {
         self.columns.iter().map(|column| format!("{}.{} {}", self.name, column.name, column.kind.name()))
     }
 
-    /// The columns of the table that the view reads; the view writes each as `T.…`.
+    /// The names of the columns that the view reads from its table. In the view's SQL, each is written as `T.…`.
     pub(super) fn reads(&self) -> impl Iterator<Item = &str> {
         let texts = self.columns.iter().map(|column| column.expression.as_str()).chain([self.from.as_str()]);
         let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -133,9 +133,9 @@ pub(super) fn of(column: &str) -> String {
     format!("T.`{column}`")
 }
 
-/// A LowCardinality column of the table as a plain text. An expression must have exactly the type of its column.
-/// Otherwise ClickHouse rewrites `x != ''` to read a subcolumn of `x` that the query of the view does not have, and
-/// the reader gets an error (ClickHouse pull request 113057).
+/// A LowCardinality column of the table as a plain `String`. The expression of a view's column must have exactly the
+/// declared type. Otherwise ClickHouse rewrites `x != ''` to read a subcolumn of `x` that the query of the view does
+/// not have, and the reader gets an error (ClickHouse pull request 113057).
 pub(super) fn text_of(column: &str) -> String {
     format!("CAST({}, 'String')", of(column))
 }

@@ -71,7 +71,7 @@ macro_rules! fields {
         pub const FIELD_NAMES: [&str; Field::COUNT] = [$(stringify!($name)),*];
 
         /// The length of each name.
-        #[expect(non_upper_case_globals, reason = "called as their fields")]
+        #[expect(non_upper_case_globals, reason = "named like their fields")]
         mod length {
             $(pub(super) const $name: usize = stringify!($name).len();)*
         }
@@ -81,15 +81,15 @@ macro_rules! fields {
 fields! {
     /// The name of the event, 1–200 bytes.
     event: Cow<'a, str> = Event, |value| value.text(MAX_EVENT_BYTES);
-    /// When it happened, by the client's clock.
+    /// When the event happened, by the client's clock.
     client_time: Option<UnixMillis> = ClientTime, |value| value.time().map(Some);
-    /// The device on which it happened.
+    /// The device on which the event happened.
     device_id: Cow<'a, str> = DeviceId, |value| value.text(MAX_ID_BYTES);
-    /// The session that it belongs to.
+    /// The session that the event belongs to.
     session: Cow<'a, str> = Session, |value| value.text(MAX_ID_BYTES);
     /// The operating system of the device.
     device_os: Cow<'a, str> = DeviceOs, |value| value.text(MAX_ID_BYTES);
-    /// The user who caused it.
+    /// The user who caused the event.
     user_id: Cow<'a, str> = UserId, |value| value.text(MAX_ID_BYTES);
     /// Position in the session.
     sequence: u64 = Sequence, |value| value.unsigned();

@@ -101,8 +101,8 @@ impl<'a> Scan<'a> {
     /// Takes the value of a known field, if it is a string, an integer or `null`.
     #[inline]
     fn known<P: Props<'a>>(&mut self, field: Field, visit: &mut Visit<'a, P>) -> Option<()> {
-        // Each arm has its own call, and there is not one call after the match: so the compiler knows the kind of
-        // value in each call.
+        // Each arm calls `visit.known` itself, instead of one call after the match, so that the compiler knows the kind
+        // of the value in each call.
         let taken = match self.peek()? {
             b'"' => {
                 let text = self.string()?;
@@ -114,7 +114,7 @@ impl<'a> Scan<'a> {
             }
             b'-' => {
                 self.at += 1;
-                // serde reads negative zero as a fraction.
+                // Negative zero is left to serde, which reads it as a fraction.
                 let number = i64::try_from(self.integer()?).ok().filter(|number| *number != 0)?;
                 visit.known(field, Scalar::Negative(-number))
             }
@@ -156,7 +156,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Moves past an object or array.
+    /// Moves past an object or array, up to and including `end`. `named`: the elements have names, as in an object.
     fn skip_all(&mut self, end: u8, depth: usize, named: bool) -> Option<()> {
         self.at += 1;
         if self.token()? == end {
@@ -222,8 +222,7 @@ impl<'a> Quotes<'a> {
         Self { rest: text, start: 0, left: 0 }
     }
 
-    /// The next quote; `None` at the end of the line, and from the first block on that has a backslash or a control
-    /// character.
+    /// The next quote; `None` at the end of the line, and as soon as a block has a backslash or a control character.
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
         while self.left == 0 {

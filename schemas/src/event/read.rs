@@ -63,8 +63,8 @@ impl<'a, P: Props<'a>> Visitor<'a> for &mut Reading<'a, P> {
     }
 }
 
-/// Checks the shape of a label that cannot be read, because the label stays in the line. The fast path does not parse
-/// such lines.
+/// Checks the shape of a label that cannot be read: the event is stored without the label, but the label stays in the
+/// line, which every reader must be able to parse. The fast path does not parse such lines.
 fn check_label(field: Field, value: &Scalar<'_>) -> Result<(), Fault> {
     match (field, value) {
         (Field::ClientTime | Field::Country | Field::DeviceOs, Scalar::Other(json)) => check_shape(json),

@@ -73,7 +73,7 @@ fn is_in_number(byte: u8) -> bool {
 
 /// Whether a JSON number fits into a double.
 fn fits_double(number: &str) -> bool {
-    // A number without an exponent and with no more digits than the largest double fits.
+    // A number without an exponent fits if it has fewer digits than the largest double, which has 309.
     let is_small = number.len() <= 300 && !number.contains(['e', 'E']);
     is_small || number.parse().is_ok_and(f64::is_finite)
 }

@@ -74,7 +74,7 @@ fn a_label_that_cannot_be_read_costs_itself_and_not_the_event() {
     left_out(r#""device_os":13.5"#, Code::BadType, "device_os");
     left_out(r#""device_os":{"name":"iOS"}"#, Code::BadType, "device_os");
     let all = parse::<()>(r#"{"country":1,"device_os":2,"event":"a","client_time":""}"#).unwrap();
-    assert_eq!(all.left_out.faults().count(), 2, "an empty one is absent");
+    assert_eq!(all.left_out.faults().count(), 2, "an empty label counts as absent");
     // Sizes and the shape of the object are still checked strictly.
     bad(&format!(r#"{{"event":"a","device_os":"{}"}}"#, "a".repeat(201)), Code::TooLong, "device_os");
     bad(r#"{"event":"a","country":"D1","country":"DE"}"#, Code::DuplicateKey, "country");

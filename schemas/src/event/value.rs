@@ -64,7 +64,7 @@ impl<'a> Scalar<'a> {
             Self::Unsigned(_) | Self::Negative(_) => {
                 self.signed().ok().and_then(UnixMillis::from_integer).ok_or(Code::BadTime)
             }
-            // Fractions of milliseconds are cut off.
+            // A time with a fraction of a millisecond is rounded down.
             Self::Other(json) => match json.parse::<f64>() {
                 Ok(millis) => UnixMillis::from_integer(millis.floor() as i64).ok_or(Code::BadTime),
                 Err(_) => Err(Code::BadType),
@@ -84,7 +84,7 @@ impl<'a> Scalar<'a> {
         Uuid::try_parse(&self.text(usize::MAX)?).map_err(|_| Code::BadType)
     }
 
-    /// Parses a JSON value; `None` for a string with half a surrogate pair.
+    /// Parses a JSON value; `None` for a string with an unpaired surrogate.
     ///
     /// The first byte decides the type. serde's own visitor is not used, because it rejects some numbers with long
     /// fractions although they are JSON.
@@ -102,6 +102,6 @@ impl<'a> Scalar<'a> {
 impl<'a> Deserialize<'a> for Scalar<'a> {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(deserializer)?.get();
-        Self::read(json).ok_or_else(|| D::Error::custom("half a surrogate pair"))
+        Self::read(json).ok_or_else(|| D::Error::custom("an unpaired surrogate"))
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Visit<'a, P> {
 }
 
 impl<'a, P: Props<'a>> Visit<'a, P> {
-    /// Takes a known field.
+    /// Adds a known field to the parsed line. A label that cannot be read is left out.
     #[inline(always)]
     pub(super) fn known(&mut self, field: Field, value: Scalar<'a>) -> Result<(), Fault> {
         let bit = 1 << field as FieldSet;
@@ -45,7 +45,7 @@ impl<'a, P: Props<'a>> Visit<'a, P> {
         Ok(())
     }
 
-    /// Takes a reserved field, or any other.
+    /// Adds a field that is not a known field: a reserved field, or one of the other fields.
     #[inline]
     pub(super) fn unknown(&mut self, name: Cow<'a, str>, value: &'a str) -> Result<(), Fault> {
         if let Some(reserved) = self.parsed.reserved.named(&name) {

@@ -117,7 +117,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
                 const MOST: usize = layout::RETENTIONS;
                 return Err(mistake(
                     retention,
-                    format!("there are at most {MOST} different retentions; use one of the others"),
+                    format!("there are at most {MOST} different retentions; use one that is declared above"),
                 ));
             }
         }
@@ -229,13 +229,13 @@ fn path(at: &Spanned<String>, path: &str) -> Result<PropPath, Mistake> {
         Err(mistake(
             at,
             format!(
-                "`{path}` is not a path of names: each starts with a-z, then only a-z, 0-9 and _; dots separate them"
+                "`{path}` is not a path of names with dots: each name starts with a-z, then only a-z, 0-9 and _"
             ),
         ))
     }
 }
 
-/// A name that can stand in SQL without quotes.
+/// A name that needs no quotes in SQL.
 fn checked_name(name: &Spanned<String>) -> Result<String, Mistake> {
     let text = name.get_ref();
     if is_name(text) {
@@ -244,7 +244,7 @@ fn checked_name(name: &Spanned<String>) -> Result<String, Mistake> {
         Err(mistake(
             name,
             format!(
-                "`{text}` is not a name: it must start with a-z, then only a-z, 0-9 and _, at most 64 characters"
+                "`{text}` is not a name: it must start with a-z and have only a-z, 0-9 and _, at most 64 characters"
             ),
         ))
     }

@@ -22,6 +22,6 @@ pub struct Rollup {
 }
 
 impl Rollup {
-    /// The longest retention, 40 years: the day on which rows expire must be a `Date`.
+    /// The longest retention, 40 years: the day on which rows expire must fit into a `Date`.
     pub const MAX_RETENTION_DAYS: u32 = 14_600;
 }

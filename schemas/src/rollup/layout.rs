@@ -5,7 +5,7 @@
 //! sorted by name, and so on. Every row has a count, `rows`: SummingMergeTree removes a row whose sums are all zero.
 //!
 //! Both tables are partitioned by the day on which rows may be dropped, not by the time of events. So a batch touches
-//! few table partitions, whatever the times of its events are.
+//! few table partitions, even if its events are of many different days.
 
 use super::definition::Rollup;
 use super::dimension::Dimension;
@@ -35,9 +35,9 @@ impl Table {
     }
 }
 
-/// The number of columns for dimensions, so the most dimensions of a rollup.
+/// The number of columns for dimensions, and so the maximum number of dimensions of a rollup.
 pub const DIMENSIONS: usize = 6;
-/// The number of columns for measures of one kind, so the most measures of that kind.
+/// The number of columns for measures of one kind, and so the maximum number of measures of that kind in a rollup.
 pub const MEASURES: usize = 4;
 /// How many different retentions one declaration may use: each has its own table partitions.
 pub const RETENTIONS: usize = 8;
@@ -170,8 +170,8 @@ impl Rollup {
         )
     }
 
-    /// The name of the sample of a distinct count. A sample is a state with only the hashes below 2^60, which is one
-    /// in sixteen.
+    /// The name of the sample of a distinct count. A sample is an aggregate state with only the hashes below 2^60: one
+    /// hash in sixteen.
     pub fn sample_of(measure: &str) -> String {
         format!("{SAMPLE}{measure}")
     }
@@ -190,9 +190,9 @@ impl Rollup {
         }
     }
 
-    /// The condition for the rows of this rollup, in its table aliased as `T`, whose buckets begin at or after `from`
-    /// and before `to`. They are within the retention; the condition also names the table partitions that can have
-    /// them.
+    /// The condition for the rows of this rollup, in its table aliased as `T`, that are within the retention and whose
+    /// buckets begin at or after `from` and before `to`. The condition also names the table partitions that can have
+    /// such rows, so that ClickHouse opens no others.
     pub fn condition_between(&self, from: UnixMillis, to: UnixMillis) -> String {
         let bucket = |edge: UnixMillis| format!("toDateTime({}, 'UTC')", edge.0.div_euclid(1000));
         let expiries = self.retention_days.map(|_| {
@@ -224,7 +224,7 @@ impl Rollup {
         format!("T.tenant != '' AND T.rollup = '{}' AND {kept}", self.name)
     }
 
-    /// When readers no longer see a bucket: the retention after the end of its day; `None` for never.
+    /// The moment from which readers no longer see a bucket: the retention after the end of its day; `None` for never.
     pub fn kept_until(&self, bucket: UnixMillis) -> Option<UnixMillis> {
         Some(UnixMillis(bucket.floor(DAY).0 + (1 + i64::from(self.retention_days?)) * DAY))
     }
@@ -317,12 +317,12 @@ mod tests {
         let bucket = UnixMillis::parse(bucket).unwrap();
         let expiry = rollup.expires(bucket);
         assert_eq!(expiry.partition_id(), expires);
-        assert!(expiry.ends() >= rollup.kept_until(bucket), "gone while readers may see it");
+        assert!(expiry.ends() >= rollup.kept_until(bucket), "expires while readers may see it");
     }
 
     #[test]
     fn a_bucket_expires_at_the_first_quarter_of_a_retention_after_it_was_kept_for_all_of_it() {
-        // 1970-01-09 is day 8, a multiple of two days.
+        // With a retention of 7 days, buckets expire on every second day; 1970-01-09 is day 8.
         check_expiry(7, "1970-01-01 00:00:00", "19700109");
         check_expiry(7, "1970-01-01 23:59:00", "19700109");
         check_expiry(7, "1970-01-02 00:00:00", "19700111");

@@ -2,7 +2,7 @@
 //!
 //! `declare` parses a declaration into [`Rollups`]. `text` writes it in canonical form; the hash of this text shows
 //! whether two processes agree. `page` documents the rollups. [`layout`] has the table and the columns in which a
-//! rollup is stored. Invariant: a [`Rollup`] that exists is valid; its names can stand in SQL without quotes.
+//! rollup is stored. Invariant: a [`Rollup`] that exists is valid; its names need no quotes in SQL.
 
 mod grain;
 

@@ -4,7 +4,7 @@ use super::declare::{self, DeclareError};
 use super::definition::Rollup;
 use crate::field::Field;
 
-/// All rollups and fields of a deployment, in the order of their file. Two of them are equal if they declare the same
+/// All rollups and fields of a deployment, in the order of their file. Two values are equal if they declare the same
 /// rollups and fields.
 #[derive(Debug, Clone)]
 pub struct Rollups {

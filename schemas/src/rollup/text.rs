@@ -1,8 +1,8 @@
 //! The canonical text of the declared rollups and fields: their file without comments and formatting.
 //!
 //! Invariant: [`Rollups::parse`] reads the same rollups from this text, and equal rollups have equal texts. So the
-//! hash of the text shows whether two processes agree, whatever their release and the versions of their libraries
-//! are.
+//! hash of the text shows whether two processes agree, even if their releases and the versions of their libraries
+//! differ.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ impl fmt::Display for Rollup {
 }
 
 impl Rollups {
-    /// A hash of everything that is declared: equal in two processes that agree.
+    /// A hash of everything that is declared: equal in two processes with the same declarations.
     pub fn hash(&self) -> u64 {
         xxh3_64(self.to_string().as_bytes())
     }

@@ -176,13 +176,12 @@ fn limits_beyond_what_the_tables_can_hold_or_restore_are_one_line_with_the_range
         (
             "EVENT_TIME_FROM",
             "1969-12-31T23:59:59Z",
-            "rollups hold times from 1970-01-01 00:00:00.000 on; write one from there to before 2059-01-01 \
-             00:00:00.000",
+            "rollups can hold times from 1970-01-01 00:00:00.000 to before 2059-01-01 00:00:00.000; write one of these",
         ),
         (
             "EVENT_TIME_AHEAD",
             "2years",
-            "the end of every retention must lie before 2106, where ClickHouse's DateTime ends; write 0s to 1year",
+            "every retention must end before 2106, when ClickHouse's DateTime ends; write 0s to 1year",
         ),
         (
             "DEDUP_WINDOW_AGE",
@@ -295,7 +294,7 @@ fn a_wrong_configuration_is_one_line_for_a_check_too() {
     for (service, name, value, remedy) in [
         ("stream-agg", "CLICKHOUSE_URL", "clickhouse:8123", "write `http://host:port`"),
         ("query-api", "CLICKHOUSE_URL", "https://clickhouse", "write `http://host:port`"),
-        ("ingest", "KAFKA_BROKERS", "kafka:9o92", "write `host:port`, several with commas"),
+        ("ingest", "KAFKA_BROKERS", "kafka:9o92", "write `host:port`, separated by commas"),
     ] {
         let given: Vec<_> =
             GIVEN.into_iter().filter(|(other, _)| *other != name).chain([(name, value)]).collect();
