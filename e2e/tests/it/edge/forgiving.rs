@@ -1,4 +1,5 @@
-//! The edge recognises the format of a body by its bytes, and rejects as little as possible around an unreadable part.
+//! The edge recognises the format of a body by its bytes. If a part of the body is unreadable, it rejects only that
+//! part.
 
 use std::io::Write as _;
 

@@ -248,7 +248,7 @@ async fn a_rollup_whose_where_looks_into_props_is_compared_too() {
     ];
     assert_eq!(edge.http.post_lines(&lines.map(str::to_owned)).await.status, 200);
     let found = "SELECT argMax(found, audited_at) FROM audits WHERE table = 'of_a_field' AND part = 'all'";
-    let waited = wait_for("an audit of what holds the field", DEADLINE, async || {
+    let waited = wait_for("an audit of the events with the field", DEADLINE, async || {
         world.run("stream-agg", &["audit"], &more).await.unwrap();
         world.number(found).await == 4
     });
