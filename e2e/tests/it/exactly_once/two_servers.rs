@@ -1,4 +1,5 @@
-//! `CLICKHOUSE_URL` leads to two ClickHouse servers in turn. The markers of one server say nothing about the other.
+//! Connections to `CLICKHOUSE_URL` reach two ClickHouse servers in turn. The markers of one server say nothing about
+//! the rows of the other server.
 //!
 //! `serverUUID()` is zero on every ClickHouse of the local stack. So the balancer replaces `serverUUID()` with another
 //! id in the requests that it forwards to the second server.

@@ -33,7 +33,7 @@ async fn a_service_uses_all_descriptors_that_it_may_and_answers_on_ipv4_and_ipv6
     for service in ["ingest", "stream-agg", "query-api"] {
         let [http, admin] = [(); 2].map(|()| ports::free().unwrap());
         let child = Command::new("sh")
-            // With a low soft limit, as containerd and systemd start it.
+            // Starts the service with a low soft limit on open files, as containerd and systemd do.
             .args(["-c", "ulimit -S -n 256 && exec \"$0\""])
             .arg(super::program(service))
             .env_clear()

@@ -250,7 +250,7 @@ async fn a_bucket_is_complete_once_everything_before_its_end_is_counted() {
 #[tokio::test]
 async fn a_user_of_several_days_counts_once_in_their_week_and_month() {
     let world = World::new("analysts_weeks").await;
-    // A Sunday, the Monday after it, and a day of the next month.
+    // A Sunday, the first and the last day of the following week, and the first day of the next month.
     let days =
         [("2026-05-24", "[1, 2]"), ("2026-05-25", "[2, 3]"), ("2026-05-31", "[3, 4]"), ("2026-06-01", "[4]")];
     for (day, users) in days {

@@ -318,7 +318,7 @@ async fn the_examples_of_the_page_work() {
             .replace("http://localhost:8080", &service.http())
             .replace("curl ", "curl --silent --show-error --fail-with-body ");
         let run = Command::new("sh").args(["-c", &command]).output().unwrap();
-        // curl's own deadline cuts off a stream.
+        // `--max-time` makes curl end a stream, with exit code 28.
         let is_cut = example.contains("--max-time") && run.status.code() == Some(28);
         let said = String::from_utf8_lossy(&run.stdout);
         assert!(run.status.success() || is_cut, "{command}: {said}{}", String::from_utf8_lossy(&run.stderr));

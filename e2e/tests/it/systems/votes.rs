@@ -91,7 +91,7 @@ async fn votes_are_counted_exactly_and_shown_in_the_answer_to_the_next_vote() {
         assert_poll(&api, &format!("/v1/polls/{path}"), &results.of(poll)).await;
     }
 
-    // The answer to the next vote counts all of them, but not that vote.
+    // The results in the answer to the next vote have all votes before it, but not that vote itself.
     let voted = now().0 as u64;
     let waited = wait_for("results with an `as_of` after the last vote", DEADLINE, async || {
         edge.metric("ingest_poll_results_as_of_milliseconds").await > voted
