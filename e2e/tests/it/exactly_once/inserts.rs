@@ -8,7 +8,7 @@ use crate::wire::produce;
 use crate::world::{DEADLINE, World};
 
 /// The table of each insert for a batch with events of today, sorted. `rollup_sums` gets two inserts: rows by minute
-/// expire earlier than other rows, so they are a cell of their own.
+/// expire, so they are in a table partition, and thus a cell, of their own.
 const TABLES_OF_A_BATCH: [&str; 5] = ["events", "ledger", "rollup_states", "rollup_sums", "rollup_sums"];
 
 /// The settings that every insert must have.

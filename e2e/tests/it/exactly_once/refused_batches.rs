@@ -15,7 +15,7 @@ use crate::world::{DEADLINE, World};
 
 /// Time after which the group removes a member that was killed.
 const SESSION: Duration = Duration::from_secs(45);
-/// How long a command waits. After that, no insert of an earlier process can still reach ClickHouse.
+/// How long a command waits, so that no insert of an earlier process can still reach ClickHouse after it.
 const INSERTS_END: Duration = Duration::from_secs(60);
 
 fn some(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {

@@ -80,7 +80,7 @@ async fn a_query_counts_by_the_days_of_its_zone_and_by_any_text() {
     let both = format!("{window}&dimensions=event&filter=event:in:a%7Cb&order=event:asc");
     assert_eq!(rows(http, &both).await, json!([{"event": "a", "events": 1}, {"event": "b", "events": 1}]));
 
-    // Ann is one user in the group `others`, although she has two of its events.
+    // Ann counts as one user of the group `others`, although she has two of its events.
     let top =
         format!("{window}&measures=users,events&dimensions=event&top=1&filter=event:ne:b&order=event:asc");
     assert_eq!(
@@ -200,7 +200,7 @@ async fn hours_of_a_zone_are_counted_by_its_clock_from_rollups_that_have_their_e
     let hours = "measures=users&grain=hour&from=2026-11-10T07:00:00Z&to=2026-11-10T07:15:00Z&tz=Asia/Tehran";
     assert_eq!(rows(&http, hours).await, json!([{"time": "2026-11-10T10:00:00+03:30", "users": 1}]));
 
-    // Dan is one user of the other countries, although he was in two of them.
+    // Dan counts as one user of the group `others`, although he has events in two of its countries.
     let top = "measures=users&dimensions=country&from=2026-11-10&to=2026-11-12&top=1";
     let expected = json!([{"country": "US", "users": 3}, {"country": null, "others": true, "users": 1}]);
     assert_eq!(rows(&http, top).await, expected);
@@ -437,11 +437,11 @@ async fn a_bucket_that_began_before_every_event_was_counted_is_null() {
     let note = "INSERT INTO rollup_since (rollup, kp, since, noted)
                 VALUES ('event_daily', 0, '2025-11-14 06:00:00', now64()), ('event_daily', 1, '1970-01-01', now64())";
     world.rows(note).await;
-    let waited = wait_for("days of which not every event was counted", DEADLINE, async || {
+    let waited = wait_for("null for days that lack events in the rollup", DEADLINE, async || {
         counts().await == [None, None, Some(0), Some(1)]
     });
     waited.await.unwrap();
-    // If the query allows it, a rollup that has every event answers.
+    // If the query names no rollup, it is answered from a rollup that has every event.
     let answer = http.get("/v1/query?grain=day&from=2025-11-13&to=2025-11-17").await.json();
     assert_eq!(answer["meta"]["rollups"], json!(["event_hourly"]));
     assert_eq!(answer["data"][1]["events"], 1);
