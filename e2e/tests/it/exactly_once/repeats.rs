@@ -138,7 +138,7 @@ async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
         ([Uuid::now_v7().to_string(), Uuid::now_v7().to_string()], "0192f0c1-0000-7000-8000-00000000000c");
     world.produce(1, &headers(&ids[0]), value(&made[..3]).as_bytes());
     world.produce(1, &headers(&ids[1]), value(&made[3..]).as_bytes());
-    // By now the deduplication window has dropped the id of the first record, and only the ledger has the id.
+    // When the spooled records arrive, the window has dropped the first record, and only the ledger still has its id.
     let mut aggregator = world.start("stream-agg", &[("DEDUP_WINDOW_IDS", "1")]);
     aggregator.wait_ready().await.unwrap();
     all_lines(&world, 6).await;
