@@ -31,7 +31,7 @@ const NOT_RUN: [(&str, &str); 5] = [
     ("rollups.md", "needs the restarted stack"),
 ];
 const NOT_RUN_MARK: &str = "sh no-run: ";
-/// The pages refer to this file of the repository.
+/// Commands on the pages read this file under the path that it has in the repository.
 const ROLLUPS: &str = include_str!("../../schemas/rollups.toml");
 
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -78,7 +78,7 @@ fn is_as_shown(shown: &str, printed: &str) -> bool {
     rest.is_some_and(|rest| rest.ends_with(end))
 }
 
-/// A running `devstack up`, by the page that it prints.
+/// The addresses of a running `devstack up`, read from its output.
 struct Addresses {
     front: String,
     edge_admin: String,

@@ -1,4 +1,4 @@
-//! `devstack up`, started and stopped as a person does it.
+//! Starts and stops `devstack up` in the way that a person does.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 #![cfg(target_os = "linux")]
 
@@ -27,7 +27,7 @@ async fn children_die_with_a_killed_parent() {
 
     up.kill9();
 
-    wait_for("both to be gone", DEADLINE, async || !children.iter().flatten().any(|id| is_alive(*id)))
+    wait_for("both children to exit", DEADLINE, async || !children.iter().flatten().any(|id| is_alive(*id)))
         .await
         .unwrap();
 }
@@ -45,8 +45,8 @@ async fn the_demo_moves_the_numbers_and_ctrl_c_says_what_was_stored() {
     let first = numbers(&url()).await;
     up.wait_until("show growing numbers", Duration::from_secs(60), async || {
         let later = numbers(&url()).await;
-        // This may take a while: live traffic is about one event a second, few of them clicks, and two weeks of
-        // history are counted meanwhile.
+        // The numbers grow slowly: the demo sends about one event a second, only few events are clicks, and the
+        // aggregator also has to store two weeks of history.
         later.len() == 3 && later.iter().zip(&first).any(|(later, first)| later > first)
     })
     .await

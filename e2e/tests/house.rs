@@ -1,7 +1,7 @@
-//! The modules ("rooms") of a crate do not import each other in a circle.
+//! The modules ("rooms") of a crate have no import cycle.
 //!
-//! A room is a folder directly under `src`, or a file there other than `lib.rs` and `main.rs`. Rooms in a circle
-//! cannot be read or changed without each other. Test code may import what it needs.
+//! A room is a folder directly under `src`, or a file there other than `lib.rs` and `main.rs`. A room in a cycle
+//! cannot be read or changed without the other rooms of the cycle. Test code may import what it needs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -22,7 +22,7 @@ fn no_rooms_of_a_crate_import_each_other_in_a_circle() {
         circle(&sources).map(|arrows| format!("{name}: {}", arrows.join(", ")))
     });
     let circles: Vec<_> = circles.collect();
-    assert!(circles.is_empty(), "rooms import each other in a circle:\n{}", circles.join("\n"));
+    assert!(circles.is_empty(), "rooms have an import cycle:\n{}", circles.join("\n"));
 }
 
 /// The files of a `src` folder: their paths relative to it, and their text.
@@ -48,7 +48,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
 }
 
-/// The shortest circle, as its imports `from -> to (file: path)`; none if there is no circle.
+/// The shortest import cycle, each import as `from -> to (file: path)`; none if there is no cycle.
 fn circle(sources: &[(String, String)]) -> Option<Vec<String>> {
     let imports = imports(sources);
     imports.keys().filter_map(|room| way_back(room, &imports)).min_by_key(Vec::len)
@@ -108,7 +108,8 @@ fn production(text: &str) -> String {
     while let Some(line) = lines.next() {
         if line.trim() == "#[cfg(test)]" {
             let indent = &line[..line.len() - line.trim_start().len()];
-            // A statement ends at the end of its line. Any other item ends with the closing brace at its own indent.
+            // An item of one line ends with that line. Any other item ends with a closing brace at the same indent as
+            // its attribute.
             let ends = |line: &str| {
                 line.strip_prefix(indent).is_some_and(|item| {
                     item == "}" || !item.starts_with([' ', '#']) && item.ends_with([';', '}'])

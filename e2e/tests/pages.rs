@@ -65,10 +65,9 @@ are bytes, or `64MiB`; times are `250ms`, `5s`, `10m` or `1day`.
         let mut meanings = BTreeMap::new();
         for (name, value) in vars.resolved() {
             let meaning = sources.iter().flatten().find_map(|source| meaning(source, &name));
-            let meaning =
-                meaning.unwrap_or_else(|| panic!("no doc comment says what `{name}` of {service} is"));
+            let meaning = meaning.unwrap_or_else(|| panic!("no doc comment of {service} documents `{name}`"));
             let other = meanings.insert(meaning.clone(), name.clone());
-            assert!(other.is_none(), "`{name}` and {other:?} of {service} have one meaning: {meaning}");
+            assert!(other.is_none(), "`{name}` and {other:?} of {service} have the same meaning: {meaning}");
             let default = match value.as_str() {
                 _ if REQUIRED.iter().any(|(required, _)| *required == name) => "required".to_owned(),
                 "" => "none".to_owned(),
@@ -197,7 +196,7 @@ fn the_index_names_every_page() {
 fn check_length(page: &str, words: usize) {
     let text = read(&root().join(page));
     let count = text.split_whitespace().count();
-    assert!(count <= words, "{page} has {count} words, and {words} at most");
+    assert!(count <= words, "{page} has {count} words, but at most {words} are allowed");
     let long: Vec<_> = (1..).zip(text.lines()).filter(|(_, line)| line.chars().count() > 100).collect();
     assert!(long.is_empty(), "{page} has lines of more than 100 columns: {long:?}");
 }
@@ -258,7 +257,7 @@ fn the_pages_name_metrics_that_there_are() {
         let names = names.filter(is_metric).filter(|name| !metrics.contains(&format!("| `{name}` |")));
         unknown.extend(names.map(|name| format!("{}: {name}", page.display())));
     }
-    assert!(unknown.is_empty(), "pages name metrics that there are not: {unknown:#?}");
+    assert!(unknown.is_empty(), "pages name metrics that do not exist: {unknown:#?}");
 }
 
 #[test]
@@ -269,7 +268,8 @@ fn the_recipes_name_files_that_there_are() {
     let mut folder = root();
     let mut missing = Vec::new();
     for name in names.filter(|name| [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end))) {
-        // A short name follows a full one: `rollup/layout.rs` after `schemas/src/rollup/measure.rs`.
+        // A short name is relative to a folder of the full name before it: `rollup/layout.rs` after
+        // `schemas/src/rollup/measure.rs`.
         if name.contains("/src/") {
             folder = root().join(name);
         }

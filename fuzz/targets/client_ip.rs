@@ -1,4 +1,4 @@
-//! For any headers, an address is found, and a peer that is not trusted is the client.
+//! Any headers give a client address. If the peer is not trusted, the address of the client is that of the peer.
 
 #![no_main]
 

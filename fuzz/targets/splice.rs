@@ -1,4 +1,4 @@
-//! A valid line is stored as it was sent, with exactly the fields that the edge adds.
+//! A valid line is stored as the client sent it, with exactly the fields that the edge adds.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A line that is rewritten without a fault is an event `vote`.
+//! If a line is rewritten as a vote and is valid, its event name is `vote`.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ fuzz_target!(|body: &[u8]| {
     let votes = Votes::read(&lines);
     assert_eq!(votes.lines().len(), lines.len());
     for text in votes.lines().iter().filter_map(|line| line.text.ok()) {
-        // A later step finds all other faults of the line.
+        // The rewriting does not find all faults of a line, so the line may still be invalid.
         if let Ok(parsed) = event::parse::<()>(text) {
             assert_eq!(parsed.event.event, "vote");
         }

@@ -69,7 +69,7 @@ fn every_code_stands_in_a_row_with_its_status() {
         .iter()
         .flat_map(|refusal| [refusal.title().to_owned(), refusal.detail().into(), refusal.hint().into()])
     {
-        assert!(!text.ends_with('.'), "one style for all: {text}");
+        assert!(!text.ends_with('.'), "a text of a refusal must not end with a full stop: {text}");
     }
 }
 
@@ -89,7 +89,8 @@ fn the_page_the_hints_and_the_clients_name_the_same_answers_to_retry() {
         };
         let advice = PAGE.lines().find(row).unwrap().rsplit('|').nth(1).unwrap();
         assert_eq!(advice.trim().starts_with("retry"), is_retried, "{code}: {advice}");
-        // A client distinguishes answers by their status, and `aborted` from other answers with status 400 by its code.
+        // A client recognizes answers to retry by their status. Only `aborted` shares its status, 400, with answers
+        // that are not retried, so a client recognizes it by its code.
         let name = if code == "aborted" { code } else { &status };
         assert_eq!(of_page.contains(&format!("`{name}`")), is_retried, "{of_page} {name}");
         for library in libraries {

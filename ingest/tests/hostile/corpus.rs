@@ -1,8 +1,8 @@
 //! Hostile bodies, each with the response that it must get.
 //!
-//! The bodies are built in code, because most are long and none is readable as a file. A finding of a fuzz target
-//! becomes a case here. The test of this crate sends the bodies to the edge's service; the test of `e2e` sends them
-//! through all of Millrace.
+//! The bodies are built in code, because most are long and none is readable as a file. A body that makes a fuzz target
+//! fail becomes a case here. The test of this crate sends the bodies to the edge's service; the test of `e2e` sends
+//! them through all of Millrace.
 
 use std::io::Write as _;
 use std::iter;
@@ -150,7 +150,7 @@ fn values() -> Vec<Case> {
             ],
         ),
         lines(
-            "huge numbers in fields that nobody knows",
+            "huge numbers in unknown fields",
             &[
                 (&with("x", "1e999"), BAD_JSON),
                 (&with("x", "-1e-999"), Ok(())),
@@ -294,7 +294,7 @@ fn texts() -> Vec<Case> {
                 (b"{\x0b\"event\":\"a\"}", BAD_JSON),
             ],
         ),
-        lines("bytes that are no UTF-8", &bad_utf8),
+        lines("bytes that are not UTF-8", &bad_utf8),
         lines(
             "a character cut by a line break",
             &[
@@ -306,7 +306,7 @@ fn texts() -> Vec<Case> {
             ],
         ),
         lines(
-            "characters that some take for line breaks",
+            "characters that some parsers treat as line breaks",
             &[
                 ("{\"event\":\"a\u{2028}b\u{2029}c\u{85}d\",\"x\":\"\u{2028}\"}".as_bytes(), Ok(())),
                 ("{\"event\":\"a\"}\u{2028}{\"event\":\"b\"}".as_bytes(), BAD_JSON),
@@ -336,16 +336,23 @@ fn breaks() -> Vec<Case> {
             good(1, b"{\r\"event\"\r:\"a\",\"ip\":\r1,\"x\":[\r]}"),
         ),
         plain("a byte-order mark", join(&["\u{feff}".as_bytes(), GOOD]), good(1, GOOD)),
-        plain("two of them", join(&["\u{feff}\u{feff}".as_bytes(), GOOD]), one_bad(("bad_json", None))),
-        lines("one in a later line", &[(GOOD, Ok(())), (&join(&["\u{feff}".as_bytes(), GOOD]), BAD_JSON)]),
+        plain(
+            "two byte-order marks",
+            join(&["\u{feff}\u{feff}".as_bytes(), GOOD]),
+            one_bad(("bad_json", None)),
+        ),
+        lines(
+            "a byte-order mark in a later line",
+            &[(GOOD, Ok(())), (&join(&["\u{feff}".as_bytes(), GOOD]), BAD_JSON)],
+        ),
         plain("a byte-order mark alone", "\u{feff}", EMPTY),
-        plain("half of one", b"\xef\xbb".to_vec(), one_bad(("bad_utf8", None))),
+        plain("half of a byte-order mark", b"\xef\xbb".to_vec(), one_bad(("bad_utf8", None))),
         plain("nothing", "", EMPTY),
         plain("blank lines only", " \n\r\n\t\n\r\n\n".repeat(1000), EMPTY),
         plain("eight MiB of line breaks", vec![b'\n'; LARGEST], EMPTY),
         plain("no line break at the end", join(&[GOOD, b"\n\n", GOOD]), two(1, 3)),
         plain(
-            "a million blank lines before one",
+            "a million blank lines before an event",
             join(&[&vec![b'\n'; 1_000_000], GOOD]),
             good(1_000_001, GOOD),
         ),
@@ -380,7 +387,7 @@ fn breaks() -> Vec<Case> {
                 let line = br#"{"event":"a","x":[1,{"y":"\u00e4"}]}"#;
                 (1..line.len()).take(20).flat_map(|end| [&line[..end], b"\n"]).collect::<Vec<_>>().concat()
             },
-            // This may be a truncated object over several lines.
+            // The edge reports one invalid line for the whole body, which may be a truncated object over several lines.
             one_bad(("bad_json", None)),
         ),
     ]
@@ -408,8 +415,12 @@ fn lengths() -> Vec<Case> {
             ],
         ),
         plain("ten thousand events", times(GOOD, 10_000), all_good(10_000)),
-        plain("one more", times(GOOD, 10_001), too_many()),
-        plain("one more that is bad", [times(GOOD, 10_000), b"x".to_vec()].concat(), too_many()),
+        plain("ten thousand and one events", times(GOOD, 10_001), too_many()),
+        plain(
+            "ten thousand events and an invalid one",
+            [times(GOOD, 10_000), b"x".to_vec()].concat(),
+            too_many(),
+        ),
         json("ten thousand and one elements", format!("[0{}]", ",0".repeat(10_000)), too_many()),
         plain("a million commas", vec![b','; 1_000_000], one_bad(("line_too_long", None))),
         plain("a million commas in lines", b",\n".repeat(500_000), too_many()),
@@ -428,7 +439,7 @@ fn arrays() -> Vec<Case> {
     let no_object = || Err(("not_an_object", None));
     vec![
         json(
-            "an array of all kinds of things",
+            "an array of values of all types",
             r#"[{"event":"a"}, 1, "x", null, true, [], [[{"event":"b"}]], {}, {"event":"c",
 "x":[
 1]}, -0, 1e999]"#,
@@ -485,12 +496,12 @@ fn arrays() -> Vec<Case> {
             then_bad(b"{\n\"event\":\"a\"}"),
         ),
         json(
-            "an array with bytes that are no text",
+            "an array with bytes that are not UTF-8",
             b"[{\"event\":\"\xff\"}]".to_vec(),
             one_bad(("bad_utf8", None)),
         ),
         json(
-            "an array with one element that is no text",
+            "an array with one element that is not UTF-8",
             b"[{\"event\":\"a\"},{\"event\":\"b\xe9\"},{\"event\":\"a\"}]".to_vec(),
             Expected::Lines(vec![
                 number(1, Ok(r#"{"event":"a"}"#)),
@@ -498,7 +509,7 @@ fn arrays() -> Vec<Case> {
                 number(3, Ok(r#"{"event":"a"}"#)),
             ]),
         ),
-        plain("an array whose type says lines", r#"[{"event":"a"}]"#, good(1, GOOD)),
+        plain("an array in a body without a content type", r#"[{"event":"a"}]"#, good(1, GOOD)),
     ]
 }
 
@@ -526,7 +537,7 @@ fn compressed(encoding: &'static str, compress: fn(&[u8]) -> Vec<u8>) -> Vec<Cas
     vec![
         case("a bomb", compress(&vec![b' '; 64 * MIB]), TOO_LARGE_DECODED),
         case("a bomb in many members", compress(&vec![b'['; MIB]).repeat(64), TOO_LARGE_DECODED),
-        case("more than is read, honestly", compress(honest.as_bytes()), TOO_LARGE_DECODED),
+        case("too many bytes within the ratio", compress(honest.as_bytes()), TOO_LARGE_DECODED),
         case("all that the ratio allows", compress(&vec![b'\n'; MIB]), EMPTY),
         case(
             "a line in two members",
@@ -540,10 +551,10 @@ fn compressed(encoding: &'static str, compress: fn(&[u8]) -> Vec<u8>) -> Vec<Cas
         case("an empty member", compress(b""), EMPTY),
         case("no byte", Vec::new(), BAD_ENCODING),
         case("cut off", whole[..whole.len() - 1].to_vec(), BAD_ENCODING),
-        case("its beginning", whole[..3].to_vec(), BAD_ENCODING),
-        case("garbage behind it", [&whole[..], b"x"].concat(), BAD_ENCODING),
-        case("zeros behind it", [&whole[..], &[0; 64]].concat(), BAD_ENCODING),
-        case("half a member behind it", [&whole[..], &whole[..7]].concat(), BAD_ENCODING),
+        case("only the first bytes", whole[..3].to_vec(), BAD_ENCODING),
+        case("garbage after the member", [&whole[..], b"x"].concat(), BAD_ENCODING),
+        case("zeros after the member", [&whole[..], &[0; 64]].concat(), BAD_ENCODING),
+        case("a truncated member after the member", [&whole[..], &whole[..7]].concat(), BAD_ENCODING),
         case("not compressed", GOOD.to_vec(), BAD_ENCODING),
         case("compressed twice", compress(&gzip(GOOD)), one_bad(("bad_utf8", None))),
         case("zeros", vec![0; 1000], BAD_ENCODING),
@@ -568,10 +579,10 @@ fn gzips() -> Vec<Case> {
     let case = |name, body, expected| encoded("gzip", name, body, expected);
     let mut cases = compressed("gzip", gzip);
     cases.extend([
-        case("a long name in its header", named(&"n".repeat(60_000)), good(1, GOOD)),
-        case("a name without an end", endless, BAD_ENCODING),
-        case("another checksum", damaged(8), BAD_ENCODING),
-        case("another length", damaged(4), BAD_ENCODING),
+        case("a long file name in the header", named(&"n".repeat(60_000)), good(1, GOOD)),
+        case("a file name without an end", endless, BAD_ENCODING),
+        case("a wrong checksum", damaged(8), BAD_ENCODING),
+        case("a wrong length", damaged(4), BAD_ENCODING),
         case("deflate without a header", gzip(GOOD)[10..].to_vec(), BAD_ENCODING),
     ]);
     cases
@@ -594,12 +605,12 @@ fn zstds() -> Vec<Case> {
     let case = |name, body, expected| encoded("zstd", name, body, expected);
     let mut cases = compressed("zstd", zstd);
     cases.extend([
-        case("the widest window", with_window(23), good(1, GOOD)),
-        case("a window too wide", with_window(24), BAD_ENCODING),
-        case("the widest window there is", with_window(27), BAD_ENCODING),
-        case("frames to skip", [skippable(1000), zstd(GOOD), skippable(0)].concat(), good(1, GOOD)),
-        case("frames to skip alone", skippable(1000), EMPTY),
-        case("a frame to skip that is cut off", promised, BAD_ENCODING),
+        case("the largest allowed window", with_window(23), good(1, GOOD)),
+        case("a window that is too large", with_window(24), BAD_ENCODING),
+        case("a window of 128 MiB", with_window(27), BAD_ENCODING),
+        case("skippable frames", [skippable(1000), zstd(GOOD), skippable(0)].concat(), good(1, GOOD)),
+        case("only a skippable frame", skippable(1000), EMPTY),
+        case("a skippable frame that is cut off", promised, BAD_ENCODING),
         case("a dictionary", dictionary, BAD_ENCODING),
     ]);
     cases

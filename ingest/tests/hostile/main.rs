@@ -55,7 +55,8 @@ impl Spooling {
         ]);
         let edge = Edge::start(Config::from_vars(&vars).unwrap()).unwrap();
         let spooling = Self { edge, file, _directory: directory };
-        // No event is valid, so this stores nothing. The edge answers 400 only after it can store events.
+        // The body `x` has no valid event, so this request stores nothing. The edge answers it with 400 only once the
+        // edge can store events, and with another status before.
         let ready = async {
             let mut looks = interval(Duration::from_millis(5));
             while spooling.call("", "", Full::new(Bytes::from("x"))).await.0 != StatusCode::BAD_REQUEST {
@@ -92,7 +93,7 @@ impl Spooling {
     /// All lines that the edge has stored, in their order.
     async fn stored(self) -> Vec<String> {
         drop(self.edge);
-        // The threads of the edge close the file a little later.
+        // The threads of the edge close the file a little after `drop`.
         let open = async {
             let mut looks = interval(Duration::from_millis(5));
             loop {

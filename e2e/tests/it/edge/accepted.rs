@@ -1,4 +1,4 @@
-//! `Prefer: respond-async`: the edge answers 202 before Kafka has acknowledged the events. What this answer promises.
+//! What a 202 promises. With `Prefer: respond-async`, the edge answers 202 before Kafka has acknowledged the events.
 
 use devstack::wait_for;
 
@@ -46,7 +46,7 @@ async fn what_was_answered_202_and_kafka_never_took_is_counted_as_lost_and_soon_
         answer.json()["code"] == "not_durable"
     });
     refused.await.unwrap();
-    assert!(answered > 0, "the edge needs a while to notice that kafka is down");
+    assert!(answered > 0, "the edge answers 202 until it notices that kafka is down");
     let none_queued = async || edge.metric("ingest_events_queued").await == 0;
     wait_for("every event to have an outcome", DEADLINE, none_queued).await.unwrap();
     assert_eq!(edge.metric("ingest_events_lost_total").await, answered);

@@ -42,8 +42,8 @@ fn write_files(world: &World) {
     world.write("package.json", r#"{"type":"module"}"#);
 }
 
-/// A proxy in front of the edge. It answers the first connection with 502, closes the second one once the edge has
-/// begun its answer, and forwards all others.
+/// A proxy in front of the edge. It answers the first connection with 502 itself, forwards the second one but closes it
+/// as soon as the edge begins its answer, and forwards all later connections.
 async fn unreliable_proxy(listener: TcpListener, edge: String) {
     for connection in 0.. {
         let (mut client, _) = listener.accept().await.unwrap();
@@ -103,7 +103,7 @@ async fn what_a_client_sends_again_after_a_lost_answer_counts_once() {
         run_program(&world, program, &address);
         proxy.abort();
     }
-    // Each batch was sent twice, because only the second answer reached its client.
+    // The edge got each batch twice, because the client never received the first answer to it.
     let lines = "SELECT sum(lines) FROM ledger";
     let waited = wait_for("all records", DEADLINE, async || world.number(lines).await == 2 * SENT);
     waited.await.unwrap();

@@ -99,7 +99,7 @@ impl Flood {
         tokio::pin!(sending, reading);
         tokio::select! {
             () = &mut reading => {}
-            // The edge stops reading the body. Its answer says why.
+            // The edge has stopped reading the body. Its answer has the reason.
             _refused = &mut sending => reading.await,
         }
         answer.1 = start.elapsed();
@@ -173,7 +173,7 @@ async fn check(edge: &mut Edge, flood: Flood) {
     let peak = usage::peak_mib(edge.service.process().id()).unwrap();
     let occurred = |answer: &str| counts.contains_key(answer);
     assert!(peak <= MOST_MIB && occurred(STORED) && occurred(OVERLOADED), "{peak} MiB; {counts:?}");
-    // Kafka may be slow too; 413 is for a body that decompresses to too many bytes.
+    // `not_durable` occurs if Kafka is slow, and `decoded_too_large` for a body that decompresses to too many bytes.
     let allowed = [STORED, OVERLOADED, "503 not_durable, retry", "413 decoded_too_large"];
     assert!(counts.keys().all(|answer| allowed.contains(&answer.as_str())), "{counts:?}");
 

@@ -1,4 +1,5 @@
-//! The edge recognises the format of a body by its bytes, and rejects as little as possible around an unreadable part.
+//! The edge recognises the format of a body by its bytes. If a part of the body is unreadable, it rejects only that
+//! part.
 
 use std::io::Write as _;
 
@@ -106,7 +107,7 @@ async fn a_label_that_cannot_be_read_costs_itself_and_its_sender_is_warned() {
     );
     let read = "SELECT DISTINCT toUnixTimestamp(client_time) FROM events WHERE event = 'read'";
     assert_eq!(world.rows(read).await, [["1700000000"]]);
-    // A counter by country must have a country.
+    // `/v1/counters` rejects an event without a valid country, because it counts by country.
     let counted = edge.http.send("POST", "/v1/counters", &[], r#"{"event":"view","country":"T1"}"#).await;
     assert_eq!(counted.json()["errors"][0]["code"], "bad_country", "{}", counted.text);
 }

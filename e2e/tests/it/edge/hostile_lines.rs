@@ -71,6 +71,6 @@ async fn every_line_that_the_edge_accepts_is_stored_once_and_stops_no_partition(
     assert_eq!(
         admin.metric("stream_agg_insert_errors_total").await,
         Some(0),
-        "every insert succeeded at the first try"
+        "every insert succeeded on the first attempt"
     );
 }

@@ -23,7 +23,7 @@ async fn impatient(world: &World) -> Edge {
         ("HEADER_TIMEOUT", "1s"),
         ("KEEP_ALIVE_TIMEOUT", "1s"),
         ("BODY_IDLE_TIMEOUT", "1s"),
-        // So long that only the timeouts above are reached.
+        // Longer than the timeouts above, so that only those expire.
         ("BODY_TIMEOUT", "60s"),
     ];
     let mut service = world.start("ingest", &patience);
@@ -155,7 +155,8 @@ async fn a_head_that_is_none_of_http1_is_refused() {
         let start = &sent[..sent.len().min(60)];
         assert_eq!(codes(&edge, sent.as_bytes()).await, expected, "{start:?}");
     }
-    // With this many bytes, the reset of the connection may drop the answer.
+    // The edge closes the connection before it has read this many bytes. That resets the connection, and the client
+    // may then lose the answer.
     for sent in [long(10 << 20), header(10 << 20), headers(1 << 20)] {
         assert!(matches!(codes(&edge, sent.as_bytes()).await[..], [] | [431]));
     }
@@ -172,7 +173,7 @@ async fn a_head_that_is_none_of_http1_is_refused() {
     assert_well(&edge, 1 + 3).await;
 }
 
-/// Writes `bytes` again and again until that fails.
+/// Writes `bytes` every 100 ms until a write fails.
 async fn drip(mut stream: OwnedWriteHalf, bytes: &'static [u8]) {
     let mut ticks = interval(Duration::from_millis(100));
     while stream.write_all(bytes).await.is_ok() {
@@ -198,7 +199,7 @@ async fn slow_heads_and_slow_bodies_are_not_waited_for() {
         check(head, b"X: x\r\n", ""),
         check(head, b"x", ""),
         check(endless.as_bytes(), b"", "HTTP/1.1 408 "),
-        // Every byte comes in time, but the body is too slow as a whole.
+        // No pause between two bytes is too long, but the whole body takes too long.
         check(endless.as_bytes(), b" ", "HTTP/1.1 408 "),
         async { assert_eq!(answer(&edge).await.status, 200) },
     );
@@ -207,7 +208,7 @@ async fn slow_heads_and_slow_bodies_are_not_waited_for() {
     assert_well(&edge, 1).await;
 }
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
@@ -221,7 +222,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
-/// `POST`, `http`, and `/v1/events` as HPACK writes them.
+/// The method `POST`, the scheme `http`, the path `/v1/events` and the authority `x`, encoded with HPACK.
 const HEAD: &[u8] = b"\x83\x86\x04\x0a/v1/events\x41\x01x";
 
 /// The error code of the edge's GOAWAY frame; none if there was no such frame.
@@ -256,8 +257,8 @@ async fn a_connection_that_abuses_http2_ends_and_others_are_served_meanwhile() {
     let calm = 11;
     for (what, frames, expected) in [
         ("rapid reset", reset.collect::<Vec<_>>(), Some(calm)),
-        ("resets that it makes the edge send", bad_heads.collect(), Some(calm)),
-        ("a head without an end", endless_head.collect(), Some(calm)),
+        ("requests that make the edge send resets", bad_heads.collect(), Some(calm)),
+        ("a header block without an end", endless_head.collect(), Some(calm)),
         ("data for a stream that is not open", vec![frame(DATA, 0, 1, b"x")], Some(1)),
         ("pings", pings.collect(), None),
     ] {

@@ -167,8 +167,9 @@ async fn a_key_says_whose_data_it_is_and_a_changed_file_counts_without_a_restart
     assert_eq!((answer.status, &answer.json()["code"]), (401, &json!("unknown_key")));
 
     world.write("keys.toml", "[[key]]");
-    let bad =
-        wait_for("the bad file to show", DEADLINE, async || edge.metric("ingest_keys_stale").await == 1);
+    let bad = wait_for("the metric to report the bad file", DEADLINE, async || {
+        edge.metric("ingest_keys_stale").await == 1
+    });
     bad.await.unwrap();
     assert_eq!(send(&[("x-write-key", &acme.0)]).await.status, 200);
     world.write("keys.toml", &format!("{}{}", acme.1, other.1));

@@ -1,4 +1,5 @@
-//! A sample of rejected lines is stored as dead letters for operators. Rejected lines count nowhere.
+//! A sample of rejected lines is stored as dead letters for operators. No rejected line is counted, neither as an event
+//! nor in the ledger.
 
 use devstack::wait_for;
 use tokio::time::Instant;
@@ -64,13 +65,13 @@ async fn of_many_rejected_lines_ten_a_second_are_kept() {
     }
     let most = 10 + 10 * (start.elapsed().as_secs() + 1);
     assert_eq!(edge.metric("ingest_events_rejected_total").await, 10_000);
-    // Answers do not wait for the samples, so some may be stored later.
+    // The edge answers without waiting for the samples, so some samples may be stored after the last answer.
     let mut kept = 0;
-    let all = wait_for("at least the first ten, stored", DEADLINE, async || {
+    let all = wait_for("all kept samples, at least ten, to be stored", DEADLINE, async || {
         kept = edge.metric("ingest_rejected_samples_total").await;
         kept >= 10 && world.number(LETTERS).await == kept
     });
     all.await.unwrap();
-    assert!(kept <= most, "{kept} of 10000, {most} at most");
+    assert!(kept <= most, "{kept} of 10000 were kept, at most {most} are allowed");
     edge.assert_balanced().await;
 }

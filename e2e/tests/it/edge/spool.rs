@@ -159,7 +159,7 @@ async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing
     spooling.world.assert_counted(&oracle.counts()).await;
     spooling.edge.assert_balanced().await;
     let replayed = spooling.edge.metric("ingest_spool_replayed_total").await;
-    assert!(replayed >= 2000, "with those of earlier processes: {replayed}");
+    assert!(replayed >= 2000, "replayed events, including those that earlier processes spooled: {replayed}");
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn a_disk_that_takes_no_more_switches_the_spool_off_until_it_does_and_noth
         .until("the outage of kafka to be noticed", async |edge| edge.metric("ingest_kafka_up").await == 0)
         .await;
     limit_files(&mut spooling.edge, Some(fs::metadata(file).unwrap().len()));
-    let full = wait_for("a disk that takes no more", DEADLINE, async || {
+    let full = wait_for("a request that the full disk makes fail", DEADLINE, async || {
         let made = some(&mut rng, 500);
         let lines: Vec<_> = (sent..).zip(&made).map(|(n, made)| made.line_with_id(n)).collect();
         sent += made.len();
@@ -288,7 +288,7 @@ async fn a_disk_that_takes_no_more_switches_the_spool_off_until_it_does_and_noth
     assert!(readiness.status == 503 && readiness.text.contains("the spool is off"), "{}", readiness.text);
     let log = fs::read_to_string(spooling.edge.service.process().log()).unwrap();
     assert!(log.contains("the spool is off, trying again in 10s: use "), "{log}");
-    // The edge tries to open the spool again, and still cannot use it.
+    // The edge cannot use the spool while the limit on its files remains.
     assert_eq!(spooling.edge.http.post_lines(&lines).await.status, 503);
 
     limit_files(&mut spooling.edge, None);

@@ -144,7 +144,7 @@ async fn a_replaced_certificate_is_taken_without_a_failed_request_and_a_bad_one_
     wait_for("the metric to be 0", DEADLINE, async || !is_stale(&edge).await).await.unwrap();
 
     install(&world, &third.pem, &first.key);
-    wait_for("the bad pair to show", DEADLINE, async || is_stale(&edge).await).await.unwrap();
+    wait_for("the metric to report the bad pair", DEADLINE, async || is_stale(&edge).await).await.unwrap();
     assert_eq!(shown(&edge).await, second.der);
     install(&world, &third.pem, &third.key);
     wait_for("the repaired pair", DEADLINE, async || shown(&edge).await == third.der).await.unwrap();

@@ -84,8 +84,8 @@ async fn an_offset_that_a_tool_reset_is_refused_and_nothing_counts_twice_once_it
     counted.is_refused(&["partition 0", "committed without an intent", "stream-agg adopt 0"]).await;
     let began = Instant::now();
     counted.adopt(&[]).await;
-    // The deadline of an insert plus its time limit in ClickHouse. Until then an earlier insert may still write
-    // a marker.
+    // `adopt` waits for the deadline of an insert plus the time limit of its statement in ClickHouse. Until then an
+    // earlier insert may still write a marker.
     assert!(began.elapsed() >= Duration::from_secs(55), "after {:?}", began.elapsed());
     counted.post_and_count().await;
 }
@@ -129,7 +129,7 @@ async fn a_window_across_a_broker_clock_that_went_back_is_adopted_as_it_is_resto
     // Two batches: `adopt` continues after the last batch that all tables have.
     produce_and_count(&world, &mut rng, &mut oracle, 3).await;
     produce_and_count(&world, &mut rng, &mut oracle, 1).await;
-    // As if the broker's clock had been two weeks ahead when it appended the second record.
+    // Changes the ledger as if the broker's clock had been two weeks ahead when it appended the second record.
     let second = "tenant = '*' AND kp = 0 AND ko = 1";
     let ahead = "* REPLACE (kafka_time + INTERVAL 14 DAY AS kafka_time)";
     let marker = "tenant = '' AND kp = 0 AND hwm = 3";
@@ -138,7 +138,7 @@ async fn a_window_across_a_broker_clock_that_went_back_is_adopted_as_it_is_resto
     world.commit_partition(0, 0, "");
     world.run("stream-agg", &["adopt", "0"], &[]).await.unwrap();
     assert_eq!(world.committed(0).0, 3);
-    // One more record, which shows that the partition continues.
+    // If one more record is counted, the partition has continued.
     produce_and_count(&world, &mut rng, &mut oracle, 1).await;
 }
 
@@ -190,8 +190,8 @@ async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
     // ClickHouse gives a detached part this name if it cannot read the part at start.
     std::fs::create_dir_all(format!("{path}detached/broken-on-start_20260101_1_1_0")).unwrap();
     let drop = "ALTER TABLE once_lost_part.events DROP DETACHED PART 'broken-on-start_20260101_1_1_0'";
-    // If only this table were restored, it would lack the rows after the backup, and its later markers would hide
-    // that.
+    // If an operator restored only this table, it would lack the rows that were inserted after the backup. The markers
+    // of later batches would hide that these rows are missing.
     let restore = ["restore all tables from the same backup", "`stream-agg adopt` for every partition"];
     counted.is_refused(&[&["events` has lost part", "broken-on-start", drop][..], &restore].concat()).await;
     counted.world.rows(&format!("{drop} SETTINGS allow_drop_detached = 1")).await;
@@ -207,14 +207,14 @@ async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch
     let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
     world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
     oracle.record_report(&edge.http.post_lines(&text).await, &lines);
-    // Every table but the raw one has the batches.
+    // The raw table refuses the batches, and every other table stores them.
     let mut aggregator = world.start("stream-agg", &[]);
     let recorded = "SELECT sum(lines) FROM ledger";
     wait_for("the ledger", DEADLINE, async || world.number(recorded).await == 60).await.unwrap();
     aggregator.terminate().await.unwrap();
     let declared = world.rows("SELECT cfg FROM configs").await;
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
-    // The intents are lost, and the next release declares one more rollup.
+    // The committed intents are lost, and the next aggregator declares one more rollup.
     world.commit(0, "");
     let file = world.write("rollups.toml", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in()));
     let later = [("ROLLUPS_FILE", file.as_str())];
@@ -225,7 +225,7 @@ async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch
     world.assert_counted(&oracle.counts()).await;
     assert_eq!(world.rows("SELECT DISTINCT cfg FROM events WHERE tenant != ''").await, declared);
     assert_eq!(world.number(&format!("SELECT count() FROM rollup.{ADDED_ROLLUP}")).await, 0);
-    // The later declaration is used for batches after this one.
+    // Batches after the adopted one are stored under the later declaration.
     let lines: Vec<_> = (0..60).map(|_| Some(TestEvent::random(&mut rng, now()))).collect();
     let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
     oracle.record_report(&edge.http.post_lines(&text).await, &lines);

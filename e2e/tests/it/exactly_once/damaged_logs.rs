@@ -1,4 +1,4 @@
-//! A record that is missing from the log or unreadable stops its partition. The aggregator skips none.
+//! A record that is missing from the log or unreadable stops its partition. The aggregator never skips such a record.
 //!
 //! These tests change Kafka's files while Kafka is stopped, and delete and create topics.
 
@@ -15,7 +15,7 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::{self, enriched};
 use crate::world::{DEADLINE, World};
 
-/// Servers for one test, which may change the files of the servers.
+/// A topic on Kafka and ClickHouse servers of its own, so that a test may change the files of the servers.
 struct Log {
     stack: Stack,
     world: World,
@@ -59,7 +59,7 @@ impl Log {
         self.stack.directory.path().join(partition).join("00000000000000000000.log")
     }
 
-    /// Changes the segment while Kafka is stopped. After a clean stop Kafka does not check it.
+    /// Changes the segment while Kafka is stopped. When Kafka starts after a clean stop, it does not check segments.
     async fn damage(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
         self.stack.kafka.stop().await.unwrap();
         let path = self.segment();
@@ -174,10 +174,10 @@ async fn a_record_set_with_a_wrong_checksum_stops_its_partition_and_is_not_passe
     let aggregator =
         started(&log.world, &["partition 0", "cannot read the records at offset 1", "kafka-delete-records"])
             .await;
-    let counted = wait_for("the record before it", DEADLINE, async || log.recorded().await == 1);
+    let counted = wait_for("the record before the damaged one", DEADLINE, async || log.recorded().await == 1);
     counted.await.unwrap();
     log.stop(aggregator).await;
-    // A second start shows that no commit has skipped the record.
+    // A second start stops at the same record, so no commit has skipped it.
     let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
     assert_eq!(log.recorded().await, 1);
     log.stop(aggregator).await;
@@ -189,14 +189,15 @@ async fn a_record_set_that_cannot_be_decompressed_stops_its_partition() {
     log.produce(3, "lz4");
     log.damage(|segment| {
         let (start, end) = record_batches(segment)[1];
-        // Breaks the magic number of lz4, and updates the checksum.
+        // Damages the magic number of lz4, and corrects the checksum of the record batch, so that only decompression
+        // fails.
         segment[start + RECORDS_AT] ^= 0xff;
         let crc = crc32c(&segment[start + CRC_FROM..end]);
         segment[start + CRC_AT..start + CRC_FROM].copy_from_slice(&crc.to_be_bytes());
     })
     .await;
     let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
-    let counted = wait_for("the record before it", DEADLINE, async || log.recorded().await == 1);
+    let counted = wait_for("the record before the damaged one", DEADLINE, async || log.recorded().await == 1);
     counted.await.unwrap();
     log.stop(aggregator).await;
 }
@@ -208,7 +209,7 @@ async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_o
     log.counts(&made);
     log.world.assert_counted(&log.oracle.counts()).await;
     let refusal = ["partition 0", "truncated below that offset", "adopt 0", "--new-log --from"];
-    // This holds both before and after the log grows again.
+    // The aggregator refuses the log both before and after the log grows again.
     let aggregator = started(&log.world, &refusal).await;
     log.stop(aggregator).await;
     let made = log.produce(5, "none");
@@ -230,7 +231,7 @@ async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_o
 #[tokio::test]
 async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refused() {
     let mut log = Log::new("damaged_declared").await;
-    // The ledger takes the batch and the raw table does not.
+    // The ledger stores the batch, and the raw table refuses it.
     log.world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
     log.read_and_truncate().await;
     log.world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
@@ -240,7 +241,7 @@ async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refu
     assert_eq!(
         log.world.number("SELECT count() FROM events").await,
         0,
-        "they would be rows of other records than those in the ledger"
+        "raw rows would come from other records than the ledger rows"
     );
     log.stop(aggregator).await;
     assert!(log.world.run("stream-agg", &["adopt", "0"], &[]).await.is_err());
@@ -254,7 +255,7 @@ async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_s
     assert_eq!(offset, 3);
     topic.create_again().await;
     let Topic { world, oracle, .. } = topic;
-    // Kafka deletes the committed offsets with the topic; tools that keep offsets restore them.
+    // Kafka deletes the committed offsets together with the topic, but a tool may restore them from a backup.
     world.commit_partition(0, offset, &metadata);
     let mut aggregator =
         started(&world, &["partition 0", "deleted and created again", "topic id", "--new-log"]).await;
@@ -274,8 +275,8 @@ async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_
     wait_for_readyz(&aggregator, &["deleted and created again", "--new-log"]).await;
     assert_eq!(world.number(RECORDED).await, 3);
     aggregator.terminate().await.unwrap();
-    // The state after 30 days without events, and after a tool reset the offset: only tables with a longer retention
-    // show that there was another log.
+    // Imitates 30 days without events, after which the ledger is empty, and a tool that reset the offset. Only tables
+    // with a longer retention then show that there was another log.
     world.commit_partition(0, 0, "");
     world.rows("CREATE TABLE forgotten AS ledger ENGINE = Memory").await;
     world.rows("INSERT INTO forgotten SELECT * FROM ledger").await;
@@ -290,7 +291,8 @@ async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_
 #[tokio::test]
 async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
     let world = World::new("damaged_retention").await;
-    // More records than the aggregator reads ahead while ClickHouse accepts no inserts, in batches of one record.
+    // While ClickHouse accepts no inserts, the aggregator reads only some of these records ahead. Each record becomes a
+    // batch of its own.
     let (records, bytes) = (24, 400 << 10);
     let small = [("BATCH_MAX_BYTES", "1KiB"), ("TOPIC_PARTITIONS", "64")];
     world.rows("ALTER TABLE ledger ADD CONSTRAINT closed CHECK hwm > 1000").await;
@@ -309,7 +311,7 @@ async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
     let recorded = world.number("SELECT count() FROM ledger WHERE tenant = '*'").await;
     assert!(
         (1..records).contains(&recorded),
-        "{recorded} of {records}: some were read before their deletion"
+        "{recorded} of {records}: some but not all were read before their deletion"
     );
     aggregator.terminate().await.unwrap();
 }

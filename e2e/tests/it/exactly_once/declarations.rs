@@ -12,8 +12,8 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::enriched;
 use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 
-/// Tables that refuse the first batch: the raw table, and the table of two rollups, of which both processes declare one
-/// and only the first process declares the other.
+/// Tables that refuse the first batch: the raw table, and a table with two rollups. Both processes declare one of these
+/// rollups, and only the first process declares the other.
 const CLOSED: [&str; 2] = ["events", "rollup_states"];
 
 /// Appends a record to partition 0, with three events of now and one of 2010.
@@ -44,7 +44,7 @@ where
     }
 }
 
-/// A world in which only some tables have a declared batch, and no aggregator runs.
+/// A world in which a declared batch is in only some of its tables, and no aggregator runs.
 struct InPart {
     world: World,
     /// The file with the rollups of the next process: one is added and one is removed.
@@ -76,7 +76,7 @@ impl InPart {
         in_part
     }
 
-    /// The variables of the second process, which also accepts fewer client times.
+    /// The variables of the second process, which also accepts a shorter range of client times.
     fn variables(&self) -> [(&str, &str); 3] {
         [STATIC_MEMBER, ("ROLLUPS_FILE", &self.file), ("EVENT_TIME_FROM", "2020-01-01T00:00:00Z")]
     }
@@ -94,15 +94,16 @@ async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_wa
     produce(world);
     let ledger = "SELECT ko, sum(stored) FROM ledger WHERE tenant != '' GROUP BY ko ORDER BY ko";
     returns(world, ledger, [["0", "4"], ["1", "4"]]).await;
-    // `cfg` of raw rows names the declaration: the first record has that of the first process, the second record
-    // that of the second process.
+    // The column `cfg` of a raw row names a declaration. The rows of the first record have the declaration of the first
+    // process, and the rows of the second record have the declaration of the second process.
     let of =
         |rollup: &str| format!("SELECT DISTINCT toString(cfg) FROM configs WHERE declared LIKE '%{rollup}%'");
     let [before, ours] = [world.rows(&of("sessions_daily")).await, world.rows(&of(ADDED_ROLLUP)).await];
     let raw = "SELECT toString(ko), toString(cfg), toString(count()) FROM events WHERE tenant != ''
                GROUP BY ko, cfg ORDER BY ko";
     returns(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
-    // The rollup that both processes declare has both records. Each of the others has only the record of its process.
+    // The rollup that both processes declare has both records. A rollup that only one process declares has only the
+    // record that was declared by this process.
     let later = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
     let sums = format!(
         "SELECT (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly'),
@@ -155,7 +156,7 @@ async fn a_rollup_that_means_something_else_than_before_starts_no_aggregator() {
     let refused = world.run("stream-agg", &[], &declared).await.unwrap_err();
     let said = format!("{refused:#}");
     assert!(said.contains("rollup `event_hourly` was declared differently before"), "{said}");
-    // The running aggregator is not disturbed.
+    // The failed start does not disturb the running aggregator.
     produce(&world);
     returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["8"]]).await;
     aggregator.terminate().await.unwrap();
@@ -201,7 +202,7 @@ async fn a_rollup_that_nobody_declares_any_more_is_dropped_while_the_others_coun
     world.run("stream-agg", &["audit"], &[]).await.unwrap();
     aggregator.terminate().await.unwrap();
 
-    // Both errors go to the log of the same program, so they must differ.
+    // Both errors appear in logs of `stream-agg`, so each must name its operation.
     for (command, operation) in [(&[][..], "rollup"), (&["migrate"], "migrate: rollup")] {
         let said = format!("{:#}", world.run("stream-agg", command, &with).await.unwrap_err());
         let reason = format!("`{ADDED_ROLLUP}` was dropped and cannot be declared again");

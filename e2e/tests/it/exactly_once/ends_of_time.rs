@@ -1,5 +1,5 @@
-//! Events with times at the limits of the tables count once, with this time or with a replacement. None of them stops
-//! a partition.
+//! Events with times at the limits of the tables count once, with their own time or with a replacement. None of them
+//! stops a partition.
 
 use devstack::{Stack, wait_for};
 use schemas::rollup::Rollups;

@@ -7,8 +7,8 @@ use crate::profile::{LOADER, Profiled};
 use crate::wire::produce;
 use crate::world::{DEADLINE, World};
 
-/// The tables of the inserts of a batch with events of today, sorted. `rollup_sums` has two: minutes expire, so they have
-/// a cell of their own.
+/// The table of each insert for a batch with events of today, sorted. `rollup_sums` gets two inserts: rows by minute
+/// expire, so they are in a table partition, and thus a cell, of their own.
 const TABLES_OF_A_BATCH: [&str; 5] = ["events", "ledger", "rollup_states", "rollup_sums", "rollup_sums"];
 
 /// The settings that every insert must have.
@@ -33,8 +33,8 @@ const SETTINGS: [(&str, &str); 18] = [
     ("read_overflow_mode", "throw"),
 ];
 
-/// Defaults with which a server would split blocks, collect small inserts, ignore tokens and truncate answers. Requests
-/// must override them.
+/// Settings with which a server would split blocks, collect small inserts, ignore tokens and truncate answers. The
+/// server has them as defaults, and requests must override them.
 const HOSTILE: [(&str, &str); 21] = [
     ("async_insert", "1"),
     ("send_progress_in_http_headers", "1"),
@@ -131,7 +131,7 @@ async fn one_insert_makes_one_part_whatever_its_size_and_the_defaults_of_the_ser
     let large = async || world.number(recorded).await == records as u64;
     wait_for("the large batch", DEADLINE, large).await.unwrap();
     aggregator.terminate().await.unwrap();
-    // Also a small batch, because a server may hold it back to collect more rows.
+    // A small batch is tested too, because a server with these defaults would hold it back to collect more rows.
     append(1, 3);
     let _aggregator = world.start("stream-agg", &LOADER);
     world.assert_counted(&oracle.counts()).await;

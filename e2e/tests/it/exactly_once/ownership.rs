@@ -58,16 +58,16 @@ async fn an_owner_that_slept_past_its_session_counts_nothing_twice() {
     let admin = Http::new(other.admin());
     for _ in 0..3 {
         post(&edge, &mut rng, &mut oracle).await;
-        // The pause comes at a random moment of the work on these events.
+        // SIGSTOP reaches the process at a random moment while it stores these events.
         sleeper.process().signal(Signal::STOP).unwrap();
         post(&edge, &mut rng, &mut oracle).await;
-        let taken_over = wait_for("the other one to own all partitions", DEADLINE, async || {
+        let taken_over = wait_for("the other aggregator to own all partitions", DEADLINE, async || {
             admin.metric("stream_agg_partitions_owned").await == Some(4)
         });
         taken_over.await.unwrap();
         sleeper.process().signal(Signal::CONT).unwrap();
         post(&edge, &mut rng, &mut oracle).await;
-        let shared_again = wait_for("the sleeper to have its share again", DEADLINE, async || {
+        let shared_again = wait_for("the paused aggregator to get partitions again", DEADLINE, async || {
             admin.metric("stream_agg_partitions_owned").await < Some(4)
         });
         shared_again.await.unwrap();
@@ -93,8 +93,8 @@ async fn a_static_member_counts_at_once_after_an_outage_of_kafka_that_is_longer_
     };
     wait_for("the commits of all events", DEADLINE, all_committed).await.unwrap();
 
-    // Kafka dies while a batch is being inserted, so that no coordinator answers the commit that follows. Then either
-    // the session ends and the member loses its partitions, or the outcome of the commit is unknown.
+    // Kafka is killed while a batch is being inserted, so no group coordinator answers the commit after the insert.
+    // Either the session ends and the member loses its partitions, or the outcome of the commit is unknown.
     let before = committed();
     stack.clickhouse.process().unwrap().signal(Signal::STOP).unwrap();
     post(&edge, &mut rng, &mut oracle).await;
@@ -110,16 +110,16 @@ async fn a_static_member_counts_at_once_after_an_outage_of_kafka_that_is_longer_
     stack.kafka.start().await.unwrap();
     edge.service.wait_ready().await.unwrap();
     post(&edge, &mut rng, &mut oracle).await;
-    // librdkafka has forgotten its member id and cannot leave the group, so the group still has the old member. Only a
-    // static member with the same name can take its place before the session ends.
+    // librdkafka has lost its member id and cannot leave the group, so the group still has the old member. Before the
+    // session of the old member ends, only a static member with the same `group.instance.id` can replace it.
     let accepted = oracle.counts().accepted();
     let stored = async || world.stored().await >= accepted;
     wait_for("the events after the outage", SESSION / 2, stored).await.unwrap();
     world.assert_counted(&oracle.counts()).await;
 }
 
-/// A group member that never gives up a revoked partition, and so never triggers the rebalance that would assign the
-/// partition to another member.
+/// A group member that never releases a revoked partition. It therefore never starts the rebalance that would assign
+/// the partition to another member.
 #[derive(Default)]
 struct Stubborn {
     assigned: AtomicUsize,
@@ -159,11 +159,11 @@ async fn partitions_without_an_owner_are_assigned_again() {
     };
     wait_until("all partitions", &stubborn.context().assigned, 4).await;
     let mut second = world.start("stream-agg", &[("GROUP_INSTANCE_ID", "second")]);
-    wait_until("half of them to be revoked", &stubborn.context().revoked, 2).await;
+    wait_until("half of the partitions to be revoked", &stubborn.context().revoked, 2).await;
     second.wait_ready().await.unwrap();
 
-    // The aggregator joins as the same static member as the consumer above, and does not know about its revoked
-    // partitions.
+    // The aggregator joins as the same static member as the consumer above, and does not know which partitions were
+    // revoked from that consumer.
     let mut first = world.start("stream-agg", &[("GROUP_INSTANCE_ID", "first")]);
     first.wait_ready().await.unwrap();
     let edge = world.edge().await;

@@ -15,7 +15,7 @@ use crate::world::{DEADLINE, World};
 
 /// Time after which the group removes a member that was killed.
 const SESSION: Duration = Duration::from_secs(45);
-/// How long a command waits until no earlier insert can arrive any more.
+/// How long a command waits, so that no insert of an earlier process can still reach ClickHouse after it.
 const INSERTS_END: Duration = Duration::from_secs(60);
 
 fn some(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
@@ -148,7 +148,7 @@ const MEMORY: &str = "70000000";
 const LARGE: (usize, usize, usize) = (16, 15, 50_000);
 
 #[tokio::test]
-#[ignore = "takes three minutes, because memory is waited for, and inserts must have ended: ./dev test --full"]
+#[ignore = "takes three minutes, because the aggregator retries, and inserts must have ended: ./dev test --full"]
 async fn a_batch_that_clickhouse_has_no_memory_for_is_tried_for_a_minute_and_gets_through_split() {
     let limits = [("max_memory_usage", MEMORY)];
     let Profiled { stack: _stack, world } = Profiled::new("refused_memory", &limits).await;
@@ -173,7 +173,7 @@ async fn a_batch_that_clickhouse_has_no_memory_for_is_tried_for_a_minute_and_get
     let variables = [LOADER.as_slice(), &[("BATCH_MAX_AGE", "10s")]].concat();
     let mut aggregator = world.start("stream-agg", &variables);
     let busy = wait_for_readyz_within(&aggregator, &["clickhouse refused: Code: 241."], DEADLINE).await;
-    assert!(!busy.contains("stream-agg split"), "a server without memory may be busy: {busy}");
+    assert!(!busy.contains("stream-agg split"), "a server that is out of memory may only be busy: {busy}");
     let words = ["`events`", "Code: 241.", "stop all aggregators and run `stream-agg split 0`"];
     wait_for_readyz_within(&aggregator, &words, 2 * DEADLINE).await;
     let stored = "SELECT count() FROM events WHERE tenant != ''";

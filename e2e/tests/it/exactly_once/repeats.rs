@@ -138,7 +138,7 @@ async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
         ([Uuid::now_v7().to_string(), Uuid::now_v7().to_string()], "0192f0c1-0000-7000-8000-00000000000c");
     world.produce(1, &headers(&ids[0]), value(&made[..3]).as_bytes());
     world.produce(1, &headers(&ids[1]), value(&made[3..]).as_bytes());
-    // By then the window has dropped the first record, and only the ledger has it.
+    // When the spooled records arrive, the window has dropped the first record, and only the ledger still has its id.
     let mut aggregator = world.start("stream-agg", &[("DEDUP_WINDOW_IDS", "1")]);
     aggregator.wait_ready().await.unwrap();
     all_lines(&world, 6).await;
@@ -217,7 +217,7 @@ async fn the_ledger_is_asked_for_a_spooled_record_once_it_holds_all_batches_befo
     let refused = async || admin.metric("stream_agg_insert_errors_total").await.unwrap_or_default();
     wait_for("a refused insert", DEADLINE, async || refused().await > 0).await.unwrap();
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
-    // The next insert is tried after 15 s. A lookup that did not wait would have run by then.
+    // The aggregator retries the insert after 15 s. A lookup that did not wait for the ledger would have run by then.
     let before = refused().await;
     wait_for("another refused insert", DEADLINE, async || refused().await > before).await.unwrap();
     world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;

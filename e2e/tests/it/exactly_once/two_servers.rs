@@ -1,4 +1,5 @@
-//! `CLICKHOUSE_URL` leads to two ClickHouse servers in turn. The markers of one server say nothing about the other.
+//! Connections to `CLICKHOUSE_URL` reach two ClickHouse servers in turn. The markers of one server say nothing about
+//! the rows of the other server.
 //!
 //! `serverUUID()` is zero on every ClickHouse of the local stack. So the balancer replaces `serverUUID()` with another
 //! id in the requests that it forwards to the second server.
@@ -22,14 +23,14 @@ const EVENTS: usize = 20;
 const FIRST: &str = "00000000-0000-0000-0000-000000000000";
 /// The id of the second server, as queries for markers read it.
 const SECOND: &str = "222222222222";
-/// Queries for the id, in a body and in a URL, each with its replacement, which has the same length and gives another
-/// id.
+/// The expression that reads the id of a server, as it is in a body and in a URL. Each form has a replacement of the
+/// same length that gives another id.
 const ASKED: [(&str, &str); 2] = [
     ("toString(serverUUID())", "toString(222222222222)"),
     ("toString%28serverUUID%28%29%29", "toString%282222222222222222%29"),
 ];
 
-/// Forwards what the aggregator sends to the second server, with the id replaced.
+/// Forwards bytes from the aggregator to the second server, with the expressions for the id replaced.
 async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
     let mut chunk = vec![0; 1 << 20];
     loop {
@@ -53,10 +54,10 @@ async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Re
     }
 }
 
-/// A balancer of TCP connections, which ends with the runtime of the test.
+/// A balancer of TCP connections. It runs until the tokio runtime of the test ends.
 struct Balancer {
     url: String,
-    /// The number of servers that get connections, in turn.
+    /// How many servers get connections: 1 for only the first server, 2 for both in turn.
     used: Arc<AtomicUsize>,
 }
 
@@ -77,7 +78,7 @@ impl Balancer {
                     let server = TcpStream::connect(server).await.unwrap();
                     let ((from_client, mut to_client), (mut from_server, to_server)) =
                         (client.into_split(), server.into_split());
-                    // Broken connections do not matter here.
+                    // A connection that breaks is no error of the test.
                     if number == 0 {
                         let (mut from_client, mut to_server) = (from_client, to_server);
                         let sending = async {
@@ -136,7 +137,11 @@ async fn a_second_server_behind_the_address_ends_the_aggregator_and_gets_no_row(
         }
     };
     let status = tokio::time::timeout(DEADLINE, ended).await.expect("the aggregator notices both servers");
-    assert_eq!(status.code(), Some(1), "another start may find one server");
+    assert_eq!(
+        status.code(),
+        Some(1),
+        "the code must not be EX_USAGE: another start may reach only one server"
+    );
     let log = std::fs::read_to_string(aggregator.process().log()).unwrap();
     let line = log.lines().last().unwrap_or_default();
     assert!(
@@ -146,7 +151,7 @@ async fn a_second_server_behind_the_address_ends_the_aggregator_and_gets_no_row(
     let in_other =
         other.clickhouse.client().query("SELECT count() FROM two_servers.events").fetch_one::<u64>();
     let in_other = in_other.await.unwrap();
-    assert_eq!(in_other, 0, "rows and markers on the second server, whose markers no process had read");
+    assert_eq!(in_other, 0, "the second server has no rows, because no process had read its markers");
 
     // The events that were accepted meanwhile are in Kafka.
     let _one_server = world.aggregator().await;

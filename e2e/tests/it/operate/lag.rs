@@ -1,4 +1,4 @@
-//! The lag metrics of the aggregator: the lag grows while ClickHouse is down, and is gone once everything is stored.
+//! The lag metrics of the aggregator: the lag grows while ClickHouse is down, and is 0 again once everything is stored.
 
 use devstack::wait_for;
 use schemas::time::SECOND;
@@ -28,15 +28,15 @@ async fn the_lag_in_seconds_grows_while_clickhouse_is_away() {
 
     stack.clickhouse.kill9().unwrap();
     send().await;
-    // The sum over four partitions, each of which has some of the events.
+    // The metric is a sum over four partitions, each of which has some of the events.
     wait_for("the lag to grow", DEADLINE, async || metric("lag_seconds").await >= 8).await.unwrap();
     let held = metric("watermark_timestamp_seconds").await as i64;
     stack.clickhouse.start().await.unwrap();
     let caught_up = async || {
         metric("lag_seconds").await == 0 && metric("watermark_timestamp_seconds").await as i64 > held
     };
-    wait_for("the lag to be gone", DEADLINE, caught_up).await.unwrap();
+    wait_for("the lag to be 0 again", DEADLINE, caught_up).await.unwrap();
     world.assert_counted(&oracle.counts()).await;
     // The aggregator reads the parts of the tables before its first insert after the outage.
-    wait_for("parts to be shown", DEADLINE, async || metric("parts").await > 0).await.unwrap();
+    wait_for("the metric of parts to be set", DEADLINE, async || metric("parts").await > 0).await.unwrap();
 }

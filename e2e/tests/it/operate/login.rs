@@ -1,5 +1,5 @@
-//! A Kafka with TLS and a login: the configured client settings are used, and readiness names a failed login or
-//! handshake.
+//! A Kafka that requires TLS and a login. The services use the configured client settings, and their readiness names a
+//! failed login or TLS handshake.
 
 use devstack::Stack;
 use devstack::kafka::LOGIN;

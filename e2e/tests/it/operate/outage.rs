@@ -52,7 +52,7 @@ async fn run(name: &'static str, outage: Duration) {
         caught_up.await.unwrap();
         eprintln!("{name}: {} records waited when ClickHouse came back", log_end - applied_before);
         eprintln!("{name}: all of them were applied {:.1} s later", back.elapsed().as_secs_f64());
-        eprintln!("{name}: memory of the aggregator: {before:.0} MiB before, {at_its_end:.0} at the end");
+        eprintln!("{name}: memory of the aggregator: {before:.0} MiB before it, {at_its_end:.0} at its end");
     };
     let length = MARGIN + outage + MARGIN;
     let (oracle, ()) = tokio::join!(load::send(&edge, now().floor(HOUR), length), breaking);
@@ -60,7 +60,7 @@ async fn run(name: &'static str, outage: Duration) {
     world.assert_counted(&counts).await;
     edge.assert_balanced().await;
     let peak = peak_mib();
-    eprintln!("{name}: {peak:.0} MiB at most, once all was stored");
+    eprintln!("{name}: {peak:.0} MiB at most until everything was stored");
     eprintln!("{name}: {} events in {} s, counted exactly", counts.accepted(), length.as_secs());
     assert!(peak <= MOST_MIB, "{peak} MiB");
 }

@@ -33,7 +33,7 @@ async fn a_service_uses_all_descriptors_that_it_may_and_answers_on_ipv4_and_ipv6
     for service in ["ingest", "stream-agg", "query-api"] {
         let [http, admin] = [(); 2].map(|()| ports::free().unwrap());
         let child = Command::new("sh")
-            // With a low soft limit, as containerd and systemd start it.
+            // Starts the service with a low soft limit on open files, as containerd and systemd do.
             .args(["-c", "ulimit -S -n 256 && exec \"$0\""])
             .arg(super::program(service))
             .env_clear()
@@ -66,7 +66,7 @@ async fn a_client_of_ipv4_has_an_address_of_ipv4_on_a_socket_for_both() {
     let port = edge.service.http().rsplit(':').next().unwrap().to_owned();
     edge.service.terminate().await.unwrap();
     edge.service.set("LISTEN_ADDR", &format!("[::]:{port}"));
-    // This network contains only IPv4 addresses, and the header counts only in requests from there.
+    // The edge trusts `X-Forwarded-For` only in requests from this network, which contains only IPv4 addresses.
     edge.service.set("TRUSTED_PROXIES", "127.0.0.0/8");
     edge.service.restart().unwrap();
     edge.service.wait_ready().await.unwrap();

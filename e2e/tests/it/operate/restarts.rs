@@ -29,8 +29,8 @@ struct Sent {
     failed: Vec<String>,
 }
 
-/// Sends batches until `stop`, to the first of `edges` that is ready, as a balancer would choose. A refused request is
-/// not retried. The next request has new events, so that each event is sent once.
+/// Sends batches until `stop`. Like a balancer, it sends each batch to the first of `edges` that is ready. It does not
+/// retry a refused request: the next request has new events, so each event is sent once.
 async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) -> Sent {
     let (mut rng, mut sent) = (fastrand::Rng::with_seed(client), Sent::default());
     while !stop.is_cancelled() {
@@ -137,7 +137,7 @@ async fn services_that_are_restarted_one_after_another_fail_no_request_and_count
     waited.await.unwrap();
 }
 
-/// The server that is down while the services are stopped.
+/// The server that is down while the test stops and starts the services.
 #[derive(Clone, Copy)]
 enum Away {
     Kafka,

@@ -44,7 +44,7 @@ fn a_taken_port_is_named_with_the_variable_that_moves_it() {
         let holder = TcpListener::bind(ports::local(port)).unwrap();
         let taken = holder.local_addr().unwrap().to_string();
         let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[(variable, taken.as_str())]].concat());
-        // The port may be free at the next start.
+        // The exit code is not EX_USAGE, because the port may be free at the next start.
         assert_eq!(code, Some(1), "{service}: {said}");
         let line = said.lines().last().unwrap_or_default();
         assert_eq!(
@@ -262,7 +262,7 @@ fn a_configuration_is_checked_and_reckoned_without_starting_or_calling_anybody()
         ("stream-agg", &["migrate"]),
         ("query-api", &[]),
     ] {
-        // Neither a taken port nor addresses where nothing answers matter.
+        // A port that is in use, and addresses where nothing answers, must not make the check fail.
         let holder = TcpListener::bind(ports::local(ports::free().unwrap())).unwrap();
         let taken = holder.local_addr().unwrap().to_string();
         let given = [GIVEN.as_slice(), &[("ADMIN_ADDR", taken.as_str()), ("LISTEN_ADDR", &taken)]].concat();
@@ -270,7 +270,7 @@ fn a_configuration_is_checked_and_reckoned_without_starting_or_calling_anybody()
         let (table, said) = printed(service, &check, &given);
         assert_eq!(said, "", "{service}");
         assert!(table.contains(&taken), "{table}");
-        // The values begin in one column.
+        // All values begin in the same column.
         let columns: BTreeSet<_> = table.lines().filter_map(|line| Some(line.rfind("  ")? + 2)).collect();
         assert_eq!(columns.len(), 1, "{table}");
         let (json, _) = printed(service, &[&["--check-config", "--json"], arguments].concat(), &given);

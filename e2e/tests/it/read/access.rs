@@ -70,7 +70,7 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
     post(&edge, "/v1/votes", &acme_w, &[json!({"poll": "shoe", "option": "of-acme"})]).await;
     post(&edge, "/v1/events", &other_w, &[event("of-other", "DE"), event("of-other-too", "FR")]).await;
 
-    // Each reader sends the same query at the same time, and again when the answer is cached.
+    // All readers send the same query at the same time, and again when the answer is cached.
     let events = async |bearer: &str, parameters: &str| {
         let answer = get(http, &format!("/v1/query?dimensions=event&{WINDOW}{parameters}"), bearer).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -177,7 +177,7 @@ async fn a_changed_file_of_readers_counts_without_a_restart() {
 
     fs::write(&file, "[[key]]\nid = \"new\"").unwrap();
     let stale = async || admin.metric("query_api_keys_stale").await == Some(1);
-    wait_for("the bad file to show", DEADLINE, stale).await.unwrap();
+    wait_for("the metric to report the bad file", DEADLINE, stale).await.unwrap();
     assert_eq!((status(&old).await, status(&new).await), (200, 401));
 
     fs::write(&file, format!("{old_k}enabled = false\n{new_k}")).unwrap();

@@ -92,7 +92,7 @@ impl Filled {
         let (stack, world) = World::on_own_servers_declaring(name, &rollups).await;
         let file = world.write("rollups.toml", &text);
         let declared = [("ROLLUPS_FILE", file.as_str())];
-        // As if the file had been edited after the first start. `migrate` adds the new rollups.
+        // Acts as if the file had been edited after the first start: this `migrate` adds the new rollups.
         world.migrate_with(&declared).await;
         let edge = world.edge().await;
         let aggregator = world.start("stream-agg", &declared);
@@ -250,7 +250,7 @@ async fn a_bucket_is_complete_once_everything_before_its_end_is_counted() {
 #[tokio::test]
 async fn a_user_of_several_days_counts_once_in_their_week_and_month() {
     let world = World::new("analysts_weeks").await;
-    // A Sunday, the Monday after it, and a day of the next month.
+    // A Sunday, the first and the last day of the following week, and the first day of the next month.
     let days =
         [("2026-05-24", "[1, 2]"), ("2026-05-25", "[2, 3]"), ("2026-05-31", "[3, 4]"), ("2026-06-01", "[4]")];
     for (day, users) in days {
@@ -287,7 +287,7 @@ async fn migrate_drops_its_views_of_what_is_no_longer_declared_and_no_others() {
     world.migrate().await;
     own = views().await.difference(&before).cloned().collect();
     assert_eq!(own, theirs);
-    // A view that `migrate` did not create now has this name.
+    // Now a view that `migrate` did not create has the name of a dropped view.
     world.rows(&format!("CREATE VIEW {bi}.plans AS SELECT 1 AS one")).await;
     world.migrate().await;
     assert!(views().await.contains("plans"), "`migrate` dropped a view that it did not create");
@@ -402,7 +402,7 @@ async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
     let file = world.write("rollups.toml", &text);
     world.migrate_with(&[("ROLLUPS_FILE", &file)]).await;
 
-    // All rows are in one table partition, so that partition pruning alone cannot separate them.
+    // All rows are in one table partition, so partition pruning alone cannot reduce the parts that are read.
     for rollup in rollups.iter() {
         let (name, table) = (&rollup.name, rollup.table().name());
         let Some(time) = bi::time_column(rollup.grain) else {

@@ -97,10 +97,10 @@ async fn a_stream_shows_the_state_at_once_and_new_events_with_a_new_snapshot() {
     let minutes = state["series"]["minutes"].as_array().unwrap();
     assert_eq!(minutes.iter().map(|minute| minute["events"].as_u64().unwrap()).sum::<u64>(), 3);
     assert_eq!(state["active"], serde_json::json!({"minutes_5": 2, "minutes_30": 2}));
-    // With the short interval of tests, an answer becomes stale at once.
+    // Tests use a short interval, so an answer can become stale at once, and `stale` may have either value.
     assert!(state["stale"].is_boolean());
 
-    // An open stream does not keep the process from stopping, and ends with it.
+    // An open stream does not delay the stop of the process, and ends when the process stops.
     let stopping = Instant::now();
     let ended = async { while stream.next().await.is_some() {} };
     let (stopped, ()) = tokio::join!(service.terminate(), ended);

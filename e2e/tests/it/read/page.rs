@@ -25,13 +25,13 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// A short interval, because the last step of the script shows the result of an audit.
 const AUDITS: (&str, &str) = ("AUDIT_INTERVAL", "5s");
 
-/// Like the default. With the short interval of other tests, every answer would look late.
+/// The default interval. With the short interval of other tests, the page would show every answer as late.
 const INTERVAL: (&str, &str) = ("POLL_INTERVAL", "3s");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_was_posted_and_how_old_it_is() {
     if time_left_of_the_day() < DEADLINE {
-        // If the day ended during the run, yesterday would become another day.
+        // Waits for the next day: the expected results depend on the current day, which must not end during the run.
         time::sleep(time_left_of_the_day()).await;
     }
     let (mut stack, world) = World::on_own_servers("page").await;
@@ -53,7 +53,7 @@ async fn the_page_shows_what_was_posted_and_how_old_it_is() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("node runs: apt install nodejs");
-    // If this test ends early, its end of the pipe is closed, and so the script ends too.
+    // If this test ends early, its end of the pipe is closed, and the script ends because of that.
     let mut answer = browser.stdin.take().unwrap();
     let mut lines = lines(browser.stdout.take().unwrap());
     let run = async {
@@ -65,9 +65,9 @@ async fn the_page_shows_what_was_posted_and_how_old_it_is() {
             }
         }
     };
-    time::timeout(DEADLINE, run).await.expect("the browser ends in time");
+    time::timeout(DEADLINE, run).await.expect("the script ends before the deadline");
     let status = task::block_in_place(|| browser.wait()).unwrap();
-    assert!(status.success(), "the browser found something; its lines are above");
+    assert!(status.success(), "the script found a fault on the page; its output is above");
 }
 
 /// What the script prints, line by line.
@@ -111,19 +111,19 @@ impl Posted {
     }
 }
 
-/// Does what the script asks for.
+/// Carries out one request of the browser's script.
 async fn carry_out(what: &str, edge: &Edge, world: &World, stack: &mut Stack, posted: &mut Posted) {
     let Posted { events, weeks, oracle } = posted;
     match what {
         "post" => Posted::post(oracle, events, edge, world).await,
         "post weeks" => {
             Posted::post(oracle, weeks, edge, world).await;
-            // The edge keeps a sample of the lines that it refuses.
+            // The edge rejects this line and stores it as a sample.
             assert_eq!(edge.http.post_lines(&["not JSON".to_owned()]).await.status, 400);
         }
         "stop clickhouse" => stack.clickhouse.kill9().unwrap(),
         "start clickhouse" => stack.clickhouse.start().await.unwrap(),
-        _ => panic!("the script asks for `{what}`"),
+        _ => panic!("unknown request of the script: `{what}`"),
     }
 }
 

@@ -32,7 +32,8 @@ fn random_events(rng: &mut Rng, count: usize, days: i64) -> Vec<TestEvent> {
         if rng.u8(..3) == 0 {
             (events[at].time, events[at].user) = (events[at - 1].time, events[at - 1].user.clone());
         } else if rng.u8(..2) == 0 {
-            // Close to the previous event, so that funnels have steps within minutes.
+            // At most an hour from the previous event and of the same user, so that some users complete several steps
+            // of a funnel.
             let time = events[at - 1].time.0 + rng.i64(-HOUR..HOUR);
             events[at].time = UnixMillis(time.clamp(first, now().0));
             events[at].user = events[at - 1].user.clone();
@@ -317,7 +318,7 @@ async fn the_examples_of_the_page_work() {
             .replace("http://localhost:8080", &service.http())
             .replace("curl ", "curl --silent --show-error --fail-with-body ");
         let run = Command::new("sh").args(["-c", &command]).output().unwrap();
-        // curl's own deadline cuts off a stream.
+        // `--max-time` makes curl end a stream, with exit code 28.
         let is_cut = example.contains("--max-time") && run.status.code() == Some(28);
         let said = String::from_utf8_lossy(&run.stdout);
         assert!(run.status.success() || is_cut, "{command}: {said}{}", String::from_utf8_lossy(&run.stderr));

@@ -28,7 +28,7 @@ async fn figures_are_those_of_the_ledger_and_of_the_latest_audit() {
 
     let expected =
         json!({"received": 25, "stored": 20, "rejected": 0, "duplicates": 5, "rejected_samples": 1});
-    // A partition without records also reports, and may be the last one to do so.
+    // Partitions without records report their progress too, possibly later than the others.
     let all_partitions_reported = |data: &Value| data["partitions"]["slowest"].is_u64();
     let counted = wait_for("the figures", DEADLINE, async || {
         let data = data(&api.http).await;
@@ -43,7 +43,7 @@ async fn figures_are_those_of_the_ledger_and_of_the_latest_audit() {
     world.run("stream-agg", &["audit"], &[]).await.unwrap();
     let audited = wait_for("the audit", DEADLINE, async || data(&api.http).await["audit"]["sound"] == true);
     audited.await.unwrap();
-    // As an audit writes them: a row for the whole table, and one for the part that is wrong.
+    // The rows that an audit would write: one for the whole table, and one for the part with the difference.
     let wrong = "INSERT INTO audits (audited_at, table, part, missing)
                  SELECT now64(3) + 1, 'events', arrayJoin(['all', '2026-11-29']), 2";
     world.rows(wrong).await;

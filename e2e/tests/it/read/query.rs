@@ -80,7 +80,7 @@ async fn a_query_counts_by_the_days_of_its_zone_and_by_any_text() {
     let both = format!("{window}&dimensions=event&filter=event:in:a%7Cb&order=event:asc");
     assert_eq!(rows(http, &both).await, json!([{"event": "a", "events": 1}, {"event": "b", "events": 1}]));
 
-    // Ann is one user in the group `others`, although she has two of its events.
+    // Ann counts as one user of the group `others`, although she has two of its events.
     let top =
         format!("{window}&measures=users,events&dimensions=event&top=1&filter=event:ne:b&order=event:asc");
     assert_eq!(
@@ -115,8 +115,8 @@ async fn an_answer_has_its_moment_and_a_refusal_names_its_parameter() {
     assert_eq!(UnixMillis::parse(answer.header("x-as-of")), Some(as_of));
     assert_eq!(meta["complete_until"], "2025-11-16T00:00:00+00:00");
     assert_eq!(meta["rollups"], json!(["event_daily"]));
-    // Equal data is not sent again, even if it is of a later moment. On a busy machine an answer may become stale in
-    // between, and an answer that says so is a different one.
+    // Equal data is not sent again, even if its `as_of` is later. On a busy machine the answer may become stale between
+    // the two requests. An answer that is marked as stale is a different answer, so it is sent.
     wait_for("an answer that is not sent again", DEADLINE, async || {
         let known = http.get(path).await;
         let again = http.send("GET", path, &[("if-none-match", known.header("etag"))], "").await;
@@ -200,7 +200,7 @@ async fn hours_of_a_zone_are_counted_by_its_clock_from_rollups_that_have_their_e
     let hours = "measures=users&grain=hour&from=2026-11-10T07:00:00Z&to=2026-11-10T07:15:00Z&tz=Asia/Tehran";
     assert_eq!(rows(&http, hours).await, json!([{"time": "2026-11-10T10:00:00+03:30", "users": 1}]));
 
-    // Dan is one user of the other countries, although he was in two of them.
+    // Dan counts as one user of the group `others`, although he has events in two of its countries.
     let top = "measures=users&dimensions=country&from=2026-11-10&to=2026-11-12&top=1";
     let expected = json!([{"country": "US", "users": 3}, {"country": null, "others": true, "users": 1}]);
     assert_eq!(rows(&http, top).await, expected);
@@ -248,7 +248,7 @@ async fn many_users_are_counted_by_a_sample_unless_they_have_to_be_exact() {
     let world = World::new("query_accuracy").await;
     let api = world.query_api().await;
     let http = &api.http;
-    // As the aggregator writes them: one state of all hashes, and one of the hashes below 2^60.
+    // Writes states in the form that the aggregator uses: one of all hashes, and one of the hashes below 2^60.
     let many = async |day: &str, users: u64| {
         let insert = format!(
             "INSERT INTO rollup_states (tenant, rollup, bucket, expires, rows, uniq1, sample1)
@@ -307,7 +307,7 @@ async fn pages_have_each_of_equal_rows_once_while_data_arrive() {
         assert_eq!(answer["meta"]["total_rows"], 5 + number, "{answer}");
         assert_eq!(answer["meta"]["truncated"], number < 2);
         cursor = format!("&cursor={}", answer["meta"]["next"].as_str().unwrap_or_default());
-        // A new row that sorts before the next page does not move that page.
+        // A new row that is sorted before the next page does not shift the rows of that page.
         let arriving = made("2025-11-15 12:00:00", &format!("Z{number}"), "ann", "DE");
         let answer = edge.http.post_lines(&[arriving.line()]).await;
         assert_eq!(answer.status, 200);
@@ -437,11 +437,11 @@ async fn a_bucket_that_began_before_every_event_was_counted_is_null() {
     let note = "INSERT INTO rollup_since (rollup, kp, since, noted)
                 VALUES ('event_daily', 0, '2025-11-14 06:00:00', now64()), ('event_daily', 1, '1970-01-01', now64())";
     world.rows(note).await;
-    let waited = wait_for("days of which not every event was counted", DEADLINE, async || {
+    let waited = wait_for("null for days that lack events in the rollup", DEADLINE, async || {
         counts().await == [None, None, Some(0), Some(1)]
     });
     waited.await.unwrap();
-    // If the query allows it, a rollup that has every event answers.
+    // If the query names no rollup, it is answered from a rollup that has every event.
     let answer = http.get("/v1/query?grain=day&from=2025-11-13&to=2025-11-17").await.json();
     assert_eq!(answer["meta"]["rollups"], json!(["event_hourly"]));
     assert_eq!(answer["data"][1]["events"], 1);
@@ -463,7 +463,7 @@ async fn a_bucket_that_began_before_every_event_was_counted_is_null() {
     let none = "INSERT INTO rollup_since (rollup, kp, since, noted)
                 VALUES ('event_daily', 1, '2299-12-31', now64() + 1)";
     world.rows(none).await;
-    wait_for("a rollup that is not counted at present", DEADLINE, async || {
+    wait_for("`/v1/meta` to show the rollup as not counted", DEADLINE, async || {
         history("event_daily").await == (json!("not_counted"), Value::Null)
     })
     .await
@@ -473,7 +473,7 @@ async fn a_bucket_that_began_before_every_event_was_counted_is_null() {
 #[tokio::test]
 async fn equal_queries_at_once_are_one_query_of_the_database() {
     let world = World::new("query_shared").await;
-    // One tick for the whole test.
+    // An interval so long that the whole test runs within one tick.
     let mut api = world.start("query-api", &[("POLL_INTERVAL", "120s")]);
     api.wait_ready().await.unwrap();
     let http = Http::new(api.http());
@@ -538,7 +538,7 @@ async fn two_query_apis_of_different_rollups_answer_what_the_aggregator_declares
     for http in [&api.http, &other] {
         assert_eq!(http.get(path).await.json()["data"], json!([{"events": 1}]));
     }
-    // The aggregator stores nothing in this rollup, so the answer would be zeros.
+    // The aggregator stores nothing in this rollup, so an answer from the rollup would wrongly have only zeros.
     let by_country = "/v1/query?measures=users&dimensions=country&from=2025-11-15&to=2025-11-16";
     let answer = other.get(by_country).await;
     assert_eq!((answer.status, answer.problem()), (422, "not_covered".to_owned()));

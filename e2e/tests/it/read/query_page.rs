@@ -38,7 +38,8 @@ fn members(json: &str) -> Vec<&str> {
 
 /// Runs a block of commands. Returns what it prints, and the statuses of its answers.
 fn run(commands: &str, address: &str, directory: &Path) -> (String, Vec<String>) {
-    // The status of each answer goes to a file of its own, because the command may write the body to a file.
+    // `curl` appends the status of each answer to the file `statuses`, because an example may redirect the standard
+    // output of `curl`, which has the body, to a file.
     let curl = "curl() { command curl -sS -w '%{stderr}%{http_code}\\n' \"$@\" 2>>statuses; }\n";
     let script = format!("set -e\n{curl}{}", commands.replace("http://localhost:8080", address));
     std::fs::write(directory.join("statuses"), "").unwrap();

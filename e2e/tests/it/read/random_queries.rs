@@ -68,7 +68,7 @@ impl Calendars {
     }
 }
 
-/// The number of the hour of a time.
+/// The index of the hour that contains a time; the first known hour has index 0.
 fn hour(time: i64) -> usize {
     ((time - UnixMillis::parse(KNOWN.0).unwrap().0) / HOUR) as usize
 }
@@ -155,7 +155,7 @@ impl Asked {
             days: (from, from + rng.i64(1..=longest)),
             filters,
             fills: rng.bool(),
-            // Whole months that are moved back by a week are not whole months.
+            // `week` would move a window of whole months by a week, and the result would not be whole months.
             compare: compare.filter(|compare| *compare != "week" || grain != "month"),
             accuracy: ["auto", "exact"][rng.usize(..2)],
             form: ["json", "ndjson", "csv"][rng.usize(..3)],
@@ -221,7 +221,7 @@ impl Asked {
         (from, to)
     }
 
-    /// The hours with which the hours of the window are compared.
+    /// The hours of the window with which the queried window is compared.
     fn other_hours(
         &self,
         calendars: &Calendars,
@@ -249,7 +249,7 @@ impl Asked {
         (back(unit, from, buckets.len()), from)
     }
 
-    /// The starts of the buckets of some hours.
+    /// The starts of the buckets that contain these hours.
     fn buckets(&self, calendars: &Calendars, (from, to): (usize, usize)) -> Vec<Option<String>> {
         let mut buckets: Vec<_> =
             (from..to).map(|hour| calendars.bucket(self.zone, self.grain, hour)).collect();
@@ -257,7 +257,8 @@ impl Asked {
         buckets
     }
 
-    /// The values of the first dimension that have rows of their own. `None` means all, if the query has no `top`.
+    /// The values of the first dimension that have rows of their own. Without `top` in the query all of them have, and
+    /// this returns `None`.
     fn ranked(&self, events: &[&TestEvent]) -> Option<BTreeSet<String>> {
         let count = self.top?;
         let mut by_value: BTreeMap<&str, Vec<&TestEvent>> = BTreeMap::new();
@@ -281,7 +282,7 @@ impl Asked {
             all.iter().filter(is_within).filter(|made| self.is_counted(made)).collect::<Vec<_>>()
         };
         let ranked = self.ranked(&within(window));
-        // Events by the number of their bucket, and by dimensions.
+        // Groups events by the index of their bucket and by their dimensions.
         let grouped = |hours: (usize, usize)| {
             let buckets = self.buckets(calendars, hours);
             let mut groups: BTreeMap<(usize, Vec<Option<String>>), Vec<&TestEvent>> = BTreeMap::new();
@@ -302,7 +303,7 @@ impl Asked {
         let others = self.compare.map(|compare| grouped(self.other_hours(calendars, compare, window)));
         if self.fills {
             let other_keys = others.iter().flat_map(|(_, groups)| groups.keys());
-            // Buckets of the compared window without a counterpart add no keys.
+            // A bucket of the compared window that has no counterpart in the queried window adds no keys.
             let other_keys = other_keys.filter(|(at, _)| *at < buckets.len());
             let mut keys: BTreeSet<_> =
                 groups.keys().chain(other_keys).map(|(_, keys)| keys.clone()).collect();
@@ -435,7 +436,7 @@ async fn check(name: &'static str, seed: u64, queries: usize) {
     let (edge, _aggregator, api) = world.pipeline().await;
     let (mut rng, calendars) = (Rng::with_seed(seed), Calendars::new());
     let (mut events, mut oracle) = (Vec::new(), Oracle::default());
-    // The events of the second half are late, in hours for which there were answers before.
+    // The second half of the events is late: it falls into hours that earlier answers have already covered.
     for _ in 0..2 {
         let more = random_events(&mut rng, 1_000);
         count_more(&world, &edge.http, &mut oracle, &more).await;

@@ -1,5 +1,5 @@
-//! The answers from a snapshot contain everything before its moment, and unchanged data is not sent again. Old hours
-//! do not delay hot ones, and the last answers are served while ClickHouse is down.
+//! The answers from a snapshot contain every event from before its `as_of`, and unchanged data is not sent again. Reads
+//! of old hours do not delay hot hours, and the last answers are served while ClickHouse is down.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ async fn data_that_a_reader_has_are_not_sent_again_at_another_tick_in_another_en
     assert_eq!(api.http.get(path).await.header("content-encoding"), "");
 }
 
-/// Sends clicks of different users. Every answer of a moment after a click must have all clicks and users so far.
+/// Sends clicks of different users. Each answer with an `as_of` after a click must have all clicks and users so far.
 async fn click_and_read(name: &'static str, hour: i64) {
     let world = World::new(name).await;
     let (edge, _aggregator, api) = world.pipeline().await;
@@ -96,8 +96,8 @@ async fn hot_hours_stay_fresh_while_old_hours_of_forty_million_users_are_read() 
     read_old_hours("snapshot_most_users", 80, 500_000, &[("POLL_INTERVAL", "3s"), few]).await;
 }
 
-/// Reads `hours` old hours of `users` users each until all reads are answered. One refresh may not merge this many
-/// users.
+/// Reads `hours` old hours of `users` users each until all reads are answered. Together they have more users than one
+/// refresh may merge.
 async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&str, &str)]) {
     const MOST_AGE: i64 = 10_000;
     let world = World::new(name).await;
@@ -233,7 +233,8 @@ async fn a_moment_is_known_once_every_partition_of_the_topic_has_reported() {
     report(0, 0, 2000).await;
     report(0, 1, 1000).await;
     found(Some(1000)).await;
-    // A new topic. Everything in the old one is counted, and the second partition of the new one has not reported.
+    // A new topic replaces the old one. Everything in the old topic is counted, and the second partition of the new
+    // topic has not reported yet.
     report(1, 0, 3000).await;
     found(None).await;
     report(1, 1, 4000).await;

@@ -92,8 +92,8 @@ async fn insert_rows(world: &World, tenant: &str) {
     }
 }
 
-/// Settings that move filters or change how errors arise. Queries set them in a place where the local library does not
-/// check whether the user may.
+/// Settings that move filters or change which errors occur. The queries have them in a subquery, where the local
+/// ClickHouse library does not check whether the user may change settings.
 const SETTINGS: [&str; 8] = [
     "max_threads = 1",
     "optimize_move_to_prewhere = 0",
@@ -139,15 +139,16 @@ async fn a_tenant_sees_its_rows_and_no_others_whatever_its_query_provokes() {
             "intDiv(1, toUInt8(tenant = 'acme')) = 1".to_owned(),
             "toUInt64(if(tenant = 'acme', '1', tenant)) = 1".to_owned(),
         ];
-        // The tenant's own texts are numbers, empty, or known words.
+        // These conditions succeed for the tenant's own texts. If another tenant's row were evaluated, its text would
+        // cause an error.
         oracles.extend(texts.lines().map(|text| {
             format!("`{text}` NOT LIKE '%-x' AND toUInt64(if(`{text}` = 'secret', `{text}`, '1')) = 1")
         }));
         for oracle in &oracles {
             let plain = format!("SELECT count() FROM `{view}` WHERE {oracle}");
             let own = ask(&world, "acme", &plain).await.unwrap_or_else(|error| panic!("{plain}: {error}"));
-            // All settings for the raw view. For other views one setting per query, in turn, to stay within the quota
-            // of 600 queries a minute.
+            // The raw view is queried with all settings, one after another. Each query of another view has only one
+            // setting, in turn, to stay within the quota of 600 queries a minute.
             let next = settings.by_ref().take(if view == "events_recent" { SETTINGS.len() } else { 1 });
             for setting in next.collect::<Vec<_>>() {
                 let set = format!("SELECT * FROM ({plain} SETTINGS {setting})");
@@ -218,7 +219,7 @@ async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_
     let expected = ["acme", "theirs"].map(|name| vec![database(&world, name)]);
     assert_eq!(databases(&world).await, expected);
 
-    // The library reads its users only at start.
+    // The ClickHouse library reads its users only at start.
     let on = Databases { tables: world.name(), views: &world.bi_database() };
     let users = access::of_views(&rollups, on, Definers::DEFAULT, &tenants(&["acme"]));
     stack.clickhouse.stop().await.unwrap();
@@ -246,8 +247,8 @@ async fn the_migration_after_two_at_once_leaves_the_databases_of_its_file_and_no
     let (_stack, world) =
         World::on_own_servers_with_tenants("tenants_twice", &rollups, &tenants(&["acme", "shop"])).await;
     for last in [&["acme"][..], &["shop"], &["acme", "shop"], &[]] {
-        // Each migration may fail if the other one removes a database that it creates. The error then names the
-        // database.
+        // One migration may remove a database while the other one creates it. The other one then fails, and its error
+        // names the database.
         let (one, other) = tokio::join!(
             migrate(&world, &["acme", "shop"], &[OLD_SERVER]),
             migrate(&world, &["acme"], &[OLD_SERVER])
@@ -356,7 +357,7 @@ async fn policies_of_tenants_hide_no_marker_from_the_aggregator_and_nothing_from
         let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
         oracle.record_report(&edge.http.post_lines(&text).await, &lines);
         sent += text.len();
-        // A declared batch is rebuilt, and the markers are read.
+        // After the kill, the aggregator must rebuild a declared batch and read the markers.
         aggregator.kill9();
         aggregator.restart().unwrap();
     }
@@ -390,7 +391,10 @@ async fn a_service_from_which_rows_are_hidden_says_so_and_stores_nothing() {
         assert!(format!("{refused:#}").contains(remedy), "{refused:#}");
         rows.push(world.number(&noted).await);
     }
-    assert!(rows[0] > 0 && rows[0] == rows[1], "it writes nothing where it sees nothing: {rows:?}");
+    assert!(
+        rows[0] > 0 && rows[0] == rows[1],
+        "a migration that cannot see its rows writes no more of them: {rows:?}"
+    );
     for (service, user) in [("stream-agg", "blind_loader"), ("query-api", "blind_poller")] {
         let mut blind = world.start(service, &login(user));
         let log = async || blind.process().log_tail().contains(remedy);

@@ -115,14 +115,14 @@ impl Growing {
         self.world.run("stream-agg", &["backfill", rollup], &self.variables()).await
     }
 
-    /// Runs the backfill until it succeeds. First every partition must work under the new declaration.
+    /// Runs the backfill until it succeeds, which it does once every partition works under the new declaration.
     async fn fill(&self, rollup: &str) {
         let mut last = String::new();
         let waited = wait_for(format!("`{rollup}` to be filled"), DEADLINE, async || {
             self.backfill(rollup).await.inspect_err(|error| last = format!("{error:#}")).is_ok()
         });
         if let Err(overdue) = waited.await {
-            panic!("{overdue}; the last error is {last}");
+            panic!("{overdue}; the last error: {last}");
         }
     }
 
@@ -173,7 +173,7 @@ async fn a_new_rollup_counts_what_was_stored_before_it_once_however_often_it_is_
     }
     growing.agrees().await;
 
-    // The backfill disturbs neither the running aggregator nor one that starts.
+    // After the backfill, the running aggregator and a newly started one still count correctly.
     growing.post().await;
     growing.stored().await;
     aggregator.terminate().await.unwrap();
@@ -198,8 +198,8 @@ async fn partitions_without_new_records_show_the_new_declaration_too() {
     growing.agrees().await;
 }
 
-/// Inserts raw rows as an aggregator stores them under the old declaration: more rows of one day and Kafka partition
-/// than a backfill reads at a time, and more days.
+/// Inserts raw rows in the form in which an aggregator stores them under the old declaration. One day of a Kafka
+/// partition has more rows than a backfill reads at a time, and there are rows of several days.
 const MANY: &str = "
     INSERT INTO events (tenant, event, client_time, server_time, device_id, country, param_int, sequence, props, cfg, kp, ko, line)
     SELECT 'default', ['play', 'purchase', 'click'][number % 3 + 1] AS event,

@@ -93,13 +93,13 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
         found == expected
     });
     if let Err(overdue) = waited.await {
-        panic!("{overdue}: {expected:?}; there are {found:?}");
+        panic!("{overdue}; expected {expected:?}, found {found:?}");
     }
     let view = format!(
         "SELECT toUnixTimestamp(toDateTime(day, 'UTC')), plan, events, value, users FROM {}.plans_daily ORDER BY plan",
         world.bi_database()
     );
-    // Several times, because ClickHouse compiles the expressions of the view only after some uses.
+    // Reads the view several times, because ClickHouse compiles its expressions only after some uses.
     for _ in 0..8 {
         assert_eq!(world.rows(&view).await, expected, "the rows of the view");
     }
@@ -107,8 +107,9 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
     let clicks = format!("unique_users,7\nclicks,{}\nimpressions,0\n", 1 + 20);
     let http = Http::new(api.http());
     let hour = format!("/analytics?timestamp={}", time.0);
-    let waited =
-        wait_for("the hour, from before and after", DEADLINE, async || http.get(&hour).await.text == clicks);
+    let waited = wait_for("clicks from before and after the restart", DEADLINE, async || {
+        http.get(&hour).await.text == clicks
+    });
     waited.await.unwrap();
 }
 
@@ -148,7 +149,7 @@ async fn a_query_api_of_other_rollups_says_what_to_do_and_keeps_what_it_has() {
     });
     waited.await.unwrap();
 
-    // The running one keeps its answer, marks it as stale, and logs the reason.
+    // The running query API keeps its answer, marks it as stale, and logs the reason.
     counted(1, true).await;
     let reason = format!(
         "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
@@ -162,13 +163,13 @@ async fn a_query_api_of_other_rollups_says_what_to_do_and_keeps_what_it_has() {
     let starting = world.start("query-api", &[]);
     let admin = Http::new(starting.admin());
     let mut last = String::new();
-    let waited = wait_for("a readiness with the reason", DEADLINE, async || {
+    let waited = wait_for("readiness to name the reason", DEADLINE, async || {
         let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await else { return false };
         last = answer.text;
         answer.status == 503 && last.contains(&reason)
     });
     if let Err(overdue) = waited.await {
-        panic!("{overdue}; it says {last:?}");
+        panic!("{overdue}; readiness is {last:?}");
     }
     assert_eq!(Http::new(starting.http()).get("/v1/counters").await.status, 503);
 

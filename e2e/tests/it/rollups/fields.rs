@@ -157,7 +157,8 @@ async fn an_integer_field_is_summed_where_it_is_and_a_backfill_sums_what_was_sto
         world.rows(states).await,
         [["DE", "8", "4", "18446744073709553614", "1000"], ["FR", "2", "0", "0", &neutral]]
     );
-    // For larger sums a view shows the limit of 64 bits. For the minimum of no values it shows 0, and 0 rows.
+    // If a sum exceeds 64 bits, the view shows the largest 64-bit integer. If a group has no value, the view shows 0 as
+    // its minimum, and 0 in `least_rows`.
     let view = format!(
         "SELECT country, events, sales, total, least, least_rows FROM {}.spent ORDER BY country",
         world.bi_database()

@@ -1,4 +1,4 @@
-//! Readers know from which moment on a rollup that was declared late has every event.
+//! Readers can see from which moment on a rollup that was declared late has every event.
 
 use devstack::{Service, wait_for};
 use schemas::rollup::Rollups;
@@ -11,7 +11,7 @@ use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, Wor
 
 /// Partitions with records. The other two stay empty.
 const USED: [i32; 2] = [0, 2];
-/// The moment that is noted while the events of a partition are not counted in the rollup.
+/// The moment in `rollup_since` while the events of a partition are not counted in the rollup.
 const NOT_COUNTED: &str = "2299-12-31 00:00:00.000";
 
 /// A world in which processes with and without [`ADDED_ROLLUP`] run one after another.
@@ -63,7 +63,7 @@ impl Late {
         aggregator
     }
 
-    /// The noted moments: partition, moment, and when it was noted.
+    /// The rows of `rollup_since`: the partition, the moment, and the time at which the moment was noted.
     async fn noted(&self) -> Vec<Vec<String>> {
         let sql = format!(
             "SELECT kp, toString(since), toString(noted) FROM rollup_since FINAL \
@@ -80,12 +80,12 @@ impl Late {
             found == expected
         });
         if let Err(overdue) = waited.await {
-            panic!("{overdue}: {expected:?}; there are {found:?}");
+            panic!("{overdue}; expected {expected:?}, found {found:?}");
         }
     }
 
-    /// The moments of a rollup that begins after all records so far: in each partition, a millisecond after the newest
-    /// record.
+    /// The moments of a rollup that counts only records after all records so far. In each partition, the moment is a
+    /// millisecond after the newest record.
     async fn after_all_records(&self) -> Vec<[String; 2]> {
         let sql = "SELECT kp, toString(max(kafka_time) + INTERVAL 1 MILLISECOND) FROM ledger WHERE tenant = '*' \
                    GROUP BY kp ORDER BY kp";
@@ -116,7 +116,7 @@ async fn a_rollup_that_is_added_begins_after_the_last_event_without_it_and_a_bac
         assert_eq!(late.world.rows(&later).await, [["1", "1", "2"]], "partition {partition}");
     }
 
-    // A restart does not note a moment again.
+    // An aggregator that restarts does not note the moments again.
     let noted = late.noted().await;
     new.terminate().await.unwrap();
     let _new = late.with().await;
@@ -171,16 +171,17 @@ async fn a_rollup_counts_as_incomplete_until_the_last_partition_has_come_to_a_pr
     let declared = [("ROLLUPS_FILE", late.file.as_str())];
     late.world.migrate_with(&declared).await;
     let _new = late.world.start("stream-agg", &declared);
-    // Each process has two partitions.
+    // Each of the two processes owns two partitions.
     let counts = async |expected: [usize; 2]| {
         let mut found = Vec::new();
-        let waited = wait_for(format!("{expected:?} partitions"), DEADLINE, async || {
-            found = late.noted().await;
-            let open = found.iter().filter(|row| row[1] == NOT_COUNTED).count();
-            [open, found.len() - open] == expected
-        });
+        let waited =
+            wait_for(format!("{expected:?} partitions (not counted, counted)"), DEADLINE, async || {
+                found = late.noted().await;
+                let open = found.iter().filter(|row| row[1] == NOT_COUNTED).count();
+                [open, found.len() - open] == expected
+            });
         if let Err(overdue) = waited.await {
-            panic!("{overdue} that do not count the rollup and that do; there are {found:?}");
+            panic!("{overdue}; found {found:?}");
         }
     };
     counts([2, 2]).await;

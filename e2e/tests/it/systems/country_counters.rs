@@ -53,7 +53,7 @@ async fn assert_answered(api: &Http, sums: &Sums) {
         last == sums.csv()
     });
     if let Err(overdue) = waited.await {
-        panic!("{overdue}: {:?}; the answer is {last:?}", sums.csv());
+        panic!("{overdue}; expected {:?}, the answer is {last:?}", sums.csv());
     }
     let answer = api.get("/v1/counters").await;
     assert_eq!((answer.header("content-type"), &answer.json()["data"]), ("application/json", &sums.json()));
@@ -71,7 +71,7 @@ async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days()
     let edge = world.edge().await;
     let mut sums = Sums::default();
     let today = now().floor(DAY);
-    // RU has the most events of all time but no recent ones. DE and US tie. FR and IT are not among the first five.
+    // RU has the most events of all time but no recent ones. DE and US are equal. FR and IT are not in the top five.
     let posted = [
         ("RU", 40, 30),
         ("GB", 0, 9),

@@ -66,7 +66,7 @@ async fn assert_poll(api: &QueryApi, path: &str, expected: &Value) {
         last == *expected
     });
     if let Err(overdue) = waited.await {
-        panic!("{overdue}: {expected}; the answer is {last}");
+        panic!("{overdue}; expected {expected}, the answer is {last}");
     }
 }
 
@@ -91,9 +91,9 @@ async fn votes_are_counted_exactly_and_shown_in_the_answer_to_the_next_vote() {
         assert_poll(&api, &format!("/v1/polls/{path}"), &results.of(poll)).await;
     }
 
-    // The answer to the next vote counts all of them, but not that vote.
+    // The results in the answer to the next vote have all votes before it, but not that vote itself.
     let voted = now().0 as u64;
-    let waited = wait_for("results of a moment after the last vote", DEADLINE, async || {
+    let waited = wait_for("results with an `as_of` after the last vote", DEADLINE, async || {
         edge.metric("ingest_poll_results_as_of_milliseconds").await > voted
     });
     waited.await.unwrap();

@@ -1,5 +1,5 @@
-//! The audit is also exact for lines that arrived long before their record, because a spool held them or the clock of
-//! the edge was wrong.
+//! The audit is also exact for lines that arrived at the edge long before Kafka got their record, because a spool held
+//! them or the clock of the edge was wrong.
 
 use schemas::event;
 use schemas::line::{self, Prefix};
@@ -32,7 +32,7 @@ fn produce_events_of(world: &World, sent: UnixMillis, arrived: UnixMillis, more:
     world.produce(KP, &[&[("v", "1"), ("n", "2"), ("id", id.as_str())], more].concat(), &value);
 }
 
-/// Changes the ledger as if the broker had appended these records that many days earlier.
+/// Changes the ledger as if the broker had appended these records `days` days earlier.
 async fn were_taken_earlier(world: &World, records: &str, days: u8) {
     world.rows(&format!("INSERT INTO ledger SELECT * REPLACE (kafka_time - INTERVAL {days} DAY AS kafka_time) FROM ledger WHERE {records} OR tenant = '' AND hwm = (SELECT min(hwm) FROM ledger WHERE hwm > 1)")).await;
     let moved = format!(
@@ -75,12 +75,12 @@ async fn raw_rows_that_expired_before_their_record_are_not_missing_and_others_ar
     produce(&world, 40, &[]);
     produce(&world, 0, &[]);
     reaches(&world, 3).await;
-    // As if the first two records had been appended to Kafka 26 days ago, and a spool had held the second one for 14
-    // days before. ClickHouse may drop such rows at any time.
+    // Changes the tables as if the first two records had been appended to Kafka 26 days ago, and as if a spool had held
+    // the second one for 14 days before that. ClickHouse may drop rows of this age at any time.
     were_taken_earlier(&world, "ko <= 1", 26).await;
     world.rows("INSERT INTO events SELECT * REPLACE (server_time - INTERVAL 26 DAY AS server_time) FROM events WHERE tenant != '' AND ko = 0").await;
     world.rows("DELETE FROM events WHERE tenant != '' AND (ko = 1 OR ko = 0 AND server_time > now() - INTERVAL 1 DAY)").await;
-    // Once before the tables are older than their retention, and once after.
+    // The first pass audits tables that look younger than their retention, and the second pass tables that look older.
     for _ in 0..2 {
         is_sound_with(&world, &["--days", "29"], 4).await;
         let noted = latest(&world, "note", "events", "all").await.remove(0);
@@ -114,7 +114,7 @@ async fn events_whose_time_is_not_believed_are_compared_on_the_day_of_their_arri
     let today = now();
     let yesterday = UnixMillis(today.0 - DAY);
     let from = UnixMillis::parse("2000-01-01 00:00:00").unwrap();
-    // In each pair, one time is just within the limits, and the other is a millisecond outside.
+    // Two pairs of times. In each pair, the first is just within the limits, and the second is a millisecond outside.
     for sent in [from, UnixMillis(from.0 - 1), today, UnixMillis(today.0 + 1)] {
         produce_events_of(&world, sent, yesterday, &[]);
     }

@@ -35,7 +35,7 @@ async fn a_record_that_was_passed_over_is_a_gap_with_its_offsets() {
     assert_eq!(latest(&world, "(expected, found)", "ledger", "offsets").await, ["(12,8)"]);
     let admin = Http::new(aggregator.admin());
     let shown = async || admin.metric("stream_agg_audit_gaps").await;
-    wait_for("the gaps to be shown", DEADLINE, async || shown().await == Some(4)).await.unwrap();
+    wait_for("the metric to show the gaps", DEADLINE, async || shown().await == Some(4)).await.unwrap();
 }
 
 #[tokio::test]

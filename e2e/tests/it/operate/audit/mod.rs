@@ -217,7 +217,8 @@ async fn a_rollup_declared_late_is_sound_before_and_after_it_was_filled() {
     assert!(format!("{error:#}").contains("missing=0 duplicate=100"), "{error:#}");
 }
 
-/// A rollup of events with a field that JSON can write in three ways.
+/// A rollup of events with the field `a.b`. An event can have it as the member `a.b`, as the member `b` of the object
+/// `a`, or as both.
 const OF_A_FIELD: &str = r#"
 [[rollup]]
 name = "of_a_field"
@@ -248,7 +249,7 @@ async fn a_rollup_whose_where_looks_into_props_is_compared_too() {
     ];
     assert_eq!(edge.http.post_lines(&lines.map(str::to_owned)).await.status, 200);
     let found = "SELECT argMax(found, audited_at) FROM audits WHERE table = 'of_a_field' AND part = 'all'";
-    let waited = wait_for("an audit of what holds the field", DEADLINE, async || {
+    let waited = wait_for("an audit of the events with the field", DEADLINE, async || {
         world.run("stream-agg", &["audit"], &more).await.unwrap();
         world.number(found).await == 4
     });
@@ -295,6 +296,6 @@ async fn the_aggregator_audits_by_itself_and_shows_what_is_missing() {
 
     world.rows("DELETE FROM rollup_states WHERE rollup = 'users_daily' AND toYear(bucket) = 2020").await;
     let missing = async || shown("audit_missing").await == 12;
-    wait_for("what is missing to be shown", DEADLINE, missing).await.unwrap();
+    wait_for("the metric to show the missing events", DEADLINE, missing).await.unwrap();
     assert_eq!(shown("audit_duplicate").await, 0);
 }

@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 use super::super::people::{funnel, users};
 use crate::oracle::TestEvent;
 
-/// The steps of the page's funnel. In each visit, this percentage of those who took the previous step takes the step.
+/// The steps of the page's funnel. Each has the probability in percent that a visit which took the previous step takes
+/// this step too.
 const STEPS: [(&str, u8); 4] = [("visit", 100), ("view", 90), ("signup_start", 70), ("signup", 25)];
 /// Countries, with their visits on a day of this week and on a day of the weeks before.
 const COUNTRIES: [(&str, i64, i64); 3] = [("FR", 9, 8), ("JP", 12, 5), ("CA", 4, 6)];
 /// How many days back the events reach.
 const DAYS: i64 = 27;
-/// The page compares the unfinished current day with an equally long part of the day this many days ago. These weeks
-/// have no event on either day, so the results do not depend on the time of the day.
+/// The page compares the unfinished current day with an equally long part of the day this many days ago. The generated
+/// events are on neither of these days, so the results do not depend on the time of day of the test.
 const CUT: i64 = 7;
 /// People, each of whom visits many times.
 const PEOPLE: u32 = 120;
@@ -75,7 +76,8 @@ fn growth(events: &[TestEvent], today: i64) -> Value {
     };
     let this_week = today - 6 * DAY;
     let countries: BTreeSet<&str> = events.iter().map(|made| made.country.as_str()).collect();
-    // The growth in percent, so that the keys are whole numbers. There is no growth if there was nothing before.
+    // The keys are growths in percent, because they must be whole numbers. A country without events in the week before
+    // has no growth.
     let growths: BTreeMap<usize, Value> = countries
         .into_iter()
         .map(|country| (country, count(country, this_week), count(country, this_week - 7 * DAY)))
@@ -84,7 +86,7 @@ fn growth(events: &[TestEvent], today: i64) -> Value {
             (100 * events / before, json!({"country": country, "events": events, "before": before}))
         })
         .collect();
-    assert_eq!(growths.len(), COUNTRIES.len(), "each country grows by another share: {growths:?}");
+    assert_eq!(growths.len(), COUNTRIES.len(), "no two countries grow by the same percentage: {growths:?}");
     growths.into_values().next_back().expect("there are countries")
 }
 
@@ -104,7 +106,7 @@ fn drop_off(events: &[TestEvent], today: i64) -> Value {
     json!({"steps": names.iter().zip(&counts).collect::<Vec<_>>(), "worst": worst})
 }
 
-/// The users who signed up three weeks ago, and how many of them were there two weeks later.
+/// The number of users who signed up three weeks ago, and how many of them had an event two weeks after that.
 fn retention(events: &[TestEvent], today: i64) -> Value {
     // 1970-01-01 was a Thursday.
     let monday = today - (today / DAY + 3).rem_euclid(7) * DAY;
