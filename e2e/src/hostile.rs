@@ -171,8 +171,8 @@ pub fn fields(rng: &mut Rng) -> String {
     }
 }
 
-/// A line with the event name `e`. The edge rejects a few of these lines, because they are too long or nested too
-/// deeply.
+/// A line with the event name `e`. The edge rejects a few of these lines, because they are too long, nested too deeply,
+/// or have a number beyond the range of a double.
 pub fn line(rng: &mut Rng) -> String {
     let mut fields = vec![r#""event":"e""#.to_owned()];
     if rng.u8(..4) == 0 {

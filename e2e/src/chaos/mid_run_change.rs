@@ -115,7 +115,7 @@ async fn add_partitions(topic: &str, kafka: &Kafka) -> anyhow::Result<()> {
 }
 
 /// The number of events in the added rollup, and the differences between the rollup and the raw rows that were stored
-/// under a declaration with it.
+/// under a declaration that contains the rollup.
 pub(crate) async fn events_of_added_rollup(world: &World) -> anyhow::Result<(u64, Vec<Difference>)> {
     let raw = format!(
         "SELECT toUnixTimestamp(toStartOfHour(client_time)), event, count() FROM events WHERE tenant != ''

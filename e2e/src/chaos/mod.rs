@@ -303,7 +303,7 @@ impl Run {
         let queued = edge("ingest_events_queued").await?;
         let spooled = edge("ingest_spool_records").await?;
         // The number of records in the spool is unknown until the spool is open.
-        ensure!(!self.spool || edge("ingest_spool_up").await? == 1, "the spool is not open");
+        ensure!(!self.spool || edge("ingest_spool_up").await? == 1, "the spool is off");
         *ends = task::block_in_place(|| self.kafka.log_ends(NAME))?;
         let sql =
             "SELECT kp, max(next_offset) FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp";

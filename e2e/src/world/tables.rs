@@ -52,8 +52,8 @@ impl World {
         rows[0][0].parse().unwrap_or_else(|_| panic!("{sql}: {rows:?}"))
     }
 
-    /// Waits until the raw table holds as many rows as events were accepted, then checks that every table agrees exactly
-    /// with the oracle's counts: the raw table, the ledger and each rollup.
+    /// Waits until the raw table holds as many rows as events were accepted, then checks that the raw table, the ledger
+    /// and the rollups `event_hourly` and `users_hourly` agree exactly with the oracle's counts.
     pub async fn assert_counted(&self, expected: &Counts) {
         let accepted = expected.accepted();
         let waited = wait_for(format!("{accepted} rows in `{}`.events", self.name), DEADLINE, async || {
@@ -108,7 +108,7 @@ impl World {
         .await
     }
 
-    /// The counts that the rollups hold.
+    /// The counts in the rollups `event_hourly` and `users_hourly`.
     async fn counted(&self) -> Counts {
         let events = self
             .rows("SELECT toUnixTimestamp(bucket), event, country, device_os, sum(events), sum(value) FROM rollup.event_hourly WHERE tenant = 'default' GROUP BY 1, 2, 3, 4")
