@@ -60,7 +60,7 @@ impl World {
             self.stored().await >= accepted && self.uncommitted_cells().await == 0
         });
         if let Err(overdue) = waited.await {
-            panic!("{overdue}; it has {} rows", self.stored().await);
+            panic!("{overdue}; the table has {} rows", self.stored().await);
         }
         assert_eq!(&self.counted().await, expected);
         assert_eq!(self.stored().await, accepted, "rows in events");
