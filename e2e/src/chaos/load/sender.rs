@@ -19,8 +19,8 @@ use crate::oracle::now;
 const RATE: u32 = 200;
 /// Concurrent requests. When this many are unanswered, no other request is sent.
 const AT_ONCE: usize = 32;
-/// Longest wait for an answer: longer than any short pause of a process, and longer than the edge itself waits before it
-/// answers.
+/// Longest wait for an answer: longer than any short pause of a process, and longer than the edge itself waits before
+/// it answers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 /// Pause between two attempts of a request.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
