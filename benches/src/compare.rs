@@ -17,7 +17,7 @@ use crate::progress;
 use crate::report::table::{Repeat, Row, Unit};
 use crate::servers::world;
 
-/// Connections at once, unless a candidate has another number.
+/// Number of simultaneous connections, unless a candidate has another number.
 const CONNECTIONS: usize = 500;
 
 /// Warm-up of each candidate: Kafka's JVM compiles its code in its first seconds.
@@ -34,7 +34,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// `service`, whose program is called `name`. Sends `requests` as fast as the service answers them.
+    /// A candidate that sends `requests` to `service` as fast as the service answers them. `name` is the name of its
+    /// program.
     pub fn new(
         what: impl Into<String>,
         name: &'static str,
@@ -44,7 +45,7 @@ impl Candidate {
         Ok(Self::at(what, world::addr(service)?, (name, service.process().id()), requests))
     }
 
-    /// A process, by its name and id, that listens at `addr`.
+    /// A candidate that sends `requests` to `addr`, where `process`, given by its name and id, listens.
     pub fn at(
         what: impl Into<String>,
         addr: SocketAddr,
@@ -56,7 +57,7 @@ impl Candidate {
         Self { what: what.into(), load, unit: Unit::Requests, per_request: 1, processes: vec![process] }
     }
 
-    /// Counts events instead of requests: `per_request` in each request.
+    /// Counts events instead of requests. Each request has `per_request` events.
     pub fn of_events(self, per_request: usize) -> Self {
         Self { unit: Unit::Events, per_request, ..self }
     }
@@ -67,7 +68,7 @@ impl Candidate {
         self
     }
 
-    /// Sends `rate` requests a second instead of as many as are answered.
+    /// Sends `rate` requests a second instead of as many as the server answers.
     pub fn at_rate(mut self, rate: f64) -> Self {
         self.load.rate = Some(rate);
         self
@@ -79,7 +80,7 @@ impl Candidate {
         self
     }
 
-    /// The line of the table, with nothing measured yet.
+    /// The candidate's row of the table, without measurements.
     pub fn row(&self) -> Row {
         Row::new(&*self.what, self.unit)
     }
@@ -97,7 +98,7 @@ impl Candidate {
         self.processes.iter().map(|(_, id)| usage::seconds(*id)).collect()
     }
 
-    /// The figures of a run that ends now. `before` is the value of [`Candidate::cpu`] at the start of the run.
+    /// The figures of a run that has just ended. `before` is the value of [`Candidate::cpu`] at the start of the run.
     pub fn repeat(&self, outcome: &Outcome, before: &[f64]) -> anyhow::Result<Repeat> {
         let units = outcome.answered * self.per_request as u64;
         let after = self.cpu()?;
@@ -113,7 +114,7 @@ impl Candidate {
     }
 }
 
-/// Runs the candidates in turn, as often as the plan says, and returns a line of the table for each.
+/// Runs the candidates in turn, as often as the plan says, and returns a row of the table for each.
 pub async fn compare(candidates: &[Candidate], plan: &Plan) -> anyhow::Result<Vec<Row>> {
     let mut rows: Vec<_> = candidates.iter().map(Candidate::row).collect();
     for candidate in candidates {

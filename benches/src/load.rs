@@ -2,7 +2,7 @@
 //!
 //! With a rate, the load is an open loop: the latency of a request counts from its scheduled start, so a stall of
 //! the server counts for every request that had to wait. Without a rate, each connection sends its next request
-//! when the last one is answered. The generator shares the machine with the servers that it measures, so it writes
+//! when the previous one is answered. The generator shares the machine with the servers that it measures, so it writes
 //! prepared bytes and parses only the status and the length of an answer. Latencies include the timer's granularity
 //! of a millisecond.
 
@@ -27,7 +27,7 @@ const LONGEST_MICROS: u64 = 60_000_000;
 pub struct Load {
     /// The server.
     pub addr: SocketAddr,
-    /// Connections at once.
+    /// Number of simultaneous connections.
     pub connections: usize,
     /// Requests per second over all connections. `None`: as many as the server answers.
     pub rate: Option<f64>,
@@ -164,7 +164,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// `None` while the head or the chunked body is incomplete.
+    /// Parses the head of an answer. Returns `None` while the head or the chunked body is incomplete.
     fn parse(bytes: &[u8]) -> anyhow::Result<Option<Self>> {
         let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
         let head = str::from_utf8(&bytes[..end]).context("read the head of an answer")?;

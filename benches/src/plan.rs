@@ -13,7 +13,7 @@ pub struct Plan {
     pub window: Duration,
     /// How often each measurement is repeated.
     pub repeats: usize,
-    /// Number of events that each drain reads from Kafka, and over which queries run.
+    /// Number of events that each drain stores, and that the tables of the queries and dashboards hold.
     pub events: u64,
     /// The only measurements to make; all if empty.
     pub only: Vec<Measurement>,
@@ -51,7 +51,7 @@ pub enum Measurement {
     Dashboards,
     /// From requests to stored rows.
     WholeWay,
-    /// The aggregator alone stores what a topic already holds. Compared with ClickHouse's Kafka engine and, if it was
-    /// built, with Spate.
+    /// The aggregator alone stores the records that a topic already holds. It is compared with ClickHouse's Kafka
+    /// engine and, if Spate was built, with Spate.
     Drain,
 }

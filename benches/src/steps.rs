@@ -1,7 +1,7 @@
 //! The pure steps that process an event, as separate functions, so that the instructions of each can be counted.
 //!
 //! On a shared machine, elapsed times differ from run to run. The number of instructions is the same for the same
-//! program and data, so it shows at once when a step needs more work.
+//! program and data, so it shows in a single run that a step needs more work than before.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -29,13 +29,13 @@ use crate::input::{Work, records};
 /// 2026-11-21 04:10:00, the arrival time of all requests and records.
 const NOW: UnixMillis = UnixMillis(1_795_234_200_000);
 const TENANT: &str = "default";
-/// Events of a request, and of a record.
+/// Number of events in each request and in each record.
 const LINES: u32 = BATCH as u32;
-/// Requests of a round.
+/// Number of requests in a round.
 const REQUESTS: usize = 64;
-/// Records of the aggregator's batch.
+/// Number of records in a batch of the aggregator.
 const RECORDS: usize = 500;
-/// The topic's partitions, as the edge sees them.
+/// The partitions of the topic, in the form in which the edge knows them.
 const TO: Partitions<'static> =
     Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, hot_keys: None };
 

@@ -1,6 +1,6 @@
 //! Runs real Kafka and ClickHouse as local child processes.
 //!
-//! Invariants: a child never outlives this process, however it ends; two processes never share a data
+//! Invariants: a child never outlives this process, however this process ends; two processes never share a data
 //! directory; every wait has a deadline, and its error names what did not happen. Nothing in this crate is
 //! used in production.
 

@@ -1,9 +1,9 @@
 //! Free ports on the loopback interface, reserved for one process.
 //!
 //! Another process could take a free port before the server that should use it has started, and would then answer
-//! its requests. So each port is reserved by a lock on a file, which the kernel releases when the process ends: no
-//! two processes that use this module get the same port. Free ports come from below the kernel's range for outgoing
-//! connections, so that a server that restarts finds its port still free.
+//! the server's requests. So each port is reserved by a lock on a file, which the kernel releases when the process
+//! ends: no two processes that use this module get the same port. Free ports come from below the kernel's range for
+//! outgoing connections, so that a server that restarts finds its port still free.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -11,11 +11,11 @@ use uuid::Builder;
 
 /// Events of one batch, which a client sends in one request.
 pub const BATCH: usize = 30;
-/// Of this many batches, one comes from a new device, which replaces an active one.
+/// One batch in this many comes from a new device, which replaces an active one.
 const REPLACED_ONE_IN: u32 = 20;
-/// Of this many events, one has the time of a past hour.
+/// One event in this many has the time of a past hour.
 const HISTORIC_ONE_IN: u32 = 20;
-/// How many past hours these events are spread over.
+/// Number of past hours over which these events are spread.
 const HOURS: i64 = 24;
 
 /// Event names, the frequent ones first.
@@ -59,13 +59,13 @@ struct Device {
 /// A line of a batch.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line<'a> {
-    /// When it happened.
+    /// When the event happened.
     pub client_time: String,
     device_id: &'a str,
     device_os: &'a str,
     session: &'a str,
     sequence: u64,
-    /// The name.
+    /// The name of the event.
     pub event: &'a str,
     country: &'a str,
     param_int: u32,
@@ -161,7 +161,7 @@ fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
     UnixMillis(now.0 - ago)
 }
 
-/// Picks one of `choices`, the first ones more often: the first quarter of the choices gets half of all picks.
+/// Picks one of `choices`, the earlier ones more often: half of all picks are from the first quarter of the choices.
 fn skewed(rng: &mut Rng, choices: &[&'static str]) -> &'static str {
     let place = rng.f64().powi(2) * choices.len() as f64;
     choices[place as usize]

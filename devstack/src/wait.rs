@@ -1,4 +1,4 @@
-//! The one way to wait: for a condition, with a deadline.
+//! Waits for a condition, with a deadline.
 
 use std::time::Duration;
 

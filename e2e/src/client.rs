@@ -29,7 +29,7 @@ impl HttpResponse {
     /// The code of a problem document.
     ///
     /// # Panics
-    /// If the answer is not a problem document in the form of all errors.
+    /// If the answer does not have the form of every error: a problem document with all its members and headers.
     #[track_caller]
     pub fn problem(&self) -> String {
         let problem = self.json();

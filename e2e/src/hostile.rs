@@ -7,13 +7,13 @@ use std::iter::repeat_with;
 use fastrand::Rng;
 use schemas::event;
 
-/// Deepest nesting of a line below its own object.
+/// Maximum depth of nesting below the object that is the line.
 const DEEPEST: usize = 15;
-/// Fields of a line with many fields: more than ClickHouse's JSON type stores as separate paths.
+/// Number of fields in a line with many fields: more than ClickHouse's JSON type stores as separate paths.
 const MANY: usize = 500;
-/// Most bytes of the generated fields, so that a line still has room for other fields.
+/// Maximum length of the generated fields in bytes, so that a line still has room for other fields.
 const MOST_BYTES: usize = 32 * 1024;
-/// Letters of a long text, each of two bytes.
+/// Number of letters in a long text, each of two bytes.
 const LONG: usize = 10_000;
 
 /// Fields that once broke a store, or easily could, as written in a line.
@@ -31,8 +31,8 @@ const FIELDS: [&str; 27] = [
     r#""o":{"p":1},"o":{"p":2,"q":3}"#,
     r#""o.p":1,"o":{"p":"x"}"#,
     r#""o":{"p":{"q":1}},"o.p":2"#,
-    // Texts that are not valid Unicode, characters at which some stores end a text, and texts that look like
-    // another type.
+    // Texts that are not valid Unicode, texts with characters at which some stores cut a text off, and texts that look
+    // like another type.
     r#""t":"\ud800""#,
     r#""t":"\udc00\ud800""#,
     r#""t":{"\udc00":["\ud83d"]}"#,
@@ -171,8 +171,8 @@ pub fn fields(rng: &mut Rng) -> String {
     }
 }
 
-/// A line with the event name `e`. The edge rejects a few of these lines, because they are too long or nested too
-/// deeply.
+/// A line with the event name `e`. The edge rejects a few of these lines, because they are too long, nested too deeply,
+/// or have a number beyond the range of a double.
 pub fn line(rng: &mut Rng) -> String {
     let mut fields = vec![r#""event":"e""#.to_owned()];
     if rng.u8(..4) == 0 {

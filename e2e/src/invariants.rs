@@ -2,7 +2,7 @@
 
 use crate::client::metric_in;
 
-/// Describes the counters that do not balance on a metrics page of the edge; none if all do.
+/// Describes the counters on a metrics page of the edge that do not balance; `None` if all counters balance.
 pub fn unbalanced(page: &str) -> Option<String> {
     let events = |name: &str| metric_in(page, &format!("ingest_events_{name}")).unwrap_or_default();
     let [received, accepted, rejected] = ["received_total", "accepted_total", "rejected_total"].map(events);

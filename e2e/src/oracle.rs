@@ -10,7 +10,7 @@ use crate::client::HttpResponse;
 /// An event of a test. It always has a time, so that the oracle knows its hour.
 #[derive(Debug, Clone)]
 pub struct TestEvent {
-    /// When it happened.
+    /// When the event happened.
     pub time: UnixMillis,
     /// The name.
     pub event: String,
@@ -92,8 +92,8 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Records the report on a batch of lines. `Some` stands for a valid line, `None` for one that is invalid on
-    /// purpose. Checks that the report accepts exactly the valid lines.
+    /// Records the report on a batch of lines. A valid line is `Some`, and a line that is invalid on purpose is `None`.
+    /// Checks that the report accepts exactly the valid lines.
     #[track_caller]
     pub fn record_report(&mut self, answer: &HttpResponse, lines: &[Option<TestEvent>]) {
         assert_eq!(answer.status, 200, "{}", answer.text);

@@ -39,7 +39,7 @@ sink:
     chunk: { target_bytes: 512KiB }
 "#;
 
-/// Declares a type that is both a line and a row: its fields are in the order of the columns.
+/// Declares a type that is deserialized from a line and serialized as a row. Its fields have the order of the columns.
 macro_rules! row {
     ($name:ident { $($(#[$attribute:meta])* $further:ident: $kind:ty),* $(,)? }) => {
         #[derive(Deserialize, Serialize)]
@@ -139,7 +139,7 @@ fn millis(text: &[u8]) -> Option<i64> {
         })
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    // Days since 1970, with years that begin in March.
+    // Counts the days since 1970-01-01. Years begin in March here, so that a leap day is the last day of its year.
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
     let seconds = days * 86_400 + number(11, 13)? * 3_600 + number(14, 16)? * 60 + number(17, 19)?;

@@ -22,7 +22,7 @@ struct Arguments {
     /// How often each measurement is repeated
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     repeats: u64,
-    /// Number of events that each drain reads from Kafka, and over which queries run
+    /// Number of events that each drain stores, and that the tables of the queries and dashboards hold
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
     /// Seconds of each measurement at rest
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the tables are the program's output")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // The page shows the load average, so it is made before the run, which raises it.
+    // The page shows the load average, so it is made before the run raises the load.
     let setup = setup::page();
     let plan = Plan {
         duration: Duration::from_secs(arguments.seconds),
@@ -76,7 +76,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The tables of what the run measured.
+/// The tables of the report, for the parts that the run measured.
 fn summary(report: &Report) -> String {
     let Report { rows, rests, goals } = report;
     let mut tables = Vec::new();

@@ -8,9 +8,9 @@ use benches::input::Work;
 use benches::steps::{self, Step};
 use clap::Parser;
 
-/// The long run does this many more rounds than the short one. The reported cost is the difference.
+/// Rounds of the long run in addition to those of the short run. The reported cost is the difference of the two runs.
 const ROUNDS: u64 = 20;
-/// Rounds of the short run, whose cost is subtracted.
+/// Rounds of the short run, whose cost is subtracted from that of the long run.
 const WARM_UP: u64 = 5;
 
 /// Counts the instructions of each step that processes an event, with valgrind.
@@ -40,7 +40,7 @@ fn run(only: Option<&str>, work: Option<Work>, times: Option<u64>) -> anyhow::Re
         steps.retain(|step| only.is_none_or(|only| only == step.name));
     }
     let known = works.iter().any(|(_, steps)| !steps.is_empty());
-    ensure!(known, "there is no step `{}`: there are {}", only.unwrap_or_default(), names.join(", "));
+    ensure!(known, "there is no step `{}`: the steps are {}", only.unwrap_or_default(), names.join(", "));
     match times {
         Some(times) => works[0].1[0].run(times),
         None => count(&works)?,
@@ -52,7 +52,7 @@ fn run(only: Option<&str>, work: Option<Work>, times: Option<u64>) -> anyhow::Re
 fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
     println!("| work | step     | instructions an event |\n| ---- | -------- | --------------------- |");
     for (work, step) in works.iter().flat_map(|(work, steps)| steps.iter().map(move |step| (*work, step))) {
-        // The difference of two runs leaves out the start of the process and the generation of the data.
+        // The difference of two runs does not contain the cost of starting the process and of generating the data.
         let counted = instructions(work, step, WARM_UP + ROUNDS)? - instructions(work, step, WARM_UP)?;
         let each = counted as f64 / (ROUNDS * step.events) as f64;
         println!("| {} | {:8} | {each:21.0} |", work.name(), step.name);
@@ -71,6 +71,6 @@ fn instructions(work: Work, step: &Step, times: u64) -> anyhow::Result<u64> {
     ensure!(output.status.success(), "count step `{}`: {}", step.name, output_text.trim());
     let refs =
         output_text.lines().find_map(|line| line.split_once("I   refs:").or(line.split_once("I refs:")));
-    let (_, refs) = refs.with_context(|| format!("read what valgrind counted of step `{}`", step.name))?;
+    let (_, refs) = refs.with_context(|| format!("read valgrind's count for step `{}`", step.name))?;
     Ok(refs.trim().replace(',', "").parse()?)
 }

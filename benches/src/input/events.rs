@@ -13,17 +13,17 @@ use schemas::time::{DAY, UnixMillis};
 const DEVICES: usize = 100_000;
 /// One wild event in this many comes from a device with a wrong clock.
 const WRONG_CLOCKS: u32 = 100;
-/// A wrong clock shows a random time in this many past days.
+/// A wrong clock shows a random time within this many past days.
 const WILD_DAYS: i64 = 2_000;
 
 /// A kind of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Work {
-    /// Device events of the known fields, 230 to 290 bytes a line.
+    /// Device events that have only known fields, 230 to 290 bytes a line.
     Lean,
-    /// The same with eight further fields, which become `props`: 420 to 500 bytes a line.
+    /// Lean events with eight further fields, which become `props`: 420 to 500 bytes a line.
     Rich,
-    /// Lean, but one event in a hundred has a random time in the last 2,000 days.
+    /// Lean events, of which one in a hundred has a random time in the last 2,000 days.
     Wild,
 }
 

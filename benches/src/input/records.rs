@@ -24,7 +24,7 @@ const BACKLOG: i64 = 10 * MINUTE;
 const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Writes at least `count` events into `topic` as the edge does, [`BATCH`] lines a record, and
-/// returns how many it wrote. Blocks its thread.
+/// returns how many it wrote. Blocks the calling thread.
 pub fn fill(kafka: &Kafka, topic: &str, work: Work, count: u64) -> anyhow::Result<u64> {
     fill_over(kafka, topic, work, count, BACKLOG)
 }
@@ -59,7 +59,7 @@ pub fn fill_over(kafka: &Kafka, topic: &str, work: Work, count: u64, span: i64) 
     Ok(records * BATCH as u64)
 }
 
-/// Bodies of [`BATCH`] events each, the same on every call.
+/// Bodies of [`BATCH`] events each, the same for the same arguments.
 pub fn bodies(work: Work, count: usize, now: UnixMillis) -> Vec<String> {
     let mut events = Events::new(work);
     (0..count).map(|_| events.batch(now)).collect()

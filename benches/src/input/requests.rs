@@ -9,20 +9,20 @@ use schemas::time::UnixMillis;
 use super::{Events, Work};
 use crate::load;
 
-/// Different requests that are sent in turn.
+/// Number of different requests that are sent in turn.
 const REQUESTS: usize = 2_000;
-/// Requests of one round of the demo: a batch, three reactions and a vote.
+/// Number of requests in one round of the demo: a batch, three reactions and a vote.
 pub const DEMO_REQUESTS: usize = 5;
-/// The place of the vote in a round.
+/// Index of the vote in a round.
 const DEMO_VOTE: usize = DEMO_REQUESTS - 1;
 
-/// Requests of [`BATCH`](devstack::traffic::BATCH) events of one device each.
+/// Requests that each send [`BATCH`](devstack::traffic::BATCH) events of one device.
 pub fn batches(work: Work) -> Arc<[Bytes]> {
     let (mut events, now) = (Events::new(work), now());
     (0..REQUESTS).map(|_| load::post("/v1/events", events.batch(now).as_bytes())).collect()
 }
 
-/// Requests of one person's reaction each.
+/// Requests that each send one person's reaction.
 pub fn reactions() -> Arc<[Bytes]> {
     let (mut events, now) = (Events::new(Work::Lean), now());
     (0..REQUESTS).map(|_| load::post(&events.reaction(now), b"")).collect()

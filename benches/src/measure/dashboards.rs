@@ -25,7 +25,7 @@ use crate::servers::World;
 /// The databases of this measurement.
 const ON: Databases<'static> = Databases { tables: "bench_dashboards", views: "bi_dashboards" };
 
-/// The built-in rollups, and the field of a query.
+/// The declaration of a field that one of the queries reads.
 const FIELD: &str = "\n[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
 
 /// How often each query is sent in one repeat.
@@ -33,7 +33,7 @@ const TIMES: usize = 20;
 /// Shortest time from the start of one repeat to the start of the next one. The dashboards' user may send 600 queries a
 /// minute, and a repeat sends 240.
 const REPEAT_EVERY: Duration = Duration::from_secs(30);
-/// The goal for a query that reads a rollup: the most milliseconds that it may take.
+/// The goal for a query that reads a rollup: its maximum latency in milliseconds.
 const MOST_OF_A_ROLLUP: f64 = 50.0;
 
 /// A query of a panel.
@@ -119,7 +119,7 @@ fn declaration() -> String {
     format!("{}{FIELD}", Rollups::built_in())
 }
 
-/// The lines of the table, and the figures that have goals.
+/// The rows of the table, and the figures that have goals.
 pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::prepare("dashboards", stack)?.with_partitions(records::PARTITIONS);
     let world = world.with_rollups(&declaration())?.with_views(ON.views);

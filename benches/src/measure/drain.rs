@@ -2,7 +2,7 @@
 //! store the same records, for comparison.
 //!
 //! For each kind of events there is one topic, which all consumers read in turn. ClickHouse's CPU time is counted
-//! until its merges have ended, so that no consumer looks cheap because its merges run later.
+//! until its merges have ended, so that the cost of a consumer includes the merges that it causes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,9 +23,9 @@ use crate::servers::{World, kafka_engine};
 /// Interval between two queries for the number of stored rows. It is long because ClickHouse's CPU time for these
 /// queries is counted too.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// A drain that takes longer is stopped. Its figures are then those of the events that it has stored.
+/// A drain that takes longer is stopped. Its figures then count only the events that it has stored.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(180);
-/// Longest wait for the merges that run when all events are stored.
+/// Longest wait for the merges that still run when all events are stored.
 const MERGES_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The program of the aggregator.
@@ -62,8 +62,8 @@ enum Consumer {
 }
 
 impl Consumer {
-    /// The consumers that are measured with this kind of events. Events with wrong clocks cost the aggregator
-    /// more, and only the aggregator is measured with them.
+    /// The consumers that are measured with this kind of events. Wild events show how much more events with wrong
+    /// clocks cost the aggregator, so only the aggregator is measured with them.
     fn all(work: Work, plan: &Plan) -> Vec<Self> {
         let mut all = vec![Self::Aggregator];
         if work != Work::Wild {
@@ -150,7 +150,7 @@ struct Measured {
     row: Row,
 }
 
-/// The lines of the table, and the figures that have goals.
+/// The rows of the table, and the figures that have goals.
 pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let (mut rows, mut goals, mut lean) = (Vec::new(), Vec::new(), None);
     for work in plan.works() {
@@ -227,7 +227,7 @@ async fn drain(
     repeat.cpu_seconds.push(("clickhouse", usage::seconds(clickhouse)? - before));
     match &mut service {
         Some(service) if is_done => drop(service.terminate().await?),
-        // The rest of its work is not needed.
+        // The events that it has not stored yet are not needed.
         Some(service) => service.kill9(),
         None => {}
     }
@@ -253,7 +253,7 @@ async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow
         ensure!(last > 0, "{}: nothing was stored in {} s", consumer.what(), DRAIN_DEADLINE.as_secs());
         return Ok((last, last as f64 / started.elapsed().as_secs_f64()));
     }
-    let (head, since) = first.with_context(|| format!("{}: see the first rows", consumer.what()))?;
+    let (head, since) = first.with_context(|| format!("{}: wait for the first rows", consumer.what()))?;
     ensure!(head < events, "all {events} events were stored at once: drain more events to measure a rate");
     ensure!(last == events, "{}: {events} events became {last} rows", consumer.what());
     Ok((events, (events - head) as f64 / since.elapsed().as_secs_f64()))
@@ -282,7 +282,7 @@ async fn print_cost_of_tables(world: &World, events: u64) -> anyhow::Result<f64>
     Ok(per_event(bytes.values().sum()))
 }
 
-/// Figures of this kind of events that have goals. `lean` is the aggregator's CPU time with lean events.
+/// The figures for this kind of events that have goals. `lean` is the aggregator's CPU time with lean events.
 fn goals_of(work: Work, measured: &[Measured], lean: Option<f64>) -> Vec<Goal> {
     let name = work.name();
     let find = |consumer| measured.iter().find(|other| other.consumer == consumer).map(|found| &found.row);

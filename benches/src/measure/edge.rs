@@ -1,4 +1,4 @@
-//! The edge, compared with two floors: A reads a request and answers, B also writes the body to Kafka.
+//! The edge, compared with two floors. Floor A reads a request and answers it. Floor B also writes the body to Kafka.
 
 use devstack::traffic::BATCH;
 use devstack::{Service, Stack};
@@ -10,11 +10,11 @@ use crate::plan::Plan;
 use crate::report::table::Row;
 use crate::servers::{Floor, World};
 
-/// Connections of a few busy clients.
+/// Number of connections in the measurement of few busy clients.
 const FEW: usize = 32;
 
-/// Measures batches of each kind of events and single reactions, as fast as the edge answers them. Then measures few
-/// clients.
+/// Measures batches of each kind of events and single reactions, as fast as the edge answers them. Then measures lean
+/// batches at a low rate and with few connections.
 pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Vec<Row>> {
     let kafka = stack.kafka.process()?.id();
     let world = World::new("edge", stack).await?;

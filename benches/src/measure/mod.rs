@@ -1,4 +1,4 @@
-//! The measurements. Each file starts its servers, measures them in turn, and returns lines of the report.
+//! The measurements. The code of each file starts servers, measures them in turn, and returns rows of the report.
 
 pub mod rest;
 

@@ -34,8 +34,8 @@ const LOADS: usize = 5;
 /// Longest wait for the browser.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The figures that have goals; none if there is no Chromium. The query API's CPU time is counted first without pages
-/// and then with open ones, each time for the plan's window at rest.
+/// The figures that have goals; none if there is no Chromium. The query API's CPU time is counted first without open
+/// pages and then with open pages, each time for as long as a measurement at rest.
 pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> anyhow::Result<Vec<Goal>> {
     let chromium = match page::chromium(&Vars::from_env()) {
         Ok(chromium) => chromium,
@@ -110,14 +110,14 @@ impl Browser {
     async fn line(&mut self) -> anyhow::Result<String> {
         let line =
             time::timeout(DEADLINE, self.lines.next_line()).await.context("wait for the browser")??;
-        line.context("the browser ended early; its message is above")
+        line.context("the browser's script ended early; its message is above")
     }
 
     async fn close(mut self) -> anyhow::Result<()> {
         let mut input = self.script.stdin.take().context("write to the script")?;
         input.write_all(b"\n").await?;
         let status = time::timeout(DEADLINE, self.script.wait()).await.context("wait for the browser")??;
-        ensure!(status.success(), "the browser failed: {status}");
+        ensure!(status.success(), "the browser's script failed: {status}");
         Ok(())
     }
 }

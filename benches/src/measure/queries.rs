@@ -19,7 +19,7 @@ use crate::report::table::Row;
 use crate::servers::World;
 use crate::servers::world::addr_of;
 
-/// Queries a second that ClickHouse has to answer: a page of ten panels, opened twice.
+/// Queries a second that ClickHouse has to answer: those of a page of ten panels that is opened twice a second.
 const QUERY_RATE: f64 = 20.0;
 /// Connections that send these queries.
 const QUERY_CONNECTIONS: usize = 10;
@@ -38,7 +38,7 @@ const PANELS: [&str; 5] = [
     "measures=events,value&dimensions=device_os,event&limit=50&from=-24h&filter=country:ne:",
 ];
 
-/// The lines of the table, and the figures that have goals.
+/// The rows of the table, and the figures that have goals.
 pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::prepare("queries", stack)?.with_partitions(records::PARTITIONS);
     world.migrate().await?;
@@ -91,7 +91,7 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(V
     Ok((rows, goals))
 }
 
-/// Different queries, as many as one measurement sends.
+/// Queries that all differ, as many as one measurement sends.
 fn asked(plan: &Plan) -> Arc<[Bytes]> {
     let count = (QUERY_RATE * plan.duration.as_secs_f64()).ceil() as usize;
     let query = |number: usize| format!("/v1/query?{}none-{number}", PANELS[number % PANELS.len()]);

@@ -13,10 +13,10 @@ use crate::servers::{Floor, World};
 
 /// Connections of readers.
 const READERS: usize = 64;
-/// Reads a second at which the latency has a goal.
+/// Rate, in reads a second, at which the latency has a goal.
 const STEADY_RATE: f64 = 20_000.0;
 
-/// The lines of the table, and the figures that have goals.
+/// The rows of the table, and the figures that have goals.
 pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::new("reads", stack).await?;
     let mut constant = world.floor(Floor::Constant).await?;

@@ -11,7 +11,7 @@ use crate::servers::World;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits until `events` are stored, checks that the raw table and the ledger hold exactly this number, and returns
-/// how long it waited.
+/// the length of the wait.
 pub(super) async fn wait_for_exactly(world: &World, events: u64) -> anyhow::Result<Duration> {
     let waited = wait_for("every event to be stored", DEADLINE, async || {
         world.stored_by_ledger().await.is_ok_and(|stored| stored >= events)

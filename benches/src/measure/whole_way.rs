@@ -1,4 +1,4 @@
-//! From requests to stored rows at a steady rate, until the last event is stored.
+//! The whole way of the events, from requests at a steady rate until the last event is stored.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use schemas::time::UnixMillis;
 
 /// The page that is kept with the figures of this run.
 ///
-/// Has `unknown` for what the system does not reveal.
+/// A value that the system does not reveal is `unknown`.
 pub fn page() -> String {
     let day = UnixMillis::from(SystemTime::now()).to_string()[..10].to_owned();
     let cores = thread::available_parallelism().map_or(0, usize::from);
@@ -36,7 +36,7 @@ fn commit() -> String {
     or_unknown(text.trim())
 }
 
-/// The value of the first line of a file of `/proc` that begins with `name`.
+/// The value in the first line that begins with `name`, in a file of `/proc`.
 fn field(path: &str, name: &str) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':'));

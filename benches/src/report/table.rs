@@ -3,7 +3,7 @@
 use std::array;
 use std::fmt::Write as _;
 
-/// What is counted.
+/// The unit that a row counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Requests.
@@ -26,18 +26,18 @@ impl Unit {
 pub struct Row {
     /// What was measured.
     pub what: String,
-    /// What its figures count.
+    /// The unit of its figures.
     pub unit: Unit,
     /// The measurements; at least one before the row is shown.
     pub repeats: Vec<Repeat>,
-    /// A remark: a share of a floor, a check of counts.
+    /// A remark, such as a share of a floor or a check of counts.
     pub note: String,
 }
 
 /// The figures of one measurement.
 #[derive(Debug, Clone, Default)]
 pub struct Repeat {
-    /// Units done.
+    /// Number of units.
     pub units: u64,
     /// Units a second.
     pub rate: f64,
@@ -97,7 +97,8 @@ impl Row {
         (!bytes.is_empty()).then(|| Spread::of(bytes.into_iter()).median)
     }
 
-    /// The medians of median and 99th percentile in milliseconds, if requests were sent.
+    /// Median and 99th percentile of the latency in milliseconds, each as the median over all repeats; `None` if no
+    /// requests were sent.
     pub fn latency(&self) -> Option<(f64, f64)> {
         let latencies: Vec<_> = self.repeats.iter().filter_map(|repeat| repeat.latency).collect();
         let of = |quantile: fn(&(f64, f64)) -> f64| Spread::of(latencies.iter().map(quantile)).median;
@@ -122,7 +123,7 @@ impl Row {
         [self.what.clone(), format!("{rate} {}/s", self.unit.name()), latency, self.cpu(), self.note.clone()]
     }
 
-    /// The median CPU seconds of each process, in the order of the first repeat.
+    /// The median CPU seconds of each process per million units, in the order of the first repeat.
     fn cpu(&self) -> String {
         let processes = self.repeats[0].cpu_seconds.iter().map(|(process, _)| *process);
         let medians = processes.map(|process| {

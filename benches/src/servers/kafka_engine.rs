@@ -4,8 +4,8 @@
 //!
 //! The engine needs more than Millrace does: a schema for the further fields of a rich event, where Millrace accepts
 //! any field. It stores neither partition nor offset, and it guarantees less: after a crash it may count a block
-//! twice. With its default settings it stores a block after a million rows or 7.5 s. So it ends a drain some
-//! seconds late, and its CPU time is more meaningful than its rate.
+//! twice. With its default settings it stores a block after a million rows or 7.5 s. So it may store the last rows of a
+//! drain some seconds late, and its CPU time is more meaningful than its rate.
 
 use std::num::NonZero;
 use std::thread;

@@ -1,5 +1,5 @@
-//! The servers that are measured, which are the services of a [`World`], and those that they are compared with:
-//! floors, and ClickHouse's Kafka engine.
+//! The servers of a run: the services of a [`World`], which are measured, and the servers that they are compared with,
+//! which are floors and ClickHouse's Kafka engine.
 
 pub mod world;
 

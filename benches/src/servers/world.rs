@@ -147,7 +147,7 @@ impl World {
         self.number("SELECT sum(stored) FROM ledger").await
     }
 
-    /// CPU seconds and number of the inserts into each table, from ClickHouse's query log.
+    /// CPU seconds and number of inserts into each table, from ClickHouse's query log.
     pub async fn cpu_of_inserts(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.cpu_by_table(&format!(
             "SELECT replaceOne(arrayFirst(name -> startsWith(name, '{0}.'), tables), '{0}.', '') AS name, {CPU}, count()
@@ -158,7 +158,7 @@ impl World {
         .await
     }
 
-    /// CPU seconds and number of ClickHouse's background merges of each table, from its part log.
+    /// CPU seconds and number of background merges of each table, from ClickHouse's part log.
     pub async fn cpu_of_merges(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.cpu_by_table(&format!(
             "SELECT table, {CPU}, count() FROM system.part_log
@@ -206,7 +206,7 @@ impl World {
     /// Waits until no merge of this world's tables runs, for at most `deadline`.
     pub async fn wait_for_merges(&self, deadline: Duration) {
         let sql = format!("SELECT count() FROM system.merges WHERE database = '{}'", self.name);
-        // The figures of every consumer leave out merges that run longer.
+        // A timeout is no error: the figures of every consumer leave out the merges that run longer.
         let _late = wait_for("merges to end", deadline, async || {
             time::sleep(POLL_INTERVAL).await;
             self.number(&sql).await.is_ok_and(|merges| merges == 0)

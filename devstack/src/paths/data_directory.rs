@@ -30,8 +30,8 @@ impl DataDirectory {
         }
     }
 
-    /// An empty directory for the test `name`, under the target directory. Its contents stay after the test,
-    /// passed or failed, until the next run of the same test.
+    /// An empty directory for the test `name`, under the target directory. Whether the test passes or fails, the
+    /// contents remain until the next run of the same test.
     pub fn for_test(name: &str) -> anyhow::Result<Self> {
         let home = binaries::directory()?.join("devstack-data");
         // A test may run twice at the same time: the second run takes the next name.
@@ -65,7 +65,7 @@ impl DataDirectory {
         &self.path
     }
 
-    /// The directory `name` in it; creates it if it does not exist.
+    /// The path of the subdirectory `name`. Creates the subdirectory if it does not exist.
     pub fn subdirectory(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;

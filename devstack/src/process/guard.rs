@@ -23,7 +23,7 @@ pub(crate) fn command(program: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// In the child: sets the parent-death signal, then executes `program`. Returns only if that failed.
+/// Runs in the child: sets the parent-death signal, then executes `program`. Returns only if that failed.
 pub fn exec(parent: u32, program: &Path, arguments: &[OsString]) -> anyhow::Result<Infallible> {
     die_with(parent)?;
     let error = Command::new(program).args(arguments).exec();

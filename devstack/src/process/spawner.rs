@@ -15,7 +15,8 @@ static REQUESTS: LazyLock<Mutex<mpsc::Sender<Request>>> = LazyLock::new(|| {
     let (requests, queue) = mpsc::channel::<Request>();
     let spawner = thread::Builder::new().name("spawner".to_owned()).spawn(move || {
         for (mut command, answer) in queue {
-            // If nothing waits for the result any more, the child is dropped and dies with this process.
+            // If nothing waits for the result any more, the handle is dropped, and the child runs on until this
+            // process dies.
             let _unheard = answer.send(command.spawn());
         }
     });
@@ -23,10 +24,10 @@ static REQUESTS: LazyLock<Mutex<mpsc::Sender<Request>>> = LazyLock::new(|| {
     Mutex::new(requests)
 });
 
-/// Starts `command`. Blocks until it has forked.
+/// Starts `command`. Blocks until the child is forked or the start has failed.
 pub(crate) fn spawn(command: Command) -> io::Result<Child> {
     let (answer, started) = mpsc::sync_channel(1);
-    let gone = || io::Error::other("the thread that starts children is gone");
+    let gone = || io::Error::other("the thread that starts children has ended");
     REQUESTS.lock().unwrap_or_else(PoisonError::into_inner).send((command, answer)).map_err(|_| gone())?;
     started.recv().map_err(|_| gone())?
 }

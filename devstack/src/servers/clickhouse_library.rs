@@ -14,8 +14,8 @@ use crate::process::guard;
 /// `int chdb_query_cmdline(int argc, char **argv)`: does what the program `clickhouse-local` does.
 type QueryCmdline = unsafe extern "C" fn(c_int, *mut *mut c_char) -> c_int;
 
-/// In the child: runs a ClickHouse server with these command line options until its standard input is closed
-/// or `parent` dies. Returns the exit code.
+/// Runs in the child: serves ClickHouse with these command line options until standard input is closed or `parent`
+/// dies. Returns the exit code.
 pub fn serve(parent: u32, library: &Path, options: Vec<OsString>) -> anyhow::Result<i32> {
     guard::die_with(parent)?;
     let arguments = [OsString::from("clickhouse")].into_iter().chain(options);

@@ -165,7 +165,7 @@ impl Kafka {
         ends.with_context(|| format!("read the log end offsets of `{topic}`"))
     }
 
-    /// Creates a topic with the broker's timestamps, as `stream-agg migrate` does, but with one replica.
+    /// Creates a topic whose records get the broker's timestamps, as `stream-agg migrate` does, but with one replica.
     pub async fn create_topic(&self, name: &str, partitions: u16) -> anyhow::Result<()> {
         let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(1))
             .set("message.timestamp.type", "LogAppendTime");

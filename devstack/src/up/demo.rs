@@ -1,8 +1,8 @@
-//! Sends live events and backfilled history of the demo to the front port.
+//! Sends the demo's live events and its generated history to the front port.
 //!
 //! Live traffic is about one event a second, the same rate as in the history, so that the numbers on the page are
-//! consistent. History is sent backwards in time: the latest two weeks in the first minutes, the rest with the part of
-//! [`RATE`] that live traffic leaves.
+//! consistent. History is sent backwards in time: the latest two weeks in the first minutes, and then the rest at the
+//! rate that live traffic leaves of [`RATE`].
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,18 +19,18 @@ mod story;
 
 /// Interval between two rounds.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Events that are sent in a round, live and history together.
+/// Number of events that are sent in a round, live and history together.
 const RATE: usize = 34;
-/// The same while the first two weeks of history are sent.
+/// Number of events in a round while the latest two weeks of history are sent.
 const FIRST_RATE: usize = 1_500;
-/// How far back the first two weeks of history reach. They come first, because the page compares the last week with
-/// the week before.
+/// How far back the part of the history reaches that is sent first: two weeks and a day, because the page compares the
+/// last week with the week before.
 const FIRST: i64 = 15 * DAY;
 /// How far back the history reaches.
 const PAST: i64 = 400 * DAY;
 /// Seed of the events, the same in every demo.
 const SEED: u64 = 1;
-/// Longest wait for an answer: more than the edge takes.
+/// Longest wait for an answer: longer than the edge takes to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends events until `stop`. Skips the first `sent` events of the history, which earlier demos have sent. A refused
@@ -62,7 +62,7 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
     }
 }
 
-/// Whether clients would send this event to an endpoint of its own.
+/// Whether clients send events of this name to an endpoint of their own instead of `/v1/events`.
 fn is_reaction(line: &Line) -> bool {
     matches!(line.event, "click" | "impression" | "vote")
 }

@@ -46,14 +46,14 @@ pub(super) struct Services {
     edge: Task<ingest::Summary>,
     aggregator: Task<stream_agg::Summary>,
     query: Task<()>,
-    /// Ends the streams of the query API, which would keep connections of the front port open.
+    /// Cancelled to end the streams of the query API, which would keep connections of the front port open.
     streaming: CancellationToken,
     /// Cancelled when any service ends.
     ended: CancellationToken,
 }
 
-/// Declares the users of the analysts' views to a ClickHouse that is not started yet: the definers, whose rights the views
-/// use, and the readers of tenants.
+/// Declares the users of the analysts' views to a ClickHouse that is not started yet: the definers, whose rights the
+/// views use, and the readers of tenants.
 pub(super) fn define_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
     clickhouse.declare_users(&config.migrate.users_of_views())

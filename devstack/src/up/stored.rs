@@ -11,14 +11,14 @@ use crate::wait::wait_for;
 /// Longest wait after Ctrl-C until the aggregator has stored the records in Kafka. A second Ctrl-C ends the wait.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Counts the rows of the raw table since the start.
+/// Counts the rows that were added to the raw table since the start.
 pub(super) struct StoredRows {
     client: Client,
     at_start: u64,
 }
 
 impl StoredRows {
-    /// Counts the rows that exist already.
+    /// Remembers the number of rows that exist already.
     pub(super) async fn begin(client: Client) -> anyhow::Result<Self> {
         let at_start = rows(&client).await?;
         Ok(Self { client, at_start })
@@ -49,7 +49,7 @@ impl StoredRows {
             "{accepted} events accepted, {new} stored, {rows} rows in the raw table"
         ));
         if new < accepted {
-            output::print_line("the others wait in Kafka; the next start stores them");
+            output::print_line("the other events are in Kafka; the next start stores them");
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! The change in the middle of a long run, under load and faults. The topic gets more partitions, and the aggregators
 //! restart one after another with one more rollup and with deduplication windows so small that they drop records.
 //!
-//! Invariant: no request is retried across the change or after it. More partitions move users to other partitions,
-//! and a small window drops ids, so a retry would count twice. The guarantees allow that.
+//! Invariant: no request is retried across the change or after it. The guarantees allow that such a retry is counted
+//! twice, because more partitions move users to other partitions, and a small window drops event ids early.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::world::{ADDED_ROLLUP, World};
 const PARTITIONS: u16 = 6;
 /// The partitions that the change adds.
 const ADDED: std::ops::Range<i32> = 4..6;
-/// Longest wait for the outcomes of all requests that may be retried, which may have to wait for the end of an outage;
-/// also the longest wait until Kafka has created the partitions.
+/// Longest wait for the outcomes of all requests that may be retried, some of which come only after an outage. Also the
+/// longest wait until Kafka has created the partitions.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Longest wait until the records of these requests are applied. The change waits for them, because a retry that is
 /// applied later may fall outside a small deduplication window.
@@ -56,7 +56,7 @@ impl MidRunChange {
         wait_for("the outcomes of requests that may be retried", DEADLINE, all_answered).await?;
         wait_until_applied(world, kafka).await?;
         let file = world.write("rollups-later.toml", &rollups::declaration_after_change());
-        // `migrate` waits for servers that were just killed, so it needs no retry here.
+        // `migrate` itself waits until servers that were just killed run again, so it is not retried here.
         world.run("stream-agg", &["migrate"], &[("ROLLUPS_FILE", &file)]).await?;
         add_partitions(world.name(), kafka).await?;
         api.terminate().await.context("stop query-api before its next declaration")?;
@@ -66,7 +66,7 @@ impl MidRunChange {
         Ok(())
     }
 
-    /// The variables for the next start of an aggregator; none until it is its turn.
+    /// The variables for the next start of an aggregator; none until this aggregator is due to change.
     pub(crate) fn settings(&self, aggregator: usize) -> Option<[(&'static str, String); 2]> {
         let Made { at, file } = self.0.get()?;
         let is_due = at.elapsed()
@@ -115,7 +115,7 @@ async fn add_partitions(topic: &str, kafka: &Kafka) -> anyhow::Result<()> {
 }
 
 /// The number of events in the added rollup, and the differences between the rollup and the raw rows that were stored
-/// under a declaration with it.
+/// under a declaration that contains the rollup.
 pub(crate) async fn events_of_added_rollup(world: &World) -> anyhow::Result<(u64, Vec<Difference>)> {
     let raw = format!(
         "SELECT toUnixTimestamp(toStartOfHour(client_time)), event, count() FROM events WHERE tenant != ''
@@ -145,8 +145,8 @@ pub(crate) fn partitions_added(kafka: &Kafka, topic: &str) -> anyhow::Result<u64
     Ok(ends.iter().skip(ADDED.start as usize).filter(|end| **end > 0).count() as u64)
 }
 
-/// Number of partitions whose deduplication window has dropped records. Such a window starts later than the
-/// counting did: `W=` is greater than `S=` in the metadata of the commit.
+/// Number of partitions whose deduplication window has dropped records. In the metadata of the commit, the start of the
+/// window (`W=`) is then greater than the offset at which the counting of the partition began (`S=`).
 pub(crate) fn windows_popped(world: &World) -> u64 {
     let has_dropped = |partition: i32| {
         let (_, metadata) = world.try_committed(partition)?;

@@ -2,8 +2,8 @@
 //! stored everything, and then compares every table and answer with the answers that the clients got.
 //!
 //! Invariants: chaos uses only interfaces that users and operators of the services have; its time and memory are
-//! bounded by the length of the run; no process outlives it. It never relies on the services' own metrics to decide
-//! whether the counts are right.
+//! bounded by the length of the run; no process outlives the run. Chaos never relies on the services' own metrics to
+//! decide whether the counts are right.
 
 use std::collections::HashMap;
 use std::iter;
@@ -56,8 +56,8 @@ const RECOVER_DEADLINE: Duration = Duration::from_secs(90);
 /// Longest wait after recovery until everything is counted. When a kill of ClickHouse loses a part, the aggregator
 /// waits twice for 55 s before it inserts the rows under another token.
 const COUNT_DEADLINE: Duration = Duration::from_secs(240);
-/// The fraction of a long run after which the change is made. If it were later, too few faults would happen with
-/// small windows; if it were earlier, more requests would stay unanswered, because there are no retries after it.
+/// The fraction of a long run after which the change is made. If the change were later, too few faults would happen
+/// with small windows. If it were earlier, more requests would stay unanswered, because there are no retries after it.
 const CHANGE_AT: f64 = 0.6;
 /// Longest time to read and compare all tables and answers.
 const VERIFY_DEADLINE: Duration = Duration::from_secs(300);
@@ -126,7 +126,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
         faults_over: Arc::new(Semaphore::new(0)),
         stop: CancellationToken::new(),
     };
-    // Holds the lock of the directory until the end.
+    // The directory is kept, because its lock must be held until the end of the run.
     let Stack { kafka, clickhouse, directory: _directory } = stack;
     let servers =
         [(Target::Kafka, Supervised::Kafka(kafka)), (Target::ClickHouse, Supervised::ClickHouse(clickhouse))];
@@ -173,7 +173,7 @@ fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
     };
     let directory = world.directory().join("spool");
     let directory = directory.to_str().expect("a path of text");
-    // A short wait, because events must go into the spool before a killed broker is back, which is soon.
+    // The edge waits for Kafka only briefly, because events must go into the spool, and a killed broker is soon back.
     let spooling = [("SPOOL_DIR", directory), ("DURABLE_WAIT", "1s")];
     let edge = (Target::Edge, world.start("ingest", if spool { &spooling } else { &[] }));
     iter::once(edge).chain((0..AGGREGATORS).map(aggregator)).collect()

@@ -4,12 +4,12 @@ use serde_json::json;
 
 use crate::chaos::schedule::Kind;
 
-/// Fewest kills of each kind of process. With fewer, a run proves nothing.
+/// Minimum number of kills of each kind of process. With fewer, a run proves nothing.
 const LEAST_KILLS: u64 = 3;
-/// Fewest recovered intents. With fewer, a run proves nothing.
+/// Minimum number of recovered batches. With fewer, a run proves nothing.
 const LEAST_RECOVERED: u64 = 5;
-/// Most unanswered requests, in percent. With more, a run proves too little, because their events may or may not
-/// be stored.
+/// Maximum share of unanswered requests, in percent. With more, a run proves too little, because the events of an
+/// unanswered request may or may not be stored.
 const MOST_UNANSWERED: usize = 5;
 
 /// Further figures of a long run.
@@ -42,7 +42,7 @@ impl Long {
 /// The outcome of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Kills in the order of [`Kind::ALL`].
+    /// Number of kills of each kind of process, in the order of [`Kind::ALL`].
     pub kills: [u64; 4],
     /// Pauses.
     pub pauses: u64,
@@ -52,15 +52,15 @@ pub struct Report {
     pub acked: usize,
     /// Requests without an answer, or with one that does not say whether the events are stored.
     pub unanswered: usize,
-    /// Batches that one process had declared and another process, or a later start of the same one, finished.
+    /// Batches that were declared by one process and finished by another one, or by a later start of the same one.
     pub recovered_intents: u64,
-    /// Inserts that ClickHouse skipped because the marker showed that their rows were already stored.
+    /// Cells that a process did not insert, because their markers showed that an earlier owner had inserted them.
     pub conditional_skips: u64,
     /// Stored requests of thousands of lines.
     pub large: u64,
     /// Stored events with hostile fields.
     pub hostile: u64,
-    /// Rows of rollups whose groups were folded into `(other)`.
+    /// Rows of rollups that were folded into `(other)` because a batch reached its group limit.
     pub folded: u64,
     /// Events that went into the spool.
     pub spooled: u64,
@@ -86,14 +86,14 @@ impl Report {
         for (kind, kills) in Kind::ALL.into_iter().zip(self.kills) {
             if kills < LEAST_KILLS {
                 failures.push(format!(
-                    "too little happened: {} was killed {kills} times, {LEAST_KILLS} are needed",
+                    "too little happened: {} was killed {kills} times, at least {LEAST_KILLS} are needed",
                     kind.name()
                 ));
             }
         }
         if self.recovered_intents < LEAST_RECOVERED {
             failures.push(format!(
-                "too little happened: {} intents were recovered, {LEAST_RECOVERED} are needed",
+                "too little happened: {} intents were recovered, at least {LEAST_RECOVERED} are needed",
                 self.recovered_intents
             ));
         }
@@ -105,15 +105,15 @@ impl Report {
         }
         if self.acked == 0 || self.unanswered * 100 > self.requests * MOST_UNANSWERED {
             failures.push(format!(
-                "too few outcomes are known: of {} requests {} were acked and {} stayed unanswered, \
-                 at most {MOST_UNANSWERED} % may",
+                "too few outcomes are known: of {} requests, {} were acked and {} stayed unanswered; \
+                 at most {MOST_UNANSWERED} % may stay unanswered",
                 self.requests, self.acked, self.unanswered
             ));
         }
         failures
     }
 
-    /// What must have happened at least once, with its count.
+    /// What must have happened at least once in every run, with its count.
     fn needed(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let spooled = self.spool.then_some(("events in the spool", self.spooled));
         let others =

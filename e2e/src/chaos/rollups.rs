@@ -18,8 +18,8 @@ dimensions = ["event", "props.nonce"]
 measures = { events = "count", value = "sum(param_int)", users = "uniq_exact(user)" }
 "#;
 
-/// Ids that the deduplication window holds after the change in the middle of a long run: the window drops records
-/// every few seconds.
+/// Maximum number of ids in the deduplication window after the change in the middle of a long run. The window then
+/// drops records every few seconds.
 pub const WINDOW_IDS_AFTER_CHANGE: usize = 300;
 
 /// The declaration of all rollups of a run.

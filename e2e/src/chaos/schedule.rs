@@ -1,4 +1,4 @@
-//! The faults of a run, from a seed: which process, when, and which kind of fault.
+//! Generates the faults of a run from a seed: the process, the time and the kind of each fault.
 //!
 //! Invariants: the same seed and length give the same faults. In a run of a minute or more, every kind of process is
 //! killed at least three times. Pure.
@@ -13,11 +13,11 @@ use fastrand::Rng;
 /// A run is divided into slots of about this length, in seconds. In each slot every process is killed, except the
 /// last aggregator, which is killed in half of the slots.
 const SLOT: f64 = 14.0;
-/// No fault begins in the last seconds of a run, so that each process recovers under load.
+/// In this many seconds at the end of a run no fault begins, so that each process recovers under load.
 const LAST: f64 = 3.0;
 /// Number of aggregators. The last one leaves and joins the group again in every slot.
 pub const AGGREGATORS: usize = 3;
-/// The session timeout of an aggregator in seconds. After it, other aggregators take over its partitions.
+/// The session timeout of an aggregator in seconds. After this time, other aggregators take over its partitions.
 pub const SESSION: f64 = 6.0;
 
 /// Long pauses of an aggregator, in seconds.
@@ -49,7 +49,7 @@ impl Target {
         Self::ClickHouse,
     ];
 
-    /// The kind, as the report names it.
+    /// The kind of process, by which the report counts.
     pub fn kind(self) -> Kind {
         match self {
             Self::Edge => Kind::Edge,
@@ -111,7 +111,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// How long the process does nothing; zero if another action decides that.
+    /// How long the process is down or paused; zero for [`Action::Leave`], which lasts until [`Action::Join`].
     fn lasts(self) -> Duration {
         match self {
             Self::Kill(lasts) | Self::Pause(lasts) => lasts,
@@ -151,7 +151,7 @@ impl Schedule {
         let length = length.as_secs_f64();
         let slots = ((length - LAST) / SLOT).round().max(1.0);
         let slot = (length - LAST).max(0.0) / slots;
-        // Short runs have only short pauses; longer ones would fill the run.
+        // Short runs have only short pauses, because longer pauses would take up most of the run.
         let longest_pause = (length / 8.0).clamp(2.0, 20.0);
         for number in 0..slots as u32 {
             let start = f64::from(number) * slot;
@@ -177,7 +177,7 @@ impl Schedule {
         for (target, at, action) in faults {
             let (begin, lasts) = (length.mul_f64(at), action.lasts());
             let faults = self.0.entry(target).or_default();
-            // Removes faults that would begin during this one, because all of them would happen at once after it.
+            // Removes faults that would begin during this one: they would have to wait, and then all happen at once.
             faults.retain(|fault| !(begin..begin + lasts).contains(&fault.at));
             faults.push(Fault { at: begin, action });
             faults.sort_by_key(|fault| fault.at);
@@ -210,7 +210,7 @@ impl Plan {
         }
         let joiner = Target::Aggregator(2);
         let (leaves, joins) = (self.within(&slot, 0.0..0.4), self.within(&slot, 0.5..0.9));
-        // In half of the slots this aggregator is also killed, perhaps just before it leaves or just after it joins.
+        // In half of the slots this aggregator is also killed, possibly just before it leaves or just after it joins.
         if self.rng.bool() {
             let at = self.within(&slot, 0.0..1.0);
             let down = self.down(joiner);

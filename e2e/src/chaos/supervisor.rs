@@ -67,7 +67,7 @@ pub(crate) struct Supervisor {
     change: Option<Arc<MidRunChange>>,
     /// The metrics of the process, if it is a service of Millrace.
     metrics: Option<Http>,
-    /// The counters since the last start of the process, as last read.
+    /// The most recently read counters of the process, which count since its last start.
     counters: [u64; Counter::ALL.len()],
     /// Whether the process should run.
     should_run: bool,
@@ -140,7 +140,8 @@ impl Supervisor {
         {
             let text = format!("{} ended unexpectedly, {status}", self.target);
             match self.target {
-                // An aggregator must exit if the group has fenced it because a later start joined as the same member.
+                // An aggregator must exit if the group has fenced it because a process that started later joined as
+                // the same member.
                 Target::Aggregator(_) if status.code() != Some(PANIC_CODE) => self.stats.note(text),
                 Target::Aggregator(_) | Target::Edge => self.stats.problem(text),
                 Target::Kafka | Target::ClickHouse => self.stats.note(text),
@@ -152,8 +153,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Kills an aggregator when it is its turn to start under the changed declaration, so that a process with another
-    /// declaration finishes the killed aggregator's batch.
+    /// Kills an aggregator when it is due to restart under the changed declaration. So a process with another
+    /// declaration has to finish the killed aggregator's batch.
     async fn follow_change(&mut self) -> anyhow::Result<()> {
         let (Target::Aggregator(number), Supervised::Service(service)) = (self.target, &mut self.process)
         else {
@@ -207,7 +208,7 @@ impl Supervisor {
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
-        // The clock stands still while Kafka or ClickHouse starts, because other faults would have no effect.
+        // The clock is stopped while Kafka or ClickHouse starts, because other faults would have no effect meanwhile.
         let _held = matches!(self.target, Target::Kafka | Target::ClickHouse).then(|| self.clock.hold());
         let started = Instant::now();
         for _ in 1..START_TRIES {

@@ -23,7 +23,7 @@ pub use tables::with_sources;
 /// Longest wait for something that is immediate on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Longest run of a command; some commands wait for a minute on purpose.
+/// Longest time that a command may run. Some commands wait for a minute on purpose.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 
 /// Partitions of a world's topic.

@@ -49,8 +49,8 @@ impl Edge {
     }
 }
 
-/// When a test drops an edge that still runs, the edge's counters must balance. Waits until all events have an
-/// outcome.
+/// When a test drops an edge that still runs, waits until the edge's counters balance, and fails the test if they do
+/// not balance in time.
 impl Drop for Edge {
     fn drop(&mut self) {
         if thread::panicking() || self.service.process().exited().is_some() {

@@ -20,7 +20,7 @@ impl World {
         self.try_rows(sql).await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// Like [`World::rows`], for a query that may fail. In the query, `rollup.<name>` stands for the rows of a built-in
+    /// Like [`World::rows`], for a query that may fail. In the query, `rollup.<name>` means the rows of a built-in
     /// rollup or of [`ADDED_ROLLUP`], with the declared names as columns.
     pub async fn try_rows(&self, sql: &str) -> anyhow::Result<Vec<Vec<String>>> {
         let body = with_sources(sql, &ROLLUPS);
@@ -52,15 +52,15 @@ impl World {
         rows[0][0].parse().unwrap_or_else(|_| panic!("{sql}: {rows:?}"))
     }
 
-    /// Waits until the raw table holds as many rows as events were accepted, then checks that every table agrees exactly
-    /// with the oracle's counts: the raw table, the ledger and each rollup.
+    /// Waits until the raw table holds as many rows as events were accepted, then checks that the raw table, the ledger
+    /// and the rollups `event_hourly` and `users_hourly` agree exactly with the oracle's counts.
     pub async fn assert_counted(&self, expected: &Counts) {
         let accepted = expected.accepted();
         let waited = wait_for(format!("{accepted} rows in `{}`.events", self.name), DEADLINE, async || {
             self.stored().await >= accepted && self.uncommitted_cells().await == 0
         });
         if let Err(overdue) = waited.await {
-            panic!("{overdue}; there are {}", self.stored().await);
+            panic!("{overdue}; the table has {} rows", self.stored().await);
         }
         assert_eq!(&self.counted().await, expected);
         assert_eq!(self.stored().await, accepted, "rows in events");
@@ -74,7 +74,8 @@ impl World {
         self.assert_marked().await;
     }
 
-    /// Checks that every part has its marker, and that the markers end exactly where the ledger does.
+    /// Checks that every part has its marker, and that the ledger's greatest marker for a partition is the partition's
+    /// greatest offset in the ledger plus one.
     async fn assert_marked(&self) {
         for table in ["events", "ledger", "rollup_sums", "rollup_states"] {
             let unmarked = format!(
@@ -87,7 +88,7 @@ impl World {
         assert_eq!(
             self.rows(reach).await,
             Vec::<Vec<String>>::new(),
-            "markers that do not say how far the ledger reaches"
+            "markers that differ from the end of the ledger"
         );
     }
 
@@ -96,7 +97,8 @@ impl World {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
 
-    /// Not 0 while only some tables hold a batch, because a raw row is visible before the other cells of its batch.
+    /// Returns 1 while only some tables hold a batch, and 0 otherwise. A raw row may be visible before the other cells
+    /// of its batch.
     async fn uncommitted_cells(&self) -> u64 {
         self.number(
             "SELECT (SELECT count() FROM events WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
@@ -106,7 +108,7 @@ impl World {
         .await
     }
 
-    /// The counts that the rollups hold.
+    /// The counts in the rollups `event_hourly` and `users_hourly`.
     async fn counted(&self) -> Counts {
         let events = self
             .rows("SELECT toUnixTimestamp(bucket), event, country, device_os, sum(events), sum(value) FROM rollup.event_hourly WHERE tenant = 'default' GROUP BY 1, 2, 3, 4")

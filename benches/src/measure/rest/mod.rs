@@ -1,8 +1,8 @@
 //! The cost at rest: the CPU time of all processes while few events arrive. Also measures how fresh answers are.
 //!
 //! The services run with the settings of `./dev up --demo`, each in a process of its own. *Probes* measure the
-//! freshness: reactions with the time of a past hour that no other traffic uses, so that a probe shows only in the
-//! answer for its own hour. Probes add about one event a second.
+//! freshness: each probe is a reaction with the time of a past hour that no other traffic uses, so that it changes only
+//! the answer for that hour. Probes add about one event a second.
 
 use std::array;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl Arrival {
         Ok(Load { addr: world::addr(edge)?, connections: CONNECTIONS, rate: Some(rate), requests })
     }
 
-    /// The goals: the most cores that the services may keep busy, and the most that ClickHouse may.
+    /// The goals: the number of cores that the services may keep busy, and the number that ClickHouse may keep busy.
     fn goals(self) -> [f64; 2] {
         match self {
             Self::Demo => [0.05, 0.2],
@@ -146,8 +146,8 @@ impl Rest {
     }
 }
 
-/// The goal for freshness: the most seconds from the acknowledgement of an event to the first answer that counts it,
-/// with default settings.
+/// The goal for freshness: the maximum number of seconds from the acknowledgement of an event to the first answer that
+/// counts it, with default settings.
 const MOST_SECONDS_TO_VISIBLE: f64 = 8.0;
 
 fn spread(cores: Spread) -> String {

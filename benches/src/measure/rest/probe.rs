@@ -18,7 +18,7 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(60);
 /// Sends reactions of one hour and measures when each is counted.
 pub(super) struct Probe {
     number: i64,
-    /// The URL that takes a reaction, and the one that answers for its hour.
+    /// The URL to which reactions are posted, and the URL of the answer for their hour.
     write: String,
     read: String,
     client: reqwest::Client,
@@ -39,27 +39,27 @@ impl Probe {
         })
     }
 
-    /// Sends reactions one after another until `end`. Returns the seconds until each of them was counted, including the
-    /// last one.
+    /// Sends reactions until `end`, each one after the previous one is counted. Waits until the last one is counted,
+    /// even after `end`. Returns the seconds from each reaction to the answer that counted it.
     pub(super) async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
-        // Once a client has asked for an old hour, the query API refreshes it with every poll.
+        // Once a client has asked for an old hour, the query API includes it in every refresh.
         let mut clicks = self.clicks().await?;
         let mut freshness = Vec::new();
-        // Probes start at different times, so that they are not in step with the polls of the query API.
+        // Probes start at different times, so that they are not in step with the refreshes of the query API.
         time::sleep(Duration::from_millis(37 + 631 * self.number as u64)).await;
         while Instant::now() < end {
             self.client.post(&self.write).send().await?.error_for_status().context("send a probe")?;
             let sent = Instant::now();
             clicks = time::timeout(PROBE_DEADLINE, self.more_than(clicks))
                 .await
-                .context("wait for a probe to be seen")?;
+                .context("wait for a probe to be counted")?;
             freshness.push(sent.elapsed().as_secs_f64());
             time::sleep(Duration::from_millis(100 + 97 * (freshness.len() as u64 % 10))).await;
         }
         Ok(freshness)
     }
 
-    /// Waits until the answer has more than `before` clicks, and returns them.
+    /// Waits until the answer has more than `before` clicks, and returns their number.
     async fn more_than(&self, before: u64) -> u64 {
         loop {
             time::sleep(POLL_INTERVAL).await;
@@ -76,7 +76,7 @@ impl Probe {
     }
 }
 
-/// The clicks in an answer of lines such as `clicks,12`.
+/// The number of clicks in an answer, which has lines such as `clicks,12`.
 fn clicks(answer: &str) -> Option<u64> {
     answer.lines().find_map(|line| line.strip_prefix("clicks,")?.trim().parse().ok())
 }

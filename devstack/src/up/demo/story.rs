@@ -16,7 +16,7 @@ use serde::Serialize;
 
 /// Length of a slice in milliseconds.
 pub(super) const SLICE: i64 = 10 * MINUTE;
-/// Sessions of a slice of an ordinary day, on average.
+/// Average number of sessions in a slice of an ordinary day.
 const SESSIONS: f64 = 66.0;
 /// Growth of the audience in a day.
 const GROWTH: f64 = 0.015;
@@ -54,21 +54,21 @@ const COUNTRIES: [(&str, u32); 14] = [
 const CAMPAIGN_PART: u32 = 14;
 const SYSTEMS: [(&str, u32); 5] = [("android", 44), ("ios", 29), ("windows", 16), ("macos", 8), ("linux", 3)];
 const PLANS: [(&str, u32); 3] = [("free", 74), ("pro", 19), ("team", 7)];
-/// Screens that are viewed.
+/// Screens that are viewed, with their shares of all views, in percent.
 const SCREENS: [(&str, u32); 6] =
     [("catalogue", 36), ("product", 30), ("search", 14), ("basket", 9), ("account", 7), ("help", 4)];
-/// Products and their prices in cents.
+/// Prices of the products in cents, with their shares of all purchases, in percent.
 const PRICES: [(u32, u32); 4] = [(1_990, 46), (4_900, 30), (8_950, 17), (15_900, 7)];
-/// Older versions, which people keep for a while.
+/// Older versions, which some people keep for a while, with their shares of those people, in percent.
 const OLD_VERSIONS: [(&str, u32); 3] = [("4.7.2", 71), ("4.7.1", 21), ("4.6.0", 8)];
 const NEW_VERSION: &str = "4.8.0";
-/// Options of the poll.
+/// Options of the poll, with their shares of all votes, in percent.
 const OPTIONS: [(&str, u32); 4] = [("boot", 41), ("sneaker", 33), ("sandal", 18), ("clog", 8)];
 
 /// An event of the story.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Line {
-    /// When it happens.
+    /// When the event happens.
     #[serde(serialize_with = "as_text")]
     pub(super) client_time: UnixMillis,
     pub(super) event: &'static str,
@@ -87,7 +87,7 @@ pub(super) struct Line {
     price: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     poll: Option<&'static str>,
-    /// What a vote is for.
+    /// The option of the poll that a vote chooses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) option: Option<&'static str>,
 }
@@ -193,7 +193,7 @@ impl Story {
         }
     }
 
-    /// A person who signed up before a slice; none if a few tries find nobody.
+    /// A person who signed up before a slice; none if a few attempts find no such person.
     fn returning(&self, slice: i64, rng: &mut Rng) -> Option<Person> {
         (0..4).find_map(|_| {
             let days = -RETURN_AFTER * (1.0 - rng.f64()).ln();
@@ -279,7 +279,7 @@ impl Session {
         }
     }
 
-    /// The next event, some seconds after the last one.
+    /// The next event, some seconds after the previous one.
     fn event(&mut self, event: &'static str) -> &mut Line {
         self.now = UnixMillis(self.now.0 + self.rng.i64(2_000..45_000));
         let sequence = self.lines.len() as u32 + 1;

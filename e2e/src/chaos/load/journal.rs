@@ -46,7 +46,7 @@ pub struct Journal {
     event_ids: bool,
     stream: RequestStream,
     entries: Vec<Entry>,
-    /// Requests after this many may not be retried.
+    /// The number of requests after which no further request may be retried, once retries are forbidden.
     retries_end: Option<usize>,
     /// Requests that may be retried and have no outcome yet.
     retried: BTreeSet<u32>,

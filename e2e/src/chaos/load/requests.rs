@@ -11,7 +11,7 @@ use schemas::time::{DAY, HOUR, MINUTE, SECOND, UnixMillis};
 
 use crate::hostile;
 
-/// Prefix of the number of a request in each of its events.
+/// Prefix of the request's number, which each event of the request contains.
 pub const TAG: &str = "chaos-";
 /// Devices that send at the same time.
 const DEVICES: usize = 200;
@@ -19,7 +19,7 @@ const DEVICES: usize = 200;
 const LONG_AGO: UnixMillis = UnixMillis(1_606_780_800_000);
 /// A line that the edge rejects.
 const BAD: &str = r#"{"event":1}"#;
-/// Lines of a large request; they fit into one record.
+/// Number of lines of a large request. They fit into one record.
 pub const LARGE: usize = 2000;
 /// One request in this many is large.
 const LARGE_ONE_IN: u32 = 150;
@@ -58,7 +58,8 @@ pub struct RequestStream {
 
 /// One line in this many comes from a device with a wrong clock.
 const WILD_ONE_IN: u8 = 100;
-/// How far a wrong clock is behind. The age of such an event is never close to the retention of a rollup.
+/// How far a wrong clock is behind, in milliseconds. The age of such an event is never close to the retention of a
+/// rollup.
 const WILD: std::ops::Range<i64> = 30 * DAY..2000 * DAY;
 
 impl RequestStream {
@@ -135,7 +136,8 @@ impl RequestStream {
             line.param_str = format!("{TAG}{number}").into();
             line.event_id = has_ids.then(|| event_id(self.seed, *number, at));
             if rng.u8(..WILD_ONE_IN) == 0 {
-                // Not a click or an impression: verification reads every hour that has one from the query API.
+                // Not a click or an impression: verification asks the query API for each hour that has one, and events
+                // from wrong clocks would add many hours.
                 line.event = "play";
                 line.client_time = UnixMillis(now.0 - rng.i64(WILD)).to_string();
             } else if rng.u8(..30) == 0 {
@@ -161,7 +163,7 @@ impl RequestStream {
     }
 }
 
-/// An id that is unique over this run and over runs of other seeds.
+/// An id that no other event has, in this run and in runs with other seeds.
 fn event_id(seed: u64, number: u32, line: usize) -> String {
     format!("{:08x}-0000-4000-8000-{number:08x}{line:04x}", seed as u32)
 }

@@ -19,7 +19,8 @@ use crate::oracle::now;
 const RATE: u32 = 200;
 /// Concurrent requests. When this many are unanswered, no other request is sent.
 const AT_ONCE: usize = 32;
-/// Longest wait for an answer: longer than any short pause of a process, and longer than the edge waits itself.
+/// Longest wait for an answer: longer than any short pause of a process, and longer than the edge itself waits before
+/// it answers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 /// Pause between two attempts of a request.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -44,7 +45,7 @@ impl Sender {
         }
     }
 
-    /// Makes requests for `length` by the `clock`, and sends each until it has an outcome. A request that still has no
+    /// Makes requests until `clock` shows `length`, and sends each until it has an outcome. A request that still has no
     /// outcome after another `grace` stays unanswered.
     pub(crate) async fn send(self, clock: &Clock, length: Duration, grace: Duration) {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
@@ -54,7 +55,8 @@ impl Sender {
             loop {
                 clock.wait_until(Duration::from_secs(1) / RATE * sent).await;
                 sent += 1;
-                let permit = Arc::clone(&permits).acquire_owned().await.expect("it is never closed");
+                let permit =
+                    Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
                 let (sender, request) = (self.clone(), journal::lock(&self.journal).next(now()));
                 under_way.spawn(async move {
                     let outcome = sender.send_until_answered(&request).await;
@@ -95,7 +97,7 @@ impl Sender {
 /// The result of one attempt to send a request.
 enum Try {
     Acked,
-    /// The edge stored no line of the request.
+    /// The edge stored no line of the request, and the request is not sent again.
     Refused,
     /// The edge stored no line of the request, but may accept it later.
     NotNow,
@@ -120,7 +122,7 @@ async fn send_once(http: &Http, request: &Request, stats: &RunStats) -> Try {
     }
 }
 
-/// The result that an answer stands for; none if the edge must not give this answer.
+/// The result that an answer reports; none if the edge must not give this answer.
 fn judge(answer: &HttpResponse, request: &Request) -> Option<Try> {
     let json = answer.json();
     let number = |name: &str| json[name].as_u64();

@@ -1,5 +1,5 @@
-//! The clock of a run. It stands still while a server starts, so that a slow machine gets the same faults under
-//! the same load as a fast one, only later.
+//! The clock of a run. It is stopped while a server starts, so that a slow machine gets the same faults under the same
+//! load as a fast machine, only later.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,12 +29,12 @@ impl Clock {
         Self(Mutex::new(State::new(Instant::now())))
     }
 
-    /// The time of the run that has passed.
+    /// The time that has passed since the start, without the times for which the clock was stopped.
     pub(crate) fn elapsed(&self) -> Duration {
         self.state().elapsed(Instant::now())
     }
 
-    /// Stops the clock until the returned value is dropped.
+    /// Stops the clock until the returned value, and every other [`Hold`], is dropped.
     pub(crate) fn hold(&self) -> Hold<'_> {
         self.state().change(1, Instant::now());
         Hold(self)

@@ -5,11 +5,11 @@ use crate::chaos::schedule::Kind;
 /// A counter of one kind of process. It starts at 0 with each start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
-    /// Batches that a process finished and another process, or an earlier start of the same one, had declared.
+    /// Batches that were declared by one process and finished by another one, or by a later start of the same one.
     RecoveredIntents,
-    /// Cells that already held a batch when it was inserted.
+    /// Cells that a process did not insert, because their markers showed that an earlier owner had inserted them.
     SkippedCells,
-    /// Rows of rollups whose groups were folded into `(other)`.
+    /// Rows of rollups that were folded into `(other)` because a batch reached its group limit.
     FoldedRows,
     /// Events that went into the spool.
     SpooledEvents,

@@ -35,7 +35,7 @@ impl RunStats {
         self.add_absence(target, lasts);
     }
 
-    /// Counts a time during which a process did nothing.
+    /// Counts an outage of ClickHouse if `target` is ClickHouse and is paused or down for at least [`OUTAGE`].
     pub(crate) fn add_absence(&self, target: Target, lasts: Duration) {
         if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE {
             self.clickhouse_away.fetch_add(1, Ordering::Relaxed);

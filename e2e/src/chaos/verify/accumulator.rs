@@ -1,4 +1,4 @@
-//! Computes the value of one measure of a cell, event by event. Pure.
+//! Computes the value of one measure from events, one after another. Pure.
 
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;

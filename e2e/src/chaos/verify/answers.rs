@@ -1,4 +1,4 @@
-//! The answers of the query API, hour by hour: the expected ones, and those that it gives.
+//! The answers of the query API, hour by hour: the expected answers and the actual ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -24,12 +24,12 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Number of missing events. 1 if the number of events is right and another figure is too low.
+    /// Number of missing events; 1 if the number of events is right but another figure is too low.
     pub fn missing(&self) -> u64 {
         u64::try_from(-self.excess()).unwrap_or(0)
     }
 
-    /// Number of events that are counted too often. 1 if the number of events is right and another figure is too high.
+    /// Number of events that are counted too often; 1 if the number of events is right but another figure is too high.
     pub fn duplicated(&self) -> u64 {
         u64::try_from(self.excess()).unwrap_or(0)
     }

@@ -23,7 +23,7 @@ impl<'a> Line<'a> {
         Self { event, props: serde_json::from_str(line).unwrap_or_default() }
     }
 
-    /// When it happened.
+    /// When the event happened.
     pub fn time(&self) -> UnixMillis {
         self.event.client_time.expect("the load gives every event a time")
     }

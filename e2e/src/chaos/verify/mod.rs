@@ -29,7 +29,7 @@ mod accumulator;
 
 mod answers;
 
-/// At most this many wrong requests, and wrong cells of each table, are reported one by one.
+/// Maximum number of wrong requests, and of wrong cells of each table, that are reported one by one.
 const MOST_REPORTED: usize = 3;
 /// Longest wait until the answers of the query API are up to date.
 const ANSWERS_DEADLINE: Duration = Duration::from_secs(30);
@@ -137,7 +137,7 @@ impl Verdict {
         let Expected { unknown_rows, mismatches, .. } = expected;
         if *unknown_rows > 0 {
             self.duplicated += unknown_rows;
-            self.lines.push(format!("events: {unknown_rows} rows of no request"));
+            self.lines.push(format!("events: {unknown_rows} rows belong to no request"));
         }
         self.missing += mismatches.iter().map(RequestMismatch::missing).sum::<u64>();
         self.duplicated += mismatches.iter().map(RequestMismatch::duplicated).sum::<u64>();

@@ -1,7 +1,7 @@
 //! The expected totals of a table, and how the actual totals differ from them.
 //!
-//! The expected totals are computed only from the declarations of the rollups and from the lines, so that no code of
-//! the aggregator checks itself. Pure.
+//! The expected totals are computed only from the declarations of the rollups and from the lines, without code of the
+//! aggregator, so that a bug in the aggregator cannot hide itself. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::accumulator::{Accumulator, merge_function};
 use super::difference::{Cells, Difference, Key, differences};
 use super::line::Line;
 
-/// Stands for a figure that cannot be read. No total of the load is negative, so it always differs.
+/// Replaces a figure that cannot be read. No total of the load is negative, so it differs from every expected figure.
 const NOT_A_NUMBER: i64 = -1;
 
 /// The totals of a table: the statement that reads them, and the expected figures.
@@ -52,7 +52,8 @@ impl Totals {
         }
     }
 
-    /// Totals of the ledger: the sum of `stored` over the whole ledger, and the sum that it should be.
+    /// Totals of the ledger: the sum of `stored` over the whole ledger, and the sum of the columns from which `stored`
+    /// can be computed.
     pub fn of_ledger() -> Self {
         Self {
             table: "ledger".to_owned(),
@@ -133,7 +134,7 @@ impl Totals {
     /// Whether the table must count an event that was sent at `sent`.
     fn counts(&self, line: &Line<'_>, sent: UnixMillis) -> bool {
         self.rollup.as_ref().is_none_or(|rollup| {
-            // The load sends no event whose age is close to a retention, so a few days do not matter.
+            // The load sends no event whose age is close to a retention, so the exact time of expiry does not matter.
             let has_expired = |days: u32| line.time().0 + i64::from(days) * DAY < sent.0;
             let meets = |field: &Dimension, values: &[String]| values.contains(&line.text(field));
             !rollup.retention_days.is_some_and(has_expired)
@@ -214,7 +215,7 @@ mod tests {
         );
     }
 
-    /// Missing and duplicated events if a table counts an event `times` times that was sent once.
+    /// Numbers of missing and duplicated events if an event was sent once and a table counts it `times` times.
     fn difference(times: i64) -> Option<(u64, u64)> {
         let mut totals = totals("event_hourly");
         totals.add(&Line::read(LINE), SENT);
