@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn about_one_event_in_twenty_is_of_a_past_hour() {
+    fn about_one_event_in_twenty_has_the_time_of_a_past_hour() {
         let mut rng = Rng::with_seed(3);
         let historic = (0..10_000).filter(|_| moment(&mut rng, NOW).0 <= NOW.0 - HOUR).count();
         assert!((400..600).contains(&historic), "{historic}");

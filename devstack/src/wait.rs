@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_ends_when_the_condition_holds() {
+    async fn the_wait_ends_when_the_condition_holds() {
         let mut looks = 0;
         let waited = wait_for("the third check", Duration::from_secs(1), async || {
             looks += 1;
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_fails_with_what_and_how_long_even_if_a_check_hangs() {
+    async fn the_error_names_the_condition_and_the_deadline_even_if_a_check_hangs() {
         let overdue = wait_for("a dead server", Duration::from_millis(30), async || pending().await).await;
         assert_eq!(overdue.unwrap_err().to_string(), "wait for a dead server: it did not happen within 30ms");
     }

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use devstack::DataDirectory;
 
 #[test]
-fn a_typo_is_answered_with_the_commands_or_flags_that_there_are() {
+fn a_typo_is_reported_with_the_commands_or_flags_that_exist() {
     check(
         &["tset"],
         2,
@@ -31,7 +31,7 @@ fn a_typo_is_answered_with_the_commands_or_flags_that_there_are() {
 }
 
 #[test]
-fn every_command_has_a_page_and_a_line_on_the_page_of_all() {
+fn every_command_has_a_help_page_and_a_line_in_the_overview() {
     let page = |arguments: &[&str]| {
         let output = dev().args(arguments).env("PATH", "/usr/bin:/bin").output().unwrap();
         assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{arguments:?}");

@@ -179,7 +179,7 @@ async fn the_examples_of_the_pages_print_what_the_pages_show() {
 }
 
 #[test]
-fn an_ellipsis_on_a_page_stands_for_any_text_and_nothing_else_does() {
+fn only_an_ellipsis_on_a_page_stands_for_any_text() {
     for (shown, printed, is_shown) in [
         ("{\"id\":\"…\",\n\"n\":1}\n", "{\"id\":\"17\",\"n\":1}", true),
         ("{\"id\":\"…\",\n\"n\":1}\n", "{\"id\":\"17\",\"n\":2}", false),

@@ -28,7 +28,7 @@ async fn a_killed_clickhouse_keeps_every_acknowledged_insert() {
 }
 
 #[tokio::test]
-async fn a_stopped_and_a_killed_kafka_come_back_with_their_records() {
+async fn a_stopped_or_killed_kafka_keeps_its_records() {
     let mut stack = Stack::for_test("kafka_restart").unwrap();
     stack.kafka.start().await.unwrap();
     stack.kafka.create_topic("events", 1).await.unwrap();

@@ -13,7 +13,7 @@ use devstack::{DataDirectory, wait_for};
 const DEADLINE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
-async fn children_die_with_a_killed_parent() {
+async fn killing_devstack_up_also_ends_kafka_and_clickhouse() {
     let directory = DataDirectory::for_test("killed_parent").unwrap();
     let mut up = up(&directory, &[]);
     let parent = up.id();
@@ -33,7 +33,7 @@ async fn children_die_with_a_killed_parent() {
 }
 
 #[tokio::test]
-async fn the_demo_moves_the_numbers_and_ctrl_c_says_what_was_stored() {
+async fn the_demo_increases_the_counts_and_ctrl_c_prints_what_was_stored() {
     let directory = DataDirectory::for_test("demo").unwrap();
     let mut up = up(&directory, &["--demo"]);
     let log = up.log().to_owned();

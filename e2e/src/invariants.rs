@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_balance_is_named() {
+    fn counters_that_do_not_balance_are_named() {
         let page = |received: u64, delivered: u64| {
             format!(
                 "# HELP ingest_events_received_total Lines read.\n\

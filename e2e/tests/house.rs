@@ -14,7 +14,7 @@ const CRATES: [&str; 8] =
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
 #[test]
-fn no_rooms_of_a_crate_import_each_other_in_a_circle() {
+fn rooms_of_a_crate_have_no_import_cycle() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");
     let circles = CRATES.iter().filter_map(|name| {
         let sources = sources(&workspace.join(name).join("src"));
@@ -192,7 +192,7 @@ fn check(sources: &[(&str, &str)], expected: Option<&str>) {
 }
 
 #[test]
-fn a_circle_is_named_with_a_file_and_a_path_for_each_import() {
+fn a_cycle_is_reported_with_a_file_and_a_path_for_each_import() {
     check(
         &[
             ("a.rs", "use crate::b::{C, d::{E, F}};"),
@@ -213,7 +213,7 @@ fn a_circle_is_named_with_a_file_and_a_path_for_each_import() {
 }
 
 #[test]
-fn imports_within_a_room_of_tests_and_of_programs_are_in_no_circle() {
+fn imports_within_a_room_and_imports_of_tests_and_programs_form_no_cycle() {
     let in_tests = "fn b() {}\n#[cfg(test)]\nmod tests {\n    use crate::a;\n}\n";
     check(&[("a.rs", "use crate::b::B;"), ("b.rs", in_tests)], None);
     check(

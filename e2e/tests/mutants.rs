@@ -17,9 +17,24 @@ fn every_mutant_applies_and_names_the_test_that_kills_it() {
     for patch in patches {
         let text = fs::read_to_string(&patch).expect("read a mutant");
         let killer = text.lines().next().and_then(|line| line.strip_prefix("# killed by: "));
-        assert!(killer.is_some_and(|test| test.contains(' ')), "{}: names no test", patch.display());
+        let (package, test) = killer.and_then(|killer| killer.split_once(' ')).unwrap_or_default();
+        assert!(is_test(top, package, test), "{}: there is no test `{test}`", patch.display());
         let check = Command::new("git").args(["apply", "--check"]).arg(&patch).current_dir(top).output();
         let check = check.expect("run git");
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     }
+}
+
+/// Whether the sources contain the test: `path::of::the::test` of a package, or `file::test[parameter]` of pytest.
+fn is_test(top: &Path, package: &str, test: &str) -> bool {
+    let (path, name) = test.rsplit_once("::").unwrap_or(("", test));
+    let (keyword, folder, name) = match name.split_once('[') {
+        _ if package != "pytest" => ("fn", package.split('/').next().unwrap_or_default(), name),
+        Some((name, _parameter)) => ("def", path, name),
+        None => ("def", path, name),
+    };
+    let definition = format!("{keyword} {name}");
+    let found =
+        Command::new("git").args(["grep", "-qw", &definition, "--", folder]).current_dir(top).status();
+    !name.is_empty() && found.expect("run git").success()
 }

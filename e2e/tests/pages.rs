@@ -36,7 +36,7 @@ fn check_page(name: &str, page: &str) {
 }
 
 #[test]
-fn the_page_of_variables_says_what_the_programs_read() {
+fn the_configuration_page_lists_the_variables_that_the_programs_read() {
     type ReadConfig = fn(&Vars) -> Result<(), VarError>;
     let services: [(&str, ReadConfig); 3] = [
         ("ingest", |vars| ingest::Config::from_vars(vars).map(drop)),
@@ -81,7 +81,7 @@ are bytes, or `64MiB`; times are `250ms`, `5s`, `10m` or `1day`.
 }
 
 #[test]
-fn the_page_of_metrics_says_what_the_programs_show() {
+fn the_metrics_page_lists_the_metrics_of_the_programs() {
     let services = [
         ("ingest", ingest::metrics::Metrics::new().descriptions),
         ("stream-agg", stream_agg::metrics::Metrics::default().descriptions),
@@ -208,7 +208,7 @@ fn the_first_pages_stay_short() {
 }
 
 #[test]
-fn the_messages_of_stopped_partitions_are_those_of_the_aggregator() {
+fn the_page_on_stopped_partitions_has_messages_of_the_aggregator() {
     let sources = ["stream-agg", "schemas"].map(|folder| sources(&root().join(folder).join("src")));
     // A string literal that continues on the next line of the source is one text.
     let source: String =
@@ -244,7 +244,7 @@ fn the_tests_that_the_page_of_guarantees_names_exist() {
 }
 
 #[test]
-fn the_pages_name_metrics_that_there_are() {
+fn the_pages_name_only_metrics_that_exist() {
     let metrics = read(&root().join("docs/metrics.md"));
     let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let mut unknown = Vec::new();
@@ -261,7 +261,7 @@ fn the_pages_name_metrics_that_there_are() {
 }
 
 #[test]
-fn the_recipes_name_files_that_there_are() {
+fn the_recipes_name_only_files_that_exist() {
     let page = read(&root().join("CONTRIBUTING.md"));
     let (_, recipes) = page.split_once("| change | files |").unwrap();
     let names = recipes.split('`').skip(1).step_by(2);

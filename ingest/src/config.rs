@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn results_of_polls_come_from_an_address_or_not_at_all() {
+    fn poll_results_url_is_an_http_address_or_empty() {
         let with =
             |url| Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "k:1"), ("POLL_RESULTS_URL", url)]));
         assert_eq!(with("").unwrap().poll_results.url, None);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_zero_in_which_nothing_can_arrive_fails_the_start() {
+    fn a_timeout_or_interval_of_zero_fails_the_start() {
         for name in ["BODY_IDLE_TIMEOUT", "BODY_TIMEOUT", "DURABLE_WAIT", "POLL_RESULTS_INTERVAL"] {
             let vars = Vars::from_pairs([("KAFKA_BROKERS", "k:1"), (name, "0s")]);
             let error = Config::from_vars(&vars).unwrap_err().to_string();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_that_no_request_could_keep_fail_the_start() {
+    fn in_flight_bytes_too_small_for_one_request_fails_the_start() {
         let vars = Vars::from_pairs([("KAFKA_BROKERS", "k:1"), ("IN_FLIGHT_BYTES", "1MiB")]);
         let error = Config::from_vars(&vars).unwrap_err().to_string();
         assert!(error.starts_with("variable IN_FLIGHT_BYTES=`1048576` is not usable: "), "{error}");

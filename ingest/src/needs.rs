@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_drain_is_a_longer_stop() {
+    fn a_longer_drain_delay_makes_the_stop_longer() {
         assert_eq!(needs_of(&[]).longest_stop(), Duration::from_secs(36));
         assert_eq!(needs_of(&[("DRAIN_DELAY", "15s")]).longest_stop(), Duration::from_secs(46));
     }

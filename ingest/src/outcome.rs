@@ -442,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_list_what_the_server_accepts() {
+    fn details_list_the_accepted_paths_encodings_and_media_types() {
         assert_eq!(
             Refusal::NotFound.detail(),
             "the server accepts only POST /v1/events, POST /v1/counters, POST /v1/votes and POST /analytics"

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documented_path_of_a_route_leads_to_it() {
+    fn the_documented_path_of_a_route_selects_it() {
         for route in Route::ALL {
             assert_eq!(Route::of(route.path().unwrap_or("/")), route);
         }

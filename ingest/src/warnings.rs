@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_sdks_are_warned_of_with_the_field_that_is_meant() {
+    fn field_names_of_other_sdks_cause_a_warning_with_the_intended_field() {
         let looks_like =
             |fields: &[&'static str]| fields.iter().map(|field| (LOOKS_LIKE, *field)).collect::<Vec<_>>();
         // Segment, PostHog, Mixpanel or Amplitude, GA4.
@@ -110,13 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_an_ordinary_field_where_ours_stands_beside_it() {
+    fn a_field_name_of_another_sdk_causes_no_warning_if_the_intended_field_is_present() {
         check(r#"{"event":"a","userId":"u","user_id":"u","time":1,"client_time":1700000000000}"#, &[]);
         check(r#"{"event":"a","plan":"gold","times":3}"#, &[]);
     }
 
     #[test]
-    fn a_label_that_cannot_be_read_is_warned_of() {
+    fn a_label_that_cannot_be_read_causes_a_warning() {
         check(
             r#"{"event":"a","country":"T1","client_time":"yesterday","timestamp":1}"#,
             &[("bad_time", "client_time"), ("bad_country", "country"), (LOOKS_LIKE, "client_time")],

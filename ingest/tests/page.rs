@@ -51,7 +51,7 @@ fn refusals() -> Vec<Refusal> {
 }
 
 #[test]
-fn every_code_stands_in_a_row_with_its_status() {
+fn every_code_is_in_one_row_with_its_status() {
     for code in Code::ALL {
         says(format!("\n| `{}` |", code.as_str()));
     }
@@ -75,7 +75,7 @@ fn every_code_stands_in_a_row_with_its_status() {
 
 /// Every client retries after the same answers.
 #[test]
-fn the_page_the_hints_and_the_clients_name_the_same_answers_to_retry() {
+fn the_page_the_hints_and_the_client_libraries_agree_on_which_answers_to_retry() {
     const CLIENTS: &str = include_str!("../../docs/clients.md");
     let libraries =
         [include_str!("../../docs/clients/millrace.js"), include_str!("../../docs/clients/millrace.py")];

@@ -159,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_split_at_bars_that_no_backslash_escapes() {
+    fn a_list_is_split_at_unescaped_bars() {
         check("event:in:a|b", "event", Test::In(texts(&["a", "b"])));
         check(r"event:in:a\|b", "event", Test::In(texts(&["a|b"])));
         check(r"event:nin:a\\|b\c|", "event", Test::NotIn(texts(&[r"a\", r"b\c", ""])));
     }
 
     #[test]
-    fn what_is_no_filter_is_refused() {
+    fn text_that_is_not_a_filter_is_refused() {
         for text in ["", "event", "event:eq", ":eq:a", "event:like:a"] {
             assert!(Filter::parse(text).is_err(), "{text}");
         }

@@ -96,12 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_in_time_between_two_that_were_late_keeps_everything() {
+    fn a_refresh_in_time_between_two_late_ones_leaves_nothing_out() {
         check(&[(Pace::TooSlow, 1), (Pace::Other, 1), (Pace::TooSlow, 1)], LeftOut::Nothing);
     }
 
     #[test]
-    fn what_was_left_out_comes_back_one_by_one() {
+    fn quick_refreshes_bring_back_answers_step_by_step() {
         check(&[(Pace::TooSlow, 4), (Pace::Quick, LEEWAY - 1)], LeftOut::Polls);
         check(&[(Pace::TooSlow, 4), (Pace::Quick, LEEWAY)], LeftOut::ColdKeys);
         check(&[(Pace::TooSlow, 4), (Pace::Quick, 2 * LEEWAY)], LeftOut::Nothing);

@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_follows_the_cache_and_the_statements_that_run_at_once() {
+    fn memory_depends_on_the_cache_and_the_concurrent_statements() {
         let all = needs_of(&[]).memory_bytes();
         assert_eq!(all, (128 << 20) + 6 * 100_001 * 200);
         assert_eq!(needs_of(&[("QUERY_CACHE_BYTES", "1MiB")]).memory_bytes(), all - (63 << 20));
@@ -58,13 +58,13 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_drain_is_a_longer_stop() {
+    fn a_longer_drain_delay_makes_the_stop_longer() {
         assert_eq!(needs_of(&[]).longest_stop(), Duration::from_secs(16));
         assert_eq!(needs_of(&[("DRAIN_DELAY", "15s")]).longest_stop(), Duration::from_secs(26));
     }
 
     #[test]
-    fn only_clickhouse_is_called() {
+    fn only_a_connection_to_clickhouse_is_needed() {
         let all: Vec<_> = needs_of(&[]).connects.iter().map(Address::to_string).collect();
         assert_eq!(all, ["c:8123"]);
     }

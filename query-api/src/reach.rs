@@ -52,14 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rollup_counts_from_the_first_whole_second_on_and_1970_is_always() {
+    fn the_start_of_a_rollup_is_rounded_up_to_a_second_and_1970_means_always() {
         let since = [("r".to_owned(), 1_795_875_540_001), ("old".to_owned(), 0)];
         let reach = Reach::new(None, &since, "");
         assert_eq!(reach.since, [("r".to_owned(), 1_795_875_541)].into());
     }
 
     #[test]
-    fn the_rollups_of_another_declaration_are_read() {
+    fn the_declaration_of_the_aggregator_is_parsed_and_compared() {
         let theirs = |declared: &str| Reach::new(None, &[], declared).theirs;
         assert_eq!(theirs(""), None);
         let declared = Rollups::built_in();

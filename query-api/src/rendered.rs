@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_answers_have_equal_etags_whatever_their_moment() {
+    fn equal_answers_have_equal_etags_whatever_their_as_of() {
         let one = Rendered::text("unique_users,1".to_owned());
         assert_eq!(one.etag, Rendered::text("unique_users,1".to_owned()).etag);
         assert_ne!(one.etag, Rendered::text("unique_users,0".to_owned()).etag);
@@ -208,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn a_known_tag_is_found_in_a_list() {
+    fn an_etag_is_found_in_a_list_of_if_none_match() {
         let matches = |known: &'static str| etag_matches(&HeaderValue::from_static(known), "W/\"ab\"");
         assert!(matches("\"ab\"") && matches("\"x\", W/\"ab\"") && matches("*"));
         assert!(!matches("\"abc\"") && !matches("ab"));
     }
 
     #[test]
-    fn compressed_bodies_hold_the_body() {
+    fn compressed_bodies_decompress_to_the_body() {
         let rendered = Rendered::text("unique_users,1\n".repeat(100));
         let mut inflated = Vec::new();
         let gzip = rendered.encoded(Encoding::Gzip);

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_leaves_in_order_and_hours_always_stay() {
+    fn polls_are_left_out_before_counters_and_hours_are_always_read() {
         let statement = SnapshotStatement::new(&Rollups::built_in()).unwrap();
         let reads = |left_out| {
             let (text, Reads { counters, polls, series, active }) = statement.text(left_out);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn each_tenant_has_the_rows_of_its_own_and_only_what_was_read_has_answers() {
+    fn each_tenant_gets_only_its_own_rows() {
         let statement = SnapshotStatement::new(&Rollups::built_in()).unwrap();
         let row = |part, tenant: &str| SnapshotRow { part, tenant: tenant.to_owned(), ..Default::default() };
         let rows = vec![
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn the_statement_is_the_one_that_was_reviewed() {
+    fn the_statement_equals_its_golden_file() {
         let statement = SnapshotStatement::new(&Rollups::built_in()).unwrap();
         let found = format!("{}\n", statement.text(LeftOut::Nothing).0);
         let file = path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/answers/statement.sql");

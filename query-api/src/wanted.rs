@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_hour_is_forgotten_when_nobody_asks_any_more() {
+    fn an_hour_is_forgotten_when_no_reader_asks_for_it_any_more() {
         let wanted = Wanted::new(MAX_HOURS, KEY_REMEMBERED, Duration::from_secs(5));
         let start = Instant::now();
         wanted.want(UnixMillis(2), start).unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_limit_and_known_hours_pass_it() {
+    fn at_the_limit_new_hours_are_refused_and_known_hours_are_accepted() {
         let wanted = Wanted::new(MAX_HOURS, KEY_REMEMBERED, Duration::from_secs(5));
         let now = Instant::now();
         for hour in 0..MAX_HOURS as i64 {

@@ -121,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_what_was_registered() {
+    fn the_metrics_page_has_the_registered_metrics() {
         check(Readiness::Ready, &Method::GET, "/metrics", 200, "things_total 0");
     }
 
     #[test]
-    fn other_paths_and_methods_are_answered_with_what_there_is() {
+    fn other_paths_and_methods_are_answered_with_the_valid_ones() {
         check(Readiness::Ready, &Method::GET, "/", 404, "/healthz");
         check(Readiness::Ready, &Method::POST, "/readyz", 405, "use GET");
     }

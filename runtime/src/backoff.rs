@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_longest_and_start_again_with_the_shortest_after_a_success() {
+    fn waits_double_up_to_the_longest_and_reset_after_a_success() {
         let mut backoff = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(1)).backoff();
         let within = |wait: Duration, step: u64| {
             assert!(

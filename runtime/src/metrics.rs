@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_is_registered_under_the_prefix_as_it_is_made() {
+    fn a_new_metric_is_registered_under_the_prefix() {
         let metrics = MetricFactory::new("edge");
         metrics.counter("things_total", "Things.").inc();
         metrics.histogram_vec("seconds", "Times.", &[0.5], &["route"]).with_label_values(&["a"]).observe(0.1);
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "each name is registered once")]
-    fn a_name_that_is_used_twice_is_found_at_the_start() {
+    fn a_metric_name_that_is_used_twice_panics() {
         let metrics = MetricFactory::new("edge");
         metrics.gauge("up", "Up.");
         metrics.gauge("up", "Up.");

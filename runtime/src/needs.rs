@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_an_aligned_table_with_the_sums() {
+    fn the_table_is_aligned_and_has_the_sums() {
         let table = needs()
             .table(&[("TOPIC", "events"), ("SPOOL", "")].map(|(name, value)| (name.into(), value.into())));
         let expected = "\
@@ -176,7 +176,7 @@ variable  SPOOL          (none)
     }
 
     #[test]
-    fn programs_read_the_same_as_json() {
+    fn the_json_has_the_same_values_as_the_table() {
         let page = needs().json(&[("TOPIC".to_owned(), "events".to_owned())]);
         assert_eq!(page["memory_bytes"], 4 << 20);
         assert_eq!(page["memory"]["a cache"], 1 << 20);
@@ -188,7 +188,7 @@ variable  SPOOL          (none)
     }
 
     #[test]
-    fn an_address_that_no_client_of_ours_can_call_is_named() {
+    fn a_url_that_our_http_clients_cannot_use_is_refused_by_name() {
         let url =
             |text| Address::of_url("URL", text).map(|at| at.to_string()).map_err(|error| error.to_string());
         assert_eq!(url("http://c:8123"), Ok("c:8123".to_owned()));

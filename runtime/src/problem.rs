@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_has_the_members_of_the_rfc_and_ours() {
+    fn a_problem_has_the_members_of_rfc_9457_and_our_own() {
         #[derive(Serialize)]
         struct More {
             limit: u32,

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_cannot_be_is_replaced_and_an_absent_one_is_filled_in() {
+    fn a_time_outside_the_limits_is_replaced_and_an_absent_one_is_filled_in() {
         check(Some("1999-12-31 23:59:59.999"), "2026-11-21 04:00:00", true);
         check(Some("2026-11-22 04:00:00.001"), "2026-11-21 04:00:00", true);
         check(None, "2026-11-21 04:00:00", false);

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_golden_record_is_read_and_written_as_it_stands() {
+    fn the_golden_record_is_read_and_written_unchanged() {
         let lines = check_golden(GOLDEN, Head { lines: 4, ..head() });
         let time = UnixMillis::parse("2026-11-21 04:00:00.123").unwrap();
         let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), time);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_golden_record_of_samples_is_read_and_written_as_it_stands_and_holds_no_event() {
+    fn the_golden_record_of_samples_is_read_and_written_unchanged_and_has_no_event() {
         let lines = check_golden(GOLDEN_REJECTED, Head { lines: 3, kind: Kind::Rejected, ..head() });
         let time = UnixMillis::parse("2026-11-21 04:00:00.123").unwrap();
         let sent: [(_, _, &[u8]); 3] = [

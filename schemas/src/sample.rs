@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_long_line_its_beginning_is_kept_as_text() {
+    fn a_sample_keeps_the_beginning_of_a_long_line_as_text() {
         let check = |line: &[u8], expected: &str| assert_eq!(beginning(line), expected);
         check(b"", "");
         check(b"a\xffb", "a\u{fffd}b");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sample_is_not_read_as_one() {
+    fn a_line_that_is_not_a_sample_is_not_read_as_one() {
         let line = |tenant: &str, code: &str| {
             format!(r#"{{"tenant":"{tenant}","server_time":"","code":"{code}","text":"x"}}"#)
         };

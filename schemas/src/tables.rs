@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_kept_as_long_as_they_say() {
+    fn rows_of_the_tables_are_kept_as_long_as_the_constants_say() {
         for (name, days) in
             [("0001_events", RAW_DAYS), ("0002_ledger", LEDGER_DAYS), ("0004_dead_letters", DEAD_LETTER_DAYS)]
         {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_serving_view_is_made_from_its_rollup_as_often_as_it_says() {
+    fn a_serving_view_reads_its_rollup_and_has_the_interval_of_refreshes() {
         let (all, one) = (Rollups::built_in(), "[[rollup]]\nname = \"event_daily\"\ngrain = \"day\"\n");
         let other = format!("{one}dimensions = [\"event\"]\nmeasures = {{ events = \"count\" }}\n");
         for view in SERVING_VIEWS {

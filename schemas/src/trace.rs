@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_as_it_stands() {
+    fn a_traceparent_is_read_unchanged() {
         check(GOOD, Some(GOOD));
         let read = TraceParent::parse(GOOD.as_bytes()).unwrap();
         assert_eq!((read.trace_id(), read.is_sampled()), ("0af7651916cd43dd8448eb211c80319c", true));
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_later_version_only_what_version_00_has_is_taken() {
+    fn only_the_fields_of_version_00_are_kept_from_a_later_version() {
         check(&format!("cc{}", &GOOD[2..]), Some(GOOD));
         check(&format!("cc{}-what the future will be like", &GOOD[2..]), Some(GOOD));
         check(&format!("cc{}fd", &GOOD[2..53]), Some(GOOD));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_none() {
+    fn a_malformed_traceparent_is_none() {
         check("", None);
         check(&GOOD[..54], None);
         check(&format!("{GOOD}-more"), None);

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_ahead_of_our_clock_by_more_than_an_hour_is_off() {
+    fn a_time_more_than_an_hour_ahead_of_this_machines_clock_is_off() {
         check(HOUR, 0, None);
         check(HOUR + 1, 0, Some(OffClock::Ahead));
         check(DAY, DAY, Some(OffClock::Ahead));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_more_than_an_hour_before_the_record_before_it_is_off() {
+    fn a_time_more_than_an_hour_before_the_previous_record_is_off() {
         check(-HOUR, 0, None);
         check(-HOUR - 1, 0, Some(OffClock::WentBack));
         check(0, 14 * DAY, Some(OffClock::WentBack));

@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_cannot_work_fail_the_start_by_name() {
+    fn invalid_values_are_refused_with_the_name_of_the_variable() {
         check_refused("BATCH_MAX_ROWS", "0", "zero");
         check_refused("BATCH_MAX_BYTES", "0", "above zero");
         check_refused("BATCHES_MAX_BYTES", "0", "above zero");
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_mean_two_things_are_refused() {
+    fn a_name_for_two_databases_or_two_users_is_refused() {
         let with = |tenants: &[&str], more: &[(&str, &str)]| {
             let vars = Vars::from_pairs(NEEDED.iter().chain(more).copied());
             let mut config = Config::from_vars(&vars).unwrap().migrate;
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn times_that_the_tables_cannot_hold_are_refused_with_the_range_of_those_that_they_can() {
+    fn times_that_the_tables_cannot_hold_are_refused_with_the_valid_range() {
         let range = "from 1970-01-01 00:00:00.000 to before 2059-01-01 00:00:00.000; write one of these";
         for value in ["1969-12-31T23:59:59.999Z", "1900-01-01 00:00:00", "2059-01-01T00:00:00Z"] {
             check_refused("EVENT_TIME_FROM", value, range);
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_kafkas_client_that_exactness_rests_on_cannot_be_set() {
+    fn kafka_settings_that_exactly_once_storage_depends_on_cannot_be_set() {
         let with = |name: &str| {
             let variable = format!("KAFKA_OPT_{name}");
             Config::from_vars(&Vars::from_pairs(NEEDED.into_iter().chain([(variable.as_str(), "1")])))
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_kafkas_client_does_not_accept_are_found_before_the_start() {
+    fn kafka_settings_that_librdkafka_refuses_are_found_before_the_start() {
         check_refused("KAFKA_OPT_heartbeat", "5", "KAFKA_OPT_heartbeat is not usable: No such configuration");
         check_refused("KAFKA_OPT_session.timeout.ms", "soon", "Invalid value");
         // The value is valid alone, but contradicts the default of another setting.
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_the_environment_win_over_ours() {
+    fn kafka_options_of_the_environment_override_the_defaults() {
         let vars = Vars::from_pairs(NEEDED.into_iter().chain([("KAFKA_OPT_fetch.queue.backoff.ms", "7")]));
         let config = Config::from_vars(&vars).unwrap();
         let client = config.migrate.kafka.client(&[("fetch.queue.backoff.ms", "10")]);

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_ready_once_it_can_store_and_says_what_keeps_it() {
+    fn the_process_is_ready_if_no_component_fails_and_otherwise_says_why() {
         let health = Health::new("k:1");
         let not = |why: &str| Readiness::Not(why.to_owned());
         assert_eq!(
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_commits_are_a_concern_of_the_owner() {
+    fn refused_commits_of_released_partitions_are_forgotten() {
         let health = Health::new("k:1");
         for component in [Component::Kafka, Component::ClickHouse, Component::Group] {
             health.recovered(component);

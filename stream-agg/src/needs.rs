@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_is_counted_for_all_partitions_that_one_process_may_have() {
+    fn memory_includes_a_window_for_each_partition_of_the_topic() {
         let needed = |pairs| of_service(&config(pairs)).memory_bytes();
         let one = needed(&[("TOPIC_PARTITIONS", "1")]);
         assert_eq!(one, (384 + 1 + 64 + 320) * MIB + 50_000_000);
@@ -82,13 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_bounded_by_the_last_insert_the_group_and_one_statement() {
+    fn the_longest_stop_includes_an_insert_leaving_the_group_and_a_statement() {
         assert_eq!(of_service(&config(&[])).longest_stop(), Duration::from_secs(40));
         assert_eq!(of_command(&config(&[])).longest_stop(), Duration::ZERO);
     }
 
     #[test]
-    fn kafka_and_clickhouse_are_called() {
+    fn connections_to_kafka_and_clickhouse_are_needed() {
         for needs in [of_service(&config(&[])), of_command(&config(&[]))] {
             let all: Vec<_> = needs.connects.iter().map(Address::to_string).collect();
             assert_eq!(all, ["k:9092", "c:8123"]);

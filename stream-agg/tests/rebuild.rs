@@ -192,7 +192,7 @@ const LOG: [Logged; 5] =
     [logged(0, 0), logged(1, MINUTE), logged(0, 5 * MINUTE), logged(2, 5 * MINUTE), logged(0, 75 * MINUTE)];
 
 #[test]
-fn a_batch_that_is_made_again_after_70_minutes_is_equal_in_every_cell() {
+fn a_batch_that_is_rebuilt_after_70_minutes_is_equal_in_every_cell() {
     let mut first = Owner::new(&LOG, LIMITS);
     let before = first.makes_batch_up_to(1);
     let declared = first.makes_batch_up_to(3);
@@ -221,7 +221,7 @@ fn a_backlog_whose_first_fetch_takes_long_after_a_stop_is_not_counted_twice() {
 }
 
 #[test]
-fn a_partition_whose_window_was_emptied_judges_as_one_whose_window_was_kept() {
+fn an_emptied_window_recognizes_the_same_repeats_as_a_kept_window() {
     const LOG: [Logged; 3] = [logged(0, 0), logged(1, 5 * MINUTE), logged(0, 76 * MINUTE)];
     let (mut kept, mut emptied) = (Owner::new(&LOG, LIMITS), Owner::new(&LOG, LIMITS));
     kept.makes_batch_up_to(1);
@@ -259,7 +259,7 @@ fn a_jump_of_a_brokers_clock_and_back_loses_no_event_and_only_shortens_the_windo
 }
 
 #[test]
-fn a_batch_that_is_made_again_is_equal_however_a_brokers_clock_jumps() {
+fn a_rebuilt_batch_is_equal_however_a_brokers_clock_jumps() {
     for jump in [DAY, 14 * DAY, -DAY, -14 * DAY] {
         let (log, limits) = (with_jump(jump), WindowLimits { age_ms: DAY, ..LIMITS });
         for end in 0..5 {
@@ -274,7 +274,7 @@ fn a_batch_that_is_made_again_is_equal_however_a_brokers_clock_jumps() {
 }
 
 #[test]
-fn our_clock_back_a_day_empties_no_window_and_ahead_a_day_only_shortens_it() {
+fn a_wrong_clock_of_the_process_at_most_shortens_the_window() {
     const LOG: [Logged; 4] = [logged(0, 0), logged(1, MINUTE), logged(0, 2 * MINUTE), logged(0, 3 * MINUTE)];
     let mut back = Owner::new(&LOG[..], LIMITS);
     back.makes_batch_up_to(1);
@@ -337,7 +337,7 @@ proptest! {
     /// However often owners die and find their queues empty, each batch equals the batch of an owner that never dies
     /// and never finds its queue empty.
     #[test]
-    fn a_batch_follows_from_its_records_and_those_before_alone(
+    fn a_batch_depends_only_on_its_records_and_the_records_before_them(
         log in log(), turns in turns(), max_ids in 1..20_usize,
     ) {
         let limits = WindowLimits { max_ids, ..LIMITS };

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn one_wild_event_in_a_hundred_is_of_another_day() {
+    fn about_one_wild_event_in_a_hundred_is_older_than_two_days() {
         let old = NOW.0 - 2 * DAY;
         let parsed = |line: &String| event::parse::<()>(line).unwrap().event.client_time.unwrap();
         let wrong = |work| lines(work, 1_000).iter().filter(|line| parsed(line).0 < old).count();

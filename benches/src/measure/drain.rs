@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn goals_are_shares_of_those_who_took_part() {
+    fn goals_compare_only_the_consumers_that_were_measured() {
         let ours = || measured(Consumer::Aggregator, 4.0, 30.0);
         check(Work::Lean, &[ours()], &[("9", 700.0), ("10", 30.0)]);
         check(Work::Wild, &[ours()], &[("5c", 1.0), ("9", 700.0), ("10", 30.0)]);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_rollups_are_built_in_too() {
+    fn the_two_rollups_equal_the_built_in_rollups_of_their_names() {
         let (two, all) = (Rollups::parse("", TWO_ROLLUPS).unwrap(), Rollups::built_in());
         for name in ["event_hourly", "users_hourly"] {
             assert_eq!(two.get(name), all.get(name));

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_of_an_even_number_is_between_the_two_in_the_middle() {
+    fn the_median_of_an_even_count_is_the_mean_of_the_two_in_the_middle() {
         let median = |figures: &[f64]| Spread::of(figures.iter().copied()).median;
         assert_eq!(
             [median(&[4.0]), median(&[4.0, 1.0]), median(&[9.0, 1.0, 4.0]), median(&[9.0, 1.0, 4.0, 2.0])],
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_of_medians() {
+    fn a_percentage_compares_medians() {
         let half = Row { repeats: vec![Repeat { rate: 617_283.9, ..row().repeats[0].clone() }], ..row() };
         assert!((half.percent_of(&row()) - 50.0).abs() < 1e-9);
         assert_eq!(row().units(), 6_000_000);

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_child_that_ends_early_is_quoted() {
+    async fn the_error_for_a_child_that_ends_early_quotes_its_log() {
         let (mut child, _directory) = shell("echo no room on the disk; exit 3");
         let error = child
             .wait_until("answer", Duration::from_secs(10), async || false)
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_child_that_will_not_end_is_killed() {
+    async fn a_child_that_ignores_sigterm_is_killed_at_the_deadline() {
         let (mut child, _directory) = shell("trap '' TERM; echo deaf; while :; do sleep 1; done");
         let log = child.log().to_owned();
         let deaf = async || fs::read_to_string(&log).is_ok_and(|text| text.contains("deaf"));

@@ -174,7 +174,7 @@ mod tests {
     const START: UnixMillis = UnixMillis(1_767_884_700_000);
 
     #[test]
-    fn the_past_ends_where_the_present_begins() {
+    fn each_event_belongs_either_to_the_history_or_to_the_live_events() {
         let story = Story::new(1, START);
         let past = Past::new(story, START).take(2_000);
         let present = Present::new(story, START).until(UnixMillis(START.0 + 30 * MINUTE));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_happens_twice() {
+    fn each_live_event_is_taken_exactly_once() {
         let mut present = Present::new(Story::new(1, START), START);
         let all = Present::new(Story::new(1, START), START).until(UnixMillis(START.0 + 20 * MINUTE));
         let minutes = (1..=20).flat_map(|minute| present.until(UnixMillis(START.0 + minute * MINUTE)));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_demo_goes_on_where_the_first_one_ended() {
+    fn a_second_demo_continues_the_history_where_the_first_one_ended() {
         let story = Story::new(1, START);
         let mut first = Past::new(story, START);
         let _sent = first.take(3_000);

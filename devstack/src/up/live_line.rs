@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_a_second_brought() {
+    fn a_line_shows_the_rates_between_two_readings() {
         let was = Reading { accepted: 100, stored: 50, lag: 9, as_of: None };
         let now = Reading { accepted: 766, stored: 718, lag: 3, as_of: Some(UnixMillis(5000)) };
         let pace = pace(&was, &now, Duration::from_secs(2), UnixMillis(7340));

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_a_long_run_tells_what_it_has_besides() {
+    fn the_last_line_of_a_long_run_has_its_further_figures() {
         let line = Report { long: Some(long()), ..good() }.line();
         let besides =
             "spooled=1 long_pauses=2 clickhouse_away=2 partitions_added=1 declared_later=7 windows_popped=6 ";
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_tells_all() {
+    fn the_last_line_has_all_figures() {
         assert_eq!(
             good().line(),
             "chaos: kills=edge:3,agg:8,kafka:4,clickhouse:5 pauses=6 acked=1000 unanswered=2 \
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_in_which_nothing_happened_fails_as_one_that_counts_wrong() {
+    fn a_run_fails_if_too_little_happened_or_if_a_count_is_wrong() {
         assert!(good().failures().is_empty());
         check(|report| report.kills[2] = 2, "kafka was killed 2 times");
         check(|report| report.recovered_intents = 4, "4 intents were recovered");

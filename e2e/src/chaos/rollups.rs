@@ -46,7 +46,7 @@ mod tests {
     use crate::world::ADDED_ROLLUP;
 
     #[test]
-    fn the_rollup_that_folds_is_declared() {
+    fn the_folding_rollup_and_the_added_rollup_are_declared() {
         assert!(declared().get(FOLDING).is_some());
         assert!(Rollups::parse("chaos", &declaration_after_change()).unwrap().get(ADDED_ROLLUP).is_some());
     }

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_faults_and_another_one_others() {
+    fn the_same_seed_gives_the_same_faults_and_another_seed_other_faults() {
         assert_eq!(Schedule::new(1, MINUTE), Schedule::new(1, MINUTE));
         assert_ne!(Schedule::new(1, MINUTE), Schedule::new(2, MINUTE));
     }
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_has_long_pauses_and_clickhouse_away() {
+    fn a_long_run_has_long_pauses_and_outages_during_which_no_fault_begins() {
         let length = Duration::from_secs(600);
         let schedule = Schedule::new(5, length).with_long_faults(length);
         let long = |fault: &Fault| fault.action.lasts() >= Duration::from_secs(OUTAGE);

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_hot_beyond_the_rate_and_stays_so_for_an_hour() {
+    fn a_key_that_exceeds_the_rate_is_hot_for_an_hour() {
         let keys = HotKeys::new(const { NonZeroU32::new(3).unwrap() });
         let hot = |seconds| keys.at(after(seconds)).is_hot(7);
         assert_eq!([hot(0), hot(0), hot(0)], [false; 3]);

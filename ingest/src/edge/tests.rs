@@ -107,7 +107,7 @@ fn check_sums(edge: &Edge) -> EventTotals {
 }
 
 #[tokio::test]
-async fn good_lines_are_stored_and_bad_ones_beside_them_are_reported() {
+async fn valid_lines_are_stored_and_invalid_lines_of_the_same_request_are_reported() {
     let edge = edge_with_broker(&[]).await;
     let (status, headers, report) =
         call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}\nx\n{\"event\":\"b\"}").await;
@@ -165,7 +165,7 @@ fn a_spool_with(directory: &TempDir, put: Vec<SpooledRecord>) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_later_process_delivers_them() {
+async fn events_spooled_without_a_broker_are_delivered_by_a_later_process() {
     let directory = TempDir::new().unwrap();
     let spool = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "0B")];
     let path = a_spool_with(&directory, vec![]);
@@ -187,7 +187,7 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_kafka_refuses_stays_in_the_spool_and_holds_up_nothing() {
+async fn a_spooled_record_that_kafka_refuses_stays_and_does_not_block_others() {
     let directory = TempDir::new().unwrap();
     let record =
         |bytes| SpooledRecord { id: Uuid::now_v7(), partition: 0, lines: 1, value: vec![b'x'; bytes] };
@@ -200,7 +200,7 @@ async fn what_kafka_refuses_stays_in_the_spool_and_holds_up_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_full_spool_refuses_is_counted_with_a_reason() {
+async fn events_refused_because_the_spool_is_full_are_counted_as_not_durable() {
     let directory = TempDir::new().unwrap();
     a_spool_with(&directory, vec![]);
     let full = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "1000000TiB")];
@@ -218,7 +218,7 @@ async fn what_a_full_spool_refuses_is_counted_with_a_reason() {
 }
 
 #[tokio::test]
-async fn beyond_the_bound_on_unacknowledged_bytes_nothing_of_a_request_is_taken() {
+async fn a_request_beyond_unacked_bytes_is_refused_as_a_whole() {
     let edge = edge_with_broker(&[("UNACKED_BYTES", "150")]).await;
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
     assert_eq!(status, StatusCode::OK);
@@ -232,7 +232,7 @@ async fn beyond_the_bound_on_unacknowledged_bytes_nothing_of_a_request_is_taken(
 const ASYNC: [(&str, &str); 1] = [("prefer", "respond-async")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_prefers_it_is_answered_before_the_events_are_durable_and_they_are_delivered() {
+async fn respond_async_is_answered_before_the_events_are_durable_and_then_delivered() {
     let (edge, broker) = edge_beside_broker(&[]).await;
     broker.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
     for (uri, body) in [
@@ -256,7 +256,7 @@ async fn a_client_that_prefers_it_is_answered_before_the_events_are_durable_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_queues_of_kafkas_client_are_shown() {
+async fn metrics_show_the_queues_of_kafkas_client() {
     let (edge, broker) = edge_beside_broker(&[("KAFKA_OPT_statistics.interval.ms", "20")]).await;
     broker.broker_round_trip_time(1, Duration::from_secs(1)).unwrap();
     let line = r#"{"event":"a"}"#;
@@ -269,7 +269,7 @@ async fn the_queues_of_kafkas_client_are_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_and_is_stored_nowhere_is_lost_and_what_waits_is_refused() {
+async fn undelivered_events_are_lost_if_answered_early_and_refused_otherwise() {
     let (edge, broker) = edge_beside_broker(&[("DURABLE_WAIT", "300ms")]).await;
     broker.broker_round_trip_time(1, DEADLINE).unwrap();
     let line = r#"{"event":"a"}"#;
@@ -290,7 +290,7 @@ async fn what_was_answered_and_is_stored_nowhere_is_lost_and_what_waits_is_refus
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_refuses_records_counts_as_unreachable_for_a_while_though_it_describes_the_topic() {
+async fn a_broker_that_refuses_records_is_unreachable_for_a_while_despite_its_metadata() {
     let (edge, broker) = edge_beside_broker(&[]).await;
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::Produce, &[refuses]);
@@ -311,7 +311,7 @@ async fn a_broker_that_refuses_records_counts_as_unreachable_for_a_while_though_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_answered_early_is_bounded_and_a_stop_delivers_it() {
+async fn events_answered_early_are_bounded_and_delivered_during_a_stop() {
     let pairs = [("ACK", "accepted"), ("UNACKED_BYTES", "150"), ("DRAIN_DELAY", "1ms")];
     let (edge, broker) = edge_beside_broker(&pairs).await;
     broker.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
@@ -338,7 +338,7 @@ fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn once_kafkas_client_is_broken_the_edge_ends_and_says_why() {
+async fn a_fatal_error_of_kafkas_client_ends_the_edge_with_the_reason() {
     let broker = breaking_broker();
     let edge = edge(&[("KAFKA_BROKERS", broker.bootstrap_servers().as_str()), ("DRAIN_DELAY", "1ms")]);
     let app = Arc::clone(&edge.app);
@@ -353,7 +353,7 @@ async fn once_kafkas_client_is_broken_the_edge_ends_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on() {
+async fn after_a_fatal_error_of_kafkas_client_an_edge_with_a_spool_serves_for_a_while() {
     let directory = TempDir::new().unwrap();
     let broker = breaking_broker();
     let mut edge = edge(&[
@@ -381,7 +381,7 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_by_a_broken_client_ends_and_says_why() {
+async fn a_fatal_error_of_kafkas_client_ends_a_replay_with_the_reason() {
     let directory = TempDir::new().unwrap();
     let record =
         SpooledRecord { id: Uuid::now_v7(), partition: 0, lines: 1, value: br#"{"event":"a"}"#.to_vec() };
@@ -419,7 +419,7 @@ async fn other_paths_and_methods_get_their_own_refusals() {
 }
 
 #[tokio::test]
-async fn every_response_tells_browsers_what_a_page_may_do() {
+async fn every_response_to_an_allowed_origin_has_cors_headers() {
     let ask = async |edge: &Edge, method: Method| {
         let request = Request::builder()
             .method(method)
@@ -448,7 +448,7 @@ async fn every_response_tells_browsers_what_a_page_may_do() {
 }
 
 #[tokio::test]
-async fn a_stop_serves_what_came_before_it_and_counts_everything() {
+async fn a_stop_finishes_earlier_requests_and_counts_all_events() {
     let edge = edge_with_broker(&[("DRAIN_DELAY", "1ms")]).await;
     let listeners = Listeners { http: bound().await, admin: bound().await };
     let (status, _, _) = call(&edge, Method::POST, "/analytics/1700000000000/u1/click", "").await;

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pages_that_may_call_get_the_headers() {
+    fn only_responses_to_allowed_origins_have_allow_origin() {
         let listed = "https://a.example, http://localhost:3000";
         check("", "https://a.example", "");
         check("*", "https://a.example", "access-control-allow-origin: *");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_says_what_may_be_sent_and_for_how_long() {
+    fn a_preflight_response_has_the_allowed_method_headers_and_max_age() {
         let mut headers = HeaderMap::new();
         config("*").unwrap().allow(Some(&HeaderValue::from_static("null")), true, &mut headers);
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_METHODS], "POST");

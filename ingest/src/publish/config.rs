@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_of_kafkas_client_that_a_durable_answer_rests_on_cannot_be_set() {
+    fn settings_on_which_a_durable_response_depends_cannot_be_set() {
         let with = |name: &str| {
             let variable = format!("KAFKA_OPT_{name}");
             KafkaConfig::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "k:1"), (variable.as_str(), "1")]))
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_kafkas_client_does_not_accept_are_found_before_the_start() {
+    fn kafka_settings_that_librdkafka_refuses_are_found_before_the_start() {
         check_refused(
             "KAFKA_OPT_linger",
             "5",

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fixed_name_is_one_of_the_library() {
+    fn every_fixed_setting_exists_in_librdkafka() {
         for name in FIXED.iter().flat_map(|fixed| fixed.names) {
             let set = ClientConfig::new().set(*name, "1").create_native_config();
             let error = set.err().map(|error| error.to_string()).unwrap_or_default();

@@ -38,7 +38,7 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_record_that_is_safe_is_found_by_the_next_process_until_it_is_removed() {
+fn a_stored_record_is_found_by_the_next_process_until_it_is_removed() {
     let directory = TempDir::new().unwrap();
     let (spool, _) = start(&config(directory.path()));
     let records = [record(10), record(20)];
@@ -69,7 +69,7 @@ fn a_file_that_cannot_be_read_is_set_aside_and_counted() {
 }
 
 #[test]
-fn a_spool_that_cannot_be_used_is_off_and_is_tried_again() {
+fn a_spool_that_cannot_be_opened_is_off_and_is_opened_again_later() {
     let directory = TempDir::new().unwrap();
     let blocked = directory.path().join("spool");
     fs::write(&blocked, "a file where the directory should be").unwrap();
@@ -83,7 +83,7 @@ fn a_spool_that_cannot_be_used_is_off_and_is_tried_again() {
 }
 
 #[test]
-fn a_full_spool_takes_nothing_until_something_has_left() {
+fn a_full_spool_accepts_no_record_until_one_is_removed() {
     let directory = TempDir::new().unwrap();
     let config = SpoolConfig { max_bytes: 2 * MAX_BYTES as u64, ..config(directory.path()) };
     let (spool, _) = start(&config);
@@ -96,7 +96,7 @@ fn a_full_spool_takes_nothing_until_something_has_left() {
 }
 
 #[test]
-fn the_disk_keeps_the_room_that_it_was_promised() {
+fn the_spool_leaves_spool_min_free_on_the_disk() {
     let directory = TempDir::new().unwrap();
     let (spool, _) = start(&SpoolConfig { min_free: u64::MAX, ..config(directory.path()) });
     wait_for("the spool to be full", || matches!(spool.state(), SpoolState::Full(_)));

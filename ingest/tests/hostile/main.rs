@@ -127,7 +127,7 @@ impl Body for ByteByByte {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_hostile_body_is_answered_as_it_must_be_and_what_was_accepted_is_stored_as_it_was_sent() {
+async fn every_hostile_body_gets_the_right_answer_and_accepted_lines_are_stored_as_sent() {
     let spooling = Spooling::start().await;
     let mut accepted = Vec::new();
     for case in cases() {

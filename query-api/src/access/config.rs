@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auth_and_the_file_must_fit_together() {
+    fn read_auth_required_needs_a_readable_key_file() {
         let read = |pairs: &[(&str, &str)]| AccessConfig::from_vars(&Vars::from_pairs(pairs.iter().copied()));
         let error = |pairs: &[(&str, &str)]| read(pairs).unwrap_err().to_string();
         assert!(error(&[("READ_AUTH", "required")]).contains("it needs READ_KEYS_FILE"));

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_says_no_more_permits_all_of_its_tenant() {
+    fn a_key_without_limits_permits_all_data_of_its_tenant() {
         let key = key("");
         let reader = Reader { id: Some("board".to_owned()), tenant: "acme".to_owned(), ..Reader::default() };
         assert_eq!(*key.reader, Reader { operator: false, ..reader });
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_key_is_named() {
+    fn an_error_names_the_invalid_key() {
         let error = |more: &str| parse(&declared(more).1, &KeySet::default()).unwrap_err();
         assert!(error("filter = [\"country\"]").contains("key `board`: one of its filters cannot be read"));
         assert!(error("measures = []").contains("an empty list"));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_key_has_used_of_its_rates_outlives_a_change_of_the_file() {
+    fn an_unchanged_rate_keeps_its_usage_when_the_key_file_changes() {
         let (token, text) = declared("queries_per_second = 1");
         let before = parse(&text, &KeySet::default()).unwrap();
         let rate = |set: &KeySet<Key>| set.find(token.as_bytes()).unwrap().queries.clone().unwrap();

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prepared_answer_is_for_readers_of_all_its_measures_and_events() {
+    fn a_prepared_answer_needs_a_key_for_all_its_measures_and_all_events() {
         assert!(Reader::default().may_have_prepared(&["events", "users"]));
         assert!(reader(&["events", "users"], &[]).may_have_prepared(&["events", "users"]));
         assert!(!reader(&["events"], &[]).may_have_prepared(&["events", "users"]));

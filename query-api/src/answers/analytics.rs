@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn users_that_are_settled_stay_while_the_number_of_events_does() {
+    fn settled_users_are_kept_while_the_number_of_events_is_the_same() {
         let first = refresh(0, LeftOut::Nothing, &[(HOT, 4)], &[(HOT, 3)], None);
         let settled = refresh(5, LeftOut::Nothing, &[(HOT, 4)], &[(HOT, 4)], Some(&first));
         let later = refresh(10, LeftOut::Nothing, &[(HOT, 4)], &[], Some(&settled));
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_whose_users_have_to_wait_keeps_its_answer_and_its_moment() {
+    fn an_hour_whose_users_are_not_merged_keeps_its_answer_and_as_of() {
         let first = refresh(0, LeftOut::Nothing, &[(HOT, 4)], &[(HOT, 3)], None);
         let unsettled = refresh(5, LeftOut::Nothing, &[(HOT, 4)], &[], Some(&first));
         assert_eq!(found(&unsettled, HOT), Some((3, 0)));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cold_hour_that_is_left_out_keeps_its_answer_and_its_moment() {
+    fn a_cold_hour_that_is_left_out_keeps_its_answer_and_as_of() {
         let first = refresh(0, LeftOut::Nothing, &[(COLD, 4)], &[(COLD, 3)], None);
         let without = refresh(5, LeftOut::ColdKeys, &[], &[], Some(&first));
         assert_eq!(found(&without, COLD), Some((3, 0)));

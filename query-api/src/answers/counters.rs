@@ -179,14 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn countries_stand_by_their_total_and_then_by_their_code() {
+    fn countries_are_sorted_by_total_and_then_by_code() {
         let counters = counters(&[("US", 5), ("DE", 5), ("RU", 9)], None);
         let csv = "country,view,play,click\r\nRU,1,2,6\r\nDE,1,2,2\r\nUS,1,2,2\r\n";
         assert_eq!(counters.csv.body, csv);
     }
 
     #[test]
-    fn json_says_of_which_moment_and_days_it_is() {
+    fn json_has_its_as_of_and_its_window() {
         let counters = counters(&[("US", 5)], Some("2026-11-21 04:05:06"));
         let json = &counters.json(UnixMillis::parse("2026-11-21 04:05:06").unwrap(), 5000, false).body;
         assert_eq!(
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_counted_is_an_empty_answer() {
+    fn without_events_the_answer_has_no_countries() {
         let counters = counters(&[], None);
         assert_eq!(counters.csv.body, "country,view,play,click\r\n");
         let json = &counters.json(UnixMillis(0), 5000, false).body;
@@ -204,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_stale_when_it_should_have_been_renewed_twice() {
+    fn an_answer_is_stale_when_two_refreshes_should_have_replaced_it() {
         check_stale(Some("2026-11-21 04:05:00"), "2026-11-21 04:05:18", false, false);
         check_stale(Some("2026-11-21 04:05:00"), "2026-11-21 04:05:18.001", false, true);
         check_stale(None, "2026-11-21 04:05:00", false, true);
     }
 
     #[test]
-    fn an_answer_of_other_rollups_than_the_aggregators_is_stale_at_once() {
+    fn an_answer_is_stale_at_once_if_the_aggregator_declares_other_rollups() {
         check_stale(Some("2026-11-21 04:05:00"), "2026-11-21 04:05:00", true, true);
     }
 }

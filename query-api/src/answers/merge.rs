@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_merged_again_until_an_as_of_after_the_events_changed() {
+    fn users_are_merged_again_until_as_of_is_later_than_the_last_change() {
         check(CHANGED.0 + CLOCK_SKEW - 1, 5, false);
         check(CHANGED.0 + CLOCK_SKEW, 5, true);
     }
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn users_never_settle_while_nothing_is_known_of_progress() {
+    fn users_never_settle_while_as_of_is_unknown() {
         let first = Merge::new(None, 5, 3, None, CHANGED);
         let second = Merge::new(Some(&first), 5, 3, None, UnixMillis(i64::MAX));
         assert!(!second.holds(5));

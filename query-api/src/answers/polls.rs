@@ -388,7 +388,7 @@ mod tests {
     const EMPTY: &str = "option,votes,voters ";
 
     #[test]
-    fn a_poll_tells_its_options_by_votes_and_then_by_name() {
+    fn a_poll_lists_its_options_by_votes_and_then_by_name() {
         let polls = polls(&[("p", &[("b", 4), ("a", 4), ("c", 9)])]);
         let poll = polls.poll("p").unwrap();
         assert_eq!(text(&poll.csv), "option,votes,voters\r\nc,9,4\r\na,4,2\r\nb,4,2\r\n");
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn all_polls_stand_by_votes_and_then_by_name() {
+    fn all_polls_are_sorted_by_votes_and_then_by_name() {
         let polls = polls(&[("z", &[("a", 1)]), ("q", &[("a", 1)]), ("p", &[("a", 1), ("b", 1)])]);
         assert_eq!(
             text(&polls.all.csv),
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_left_out_is_said() {
+    fn an_answer_that_may_lack_polls_or_options_is_not_complete() {
         let is_complete = |answer: &PollAnswer| {
             let json = text(answer.json.at(UnixMillis(0), 5000, false));
             serde_json::from_str::<serde_json::Value>(json).unwrap()["meta"]["complete"] == true
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_whose_voters_have_to_wait_keeps_its_answer_and_its_moment() {
+    fn a_poll_whose_voters_are_not_merged_keeps_its_answer_and_as_of() {
         let (early, late) = (UnixMillis(NOW.0 - 5000), NOW);
         let first = refresh(Some(early), LeftOut::Nothing, &[("p", &[("a", 4)])], &[], None);
         let check = |second: Polls, as_of| {

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn minutes_without_events_are_zeros_and_events_stand_by_their_number() {
+    fn minutes_without_events_are_zeros_and_event_names_are_sorted_by_count() {
         let now = UnixMillis::parse("2026-11-21 04:05:06").unwrap();
         let minute = SnapshotRow { start: date_time(now.floor(MINUTE)), ..row(OF_MINUTE, "", 3, 0) };
         let rows = vec![

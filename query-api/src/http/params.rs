@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_stands_for_its_hour() {
+    fn a_timestamp_selects_the_hour_that_contains_it() {
         check(&[("timestamp", "1700000000000")], Ok((1_699_999_200_000, true)));
         check(&[("timestamp", "1700000000000"), ("wait", "0")], Ok((1_699_999_200_000, false)));
     }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named() {
+    fn a_missing_invalid_or_unknown_parameter_is_named() {
         check(&[], Err("timestamp"));
         check(&[("timestamp", "now")], Err("timestamp"));
         check(&[("timestamp", "99999999999999999")], Err("timestamp"));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_suffix_then_the_parameter_then_the_header_tells_the_format() {
+    fn the_suffix_then_the_parameter_then_the_header_decides_the_format() {
         let parse = |suffix, pairs: &[(&str, &str)], accept: &'static str| {
             let pairs: Vec<_> =
                 pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_its_moment_its_age_and_how_long_caches_may_keep_it() {
+    fn the_headers_have_the_as_of_the_age_and_the_time_in_caches() {
         let response = ask(&Rendered::text("a".to_owned()), &[]);
         assert_eq!(header(&response, "x-as-of"), "2025-11-21T04:05:06.000Z");
         assert_eq!(header(&response, "x-age-ms"), "1500");
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn known_data_are_304_with_their_new_moment_whatever_the_encoding() {
+    async fn known_data_gets_304_with_the_new_as_of_in_any_encoding() {
         let rendered = Rendered::text("unique_users,1\n".repeat(100));
         let known = rendered.etag.to_str().unwrap().to_owned().leak();
         let response = ask(&rendered, &[(IF_NONE_MATCH, known), (ACCEPT_ENCODING, "gzip")]);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_long_bodies_are_compressed_and_the_tag_stays() {
+    fn only_long_bodies_are_compressed_and_the_etag_is_the_same() {
         let (short, long) = (Rendered::text("a".to_owned()), Rendered::text("a\n".repeat(1000)));
         assert_eq!(header(&ask(&short, &[(ACCEPT_ENCODING, "gzip")]), "content-encoding"), "");
         let (plain, gzip) = (ask(&long, &[]), ask(&long, &[(ACCEPT_ENCODING, "gzip, br")]));

@@ -37,7 +37,7 @@ async fn a_preflight_has_no_body_and_says_what_a_page_may_send() {
 }
 
 #[tokio::test]
-async fn pages_see_refusals_and_when_to_ask_again() {
+async fn pages_of_other_origins_can_read_refusals_and_retry_after() {
     let (status, headers) =
         ask("GET /analytics?timestamp=1&wait=0", &[("origin", "https://a.example")]).await;
     assert_eq!((status, text(&headers, "retry-after")), (503, "5"));
@@ -48,7 +48,7 @@ async fn pages_see_refusals_and_when_to_ask_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_not_there_in_time_is_asked_for_again_later() {
+async fn an_answer_that_is_not_ready_in_time_is_503_with_retry_after() {
     for path in
         ["/analytics?timestamp=1", "/v1/counters", "/v1/counters.csv", "/v1/polls.json", "/v1/polls/a.csv"]
     {
@@ -58,7 +58,7 @@ async fn an_answer_that_is_not_there_in_time_is_asked_for_again_later() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_answered_is_refused_at_once() {
+async fn an_invalid_request_is_refused_without_waiting_for_a_snapshot() {
     for (request, status) in [
         ("GET /v1/counters.csv?format=json", 400),
         ("GET /v1/polls/p?format=xml", 400),

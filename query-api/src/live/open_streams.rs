@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_has_half_of_the_streams_and_others_have_the_rest() {
+    fn a_key_may_open_half_of_the_streams_and_other_keys_the_rest() {
         let streams = Arc::new(OpenStreams::new(4));
         let of = |key| streams.open(Some(key));
         let (first, second) = (of("a").unwrap(), of("a").unwrap());
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_without_keys_may_have_all() {
+    fn readers_without_keys_may_open_all_streams() {
         let streams = Arc::new(OpenStreams::new(2));
         let _open = (streams.open(None).unwrap(), streams.open(None).unwrap());
         assert_eq!(streams.open(None).err(), Some(Full::Process));

@@ -54,7 +54,7 @@ async fn next(stream: &mut Pin<Box<impl Stream<Item = Result<Event, Infallible>>
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_message_comes_at_once_and_one_with_each_snapshot() {
+async fn the_first_message_is_sent_at_once_and_another_with_each_snapshot() {
     let state = state();
     state.publish(snapshot());
     let mut stream = Box::pin(open(service(&state, 1)).unwrap().into_stream());
@@ -88,7 +88,7 @@ async fn a_stream_that_was_opened_before_the_first_snapshot_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_shows_the_tenant_of_its_reader_once_that_is_read() {
+async fn a_stream_shows_the_tenant_of_its_reader_once_a_refresh_has_read_it() {
     let state = state();
     state.publish(snapshot());
     let reader = Arc::new(Reader { tenant: "acme".to_owned(), ..Reader::default() });
@@ -143,7 +143,7 @@ async fn a_stream_ends_before_its_connection_is_too_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_streams_than_may_be_open_are_refused() {
+async fn a_stream_beyond_the_limit_is_refused() {
     let state = state();
     let service = service(&state, 1);
     let first = open(Arc::clone(&service)).unwrap();
@@ -153,7 +153,7 @@ async fn more_streams_than_may_be_open_are_refused() {
 }
 
 #[tokio::test]
-async fn a_stream_is_never_compressed_or_kept() {
+async fn a_stream_is_never_compressed_or_cached() {
     let state = state();
     state.publish(snapshot());
     let closing = CancellationToken::new();

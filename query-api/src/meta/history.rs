@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sign_of_a_rollup_that_is_not_counted_is_never_shown_as_a_moment() {
+    fn the_moment_that_marks_an_uncounted_rollup_is_never_shown() {
         for (text, history) in [
             ("1970-01-01 00:00:00.000", History::Whole),
             ("2299-12-31 00:00:00.000", History::NotCounted),

@@ -209,7 +209,7 @@ measures = { users = "uniq_exact(user)" }
     }
 
     #[test]
-    fn what_the_key_does_not_permit_is_left_out() {
+    fn rollups_and_measures_that_the_key_does_not_permit_are_left_out() {
         let reader = Reader {
             measures: Some(["shown".to_owned()].into()),
             filters: vec![Filter::parse("country:in:US|DE").unwrap()],

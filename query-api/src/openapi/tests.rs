@@ -69,7 +69,7 @@ fn parameters(operation: &Value, place: &str) -> Vec<(String, Vec<String>)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_routes_take_what_is_described_and_nothing_else() {
+async fn the_routes_accept_the_described_parameters_and_no_others() {
     let service = service();
     for (path, method, operation) in operations() {
         let named = parameters(&operation, "path").into_iter();
@@ -106,7 +106,7 @@ async fn the_routes_take_what_is_described_and_nothing_else() {
 }
 
 #[test]
-fn every_read_of_the_page_is_described() {
+fn every_get_request_in_docs_api_is_described() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/api.md");
     let page = fs::read_to_string(page).unwrap();
     let reads = page.split("## Reads").nth(1).unwrap().split("\n## ").next().unwrap();
@@ -121,7 +121,7 @@ fn every_read_of_the_page_is_described() {
 }
 
 #[test]
-fn a_token_is_asked_for_where_readers_need_one() {
+fn the_document_requires_a_token_if_readers_need_a_key() {
     let (open, closed) = (document(false), document(true));
     assert!(
         open.get("security").is_none() && open["paths"]["/v1/query"]["get"]["responses"]["401"].is_null()

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_origins_cannot_add_a_rule_to_the_policy() {
+    fn a_list_of_origins_cannot_add_a_directive_to_the_policy() {
         for text in ["'none'", "'self' https://intranet.example.com", "*"] {
             assert_eq!(text.parse().map(|FrameAncestors(words)| words), Ok(text.to_owned()));
         }

@@ -32,7 +32,7 @@ fn loaded(index: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn everything_that_the_page_loads_is_here_and_is_kept_for_ever() {
+async fn every_file_that_the_page_loads_is_served_and_cached_for_ever() {
     let (status, headers, index) = answer("/", &[]).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(headers[CONTENT_TYPE], "text/html; charset=utf-8");
@@ -50,7 +50,7 @@ async fn everything_that_the_page_loads_is_here_and_is_kept_for_ever() {
 }
 
 #[tokio::test]
-async fn the_page_loads_nothing_from_elsewhere_and_runs_no_inline_script() {
+async fn the_page_loads_nothing_from_other_servers_and_has_no_inline_script() {
     let (_, headers, index) = answer("/", &[]).await;
     let policy = headers[CONTENT_SECURITY_POLICY].to_str().unwrap();
     for rule in [

@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn users_of_days_are_read_from_the_coarsest_rollup_with_these_edges() {
+    fn users_are_read_from_the_coarsest_rollup_whose_buckets_fit_the_periods() {
         let built_in = Rollups::built_in().to_string();
         assert_eq!(choose(&built_in, "event", 1_795_824_000).unwrap(), "users_daily");
         assert_eq!(choose(&built_in, "event", BERLIN_MIDNIGHT).unwrap(), "users_hourly");
     }
 
     #[test]
-    fn what_no_rollup_has_is_named() {
+    fn the_refusal_names_what_no_rollup_has() {
         let built_in = Rollups::built_in().to_string();
         check_refused(&built_in, "event", TEHRAN_MIDNIGHT, "tz", "need 15m");
         check_refused(&built_in, "country", 1_795_824_000, "first", "has no dimension `country`");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollup_of_some_events_does_not_answer() {
+    fn a_rollup_with_a_where_is_never_read() {
         let some = "[[rollup]]\nname = \"some\"\ngrain = \"day\"\ndimensions = [\"event\"]\n\
                     where = { country = \"DE\" }\nmeasures = { users = \"uniq_exact(user)\" }\n";
         check_refused(some, "event", 1_795_824_000, "filter", "does not hold all events");

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_say_what_became_of_every_line_and_of_which_day() {
+    fn figures_say_what_became_of_every_line_of_the_last_24_hours() {
         let body = body(row());
         assert_eq!(
             body["data"]["lines"],
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_is_sound_only_if_nothing_is_missing_or_there_twice() {
+    fn an_audit_is_sound_only_if_nothing_is_missing_or_duplicate() {
         let audit = |row| body(row)["data"]["audit"].clone();
         assert_eq!(
             audit(row()),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_null() {
+    fn unknown_figures_are_null() {
         let body = body(FiguresRow { as_of: 0, audited_at: 0, ..row() });
         assert_eq!(body["data"]["audit"], Value::Null);
         assert_eq!(body["data"]["partitions"]["slowest"], Value::Null);

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn more_than_may_run_at_once_wait_and_none_waits_for_ever() {
+    async fn statements_over_the_limit_wait_for_a_turn_until_the_deadline() {
         let budget = Arc::new(budget());
         let ask = |query: String| {
             let budget = Arc::clone(&budget);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_statement_outlives_the_reader_who_began_it_while_another_waits() {
+    async fn a_statement_continues_for_other_readers_when_the_first_disconnects() {
         let budget = Arc::new(budget());
         let ask = || {
             let budget = Arc::clone(&budget);

@@ -74,7 +74,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_cursor_can_be_read_and_no_text_breaks_the_reader(
+        fn every_cursor_is_parsed_back_and_no_text_makes_the_parser_panic(
             figure in prop::option::of(any::<i128>()),
             start in any::<i64>(),
             keys in prop::collection::vec(prop::option::of(".*"), 0..3),

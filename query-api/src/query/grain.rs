@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_put_back_by_half_an_hour_begins_a_bucket() {
+    fn a_new_bucket_begins_where_the_clock_is_put_back_by_half_an_hour() {
         let island = calendar("Australia/Lord_Howe");
         let (first, second) = ("2026-04-05T01:00:00+11:00", "2026-04-05T01:30:00+10:30");
         check(&island, Grain::Hour, "2026-04-04T14:59:59Z", first, second);
@@ -337,13 +337,13 @@ mod tests {
     }
 
     #[test]
-    fn a_day_that_a_zone_left_out_has_no_bucket() {
+    fn a_day_that_a_time_zone_skipped_has_no_bucket() {
         let (from, to) = ("2011-12-29T00:00:00-10:00", "2011-12-31T00:00:00+14:00");
         check(&calendar("Pacific/Apia"), Grain::Day, "2011-12-29T12:00:00Z", from, to);
     }
 
     #[test]
-    fn buckets_are_counted_back_over_changes_of_the_clock() {
+    fn counting_buckets_back_respects_changes_of_the_clock() {
         let berlin = calendar("Europe/Berlin");
         let back = |grain, count| berlin.local(berlin.back(grain, at("2026-10-26T12:30:00Z"), count));
         assert_eq!(back(Grain::Hour, 0), "2026-10-26T13:00:00+01:00");
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grain_that_edges_need_is_named() {
+    fn the_coarsest_grain_that_has_all_edges_is_found() {
         let needs = |text: &str| needed(&[at(text), 0]);
         assert_eq!(needs("2026-11-15T00:00:00Z"), Some(rollup::Grain::Day));
         assert_eq!(needs("2026-11-15T16:00:00Z"), Some(rollup::Grain::Hour));
@@ -379,7 +379,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_instant_lies_in_the_bucket_that_is_said_to_hold_it(
+        fn every_instant_lies_in_the_bucket_that_is_computed_for_it(
             zone in prop::sample::select(&ZONES[..]),
             grain in prop::sample::select(&Grain::ALL[..8]),
             sunday in any::<bool>(),

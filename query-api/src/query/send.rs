@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_longer_than_all_may_be_is_sent_alone() {
+    async fn an_answer_longer_than_the_shared_limit_is_sent_alone() {
         let answers = LongAnswers::new();
         let longest = sent(&answers, 2 * MAX_BYTES).await.unwrap();
         assert!(sent(&answers, SMALL + 1).await.is_err());

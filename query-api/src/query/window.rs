@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_window_is_refused() {
+    fn an_impossible_window_is_refused() {
         for text in ["", "-7", "-0d", "-7x", "yesterday", "2026-13-01", "2026-11-01 12:00", "20261101T00"] {
             assert!(Bound::parse(text).is_err(), "{text}");
         }
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_edge_before_a_moment_is_known() {
+    fn the_last_edge_before_a_moment_is_found() {
         let window = window("-3h", "now", Grain::Hour, "UTC").unwrap();
         let from = window.from();
         assert_eq!(window.last_edge(from - 1), None);

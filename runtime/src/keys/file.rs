@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_file_keeps_the_keys_read_before_and_shows() {
+    fn a_bad_file_keeps_the_previous_keys_and_sets_the_metric() {
         let ((a, toml_a), (b, toml_b)) = (generate("a", "one"), generate("b", "two"));
         let file = KeyFile { path: "unread".into(), text: toml_a.clone() };
         let keys = FollowedKeys::<PlainKey>::new(Some(&file), IntGauge::new("stale", "Stale.").unwrap());

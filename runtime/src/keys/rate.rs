@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_is_missing_and_a_refusal_says_how_long_to_wait() {
+    fn a_charge_reduces_the_allowance_and_a_refusal_says_how_long_to_wait() {
         let rate = Rate::new(RateConfig { rate: number(1), burst: number(10) });
         assert_eq!(rate.charge(number(4)), Ok(6));
         assert_eq!(rate.charge(number(6)), Ok(0));

@@ -181,7 +181,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_bad_file_names_the_line_and_the_key_and_repeats_no_token() {
+    fn an_error_in_a_file_names_the_line_and_the_key_and_quotes_no_token() {
         let error = |text: &str| parse(text).unwrap_err().to_string();
         let (a, b) = (generate("a", "one").1, generate("b", "bad").1);
         assert!(error("[[key]]\nid = 1").starts_with("line 2: "), "{}", error("[[key]]\nid = 1"));
@@ -194,7 +194,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_key_knows_the_one_of_the_same_id_before_it() {
+    fn a_reloaded_key_is_given_the_previous_key_of_the_same_id() {
         let before = parse(&generate("a", "one").1).unwrap();
         let (token, toml) = generate("a", "same");
         let after = KeySet::parse::<PlainKey>(&toml, &before).unwrap();

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_must_be_complete_soon_after_their_first_byte_however_often_one_comes() {
+    fn headers_time_out_after_their_first_byte_however_often_more_bytes_arrive() {
         check(|_, _| {}, Some(5));
         check(|activity, at| (0..5).for_each(|second| activity.read(b"x", at(second))), Some(5));
         check(
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn between_requests_it_may_be_silent_for_long_and_while_one_is_answered_for_ever() {
+    fn an_idle_connection_times_out_late_and_one_that_waits_for_a_response_never() {
         let busy = |activity: &mut Activity| {
             activity.request();
             activity.request();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_still_takes_bytes_of_a_response_is_not_silent() {
+    fn a_connection_whose_peer_still_reads_a_response_is_not_idle() {
         check(
             |activity, at| {
                 activity.request();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_http2_begin_no_request() {
+    fn frames_of_http2_do_not_start_the_timeout_of_headers() {
         check(
             |activity, at| {
                 activity.read(b"PRI * HTTP/2.0\r\n", at(1));

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_would_let_nobody_in_fail_the_start() {
+    fn limits_that_would_refuse_every_request_fail_the_start() {
         check("MAX_CONNECTIONS_PER_IP", "0", Ok(()));
         check("MAX_CONNECTIONS", "1", Ok(()));
         let zero = "number would be zero for non-zero type";
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_may_be_as_many_and_as_long_as_said_and_no_more() {
+    fn headers_up_to_the_limits_are_accepted_and_no_more() {
         let limits = ConnectionLimits { header_bytes: 100, ..ConnectionLimits::default() };
         let refuses = |bytes: usize| {
             // The other 9 bytes are `GET/` and, around the value, `x: ` and `\r\n`.

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_address_and_no_other_error_is_answered_with_ipv4() {
+    fn no_other_address_and_no_other_error_falls_back_to_ipv4() {
         assert_eq!(listens("[::]:80", "[::]:81", Errno::AFNOSUPPORT), Ok("[::]:80".to_owned()));
         assert_eq!(listens("[::]:80", "[::]:80", Errno::ADDRINUSE), Err(io::ErrorKind::AddrInUse));
         assert_eq!(

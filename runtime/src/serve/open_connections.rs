@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_as_many_connections_as_it_may_and_others_have_theirs() {
+    fn the_limit_of_connections_applies_to_each_address_on_its_own() {
         let open = OpenConnections::new(NonZeroU32::new(2), ConnectionMetrics::default());
         let first = insert(&open, "2001:db8::1").unwrap();
         let _second = insert(&open, "2001:db8::2:3").unwrap();

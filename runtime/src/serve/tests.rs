@@ -64,7 +64,7 @@ async fn a_request_taken_before_the_stop_is_answered_and_later_ones_are_refused(
 }
 
 #[tokio::test]
-async fn a_peer_of_ipv4_is_one_on_a_socket_for_both() {
+async fn an_ipv4_peer_of_a_dual_stack_socket_has_an_ipv4_address() {
     let listener = bind(every_address(0), "LISTEN_ADDR").unwrap();
     let port = listener.local_addr().unwrap().port();
     let service = service_fn(|request: Request<Incoming>| async move {
@@ -80,7 +80,7 @@ async fn a_peer_of_ipv4_is_one_on_a_socket_for_both() {
 }
 
 #[tokio::test]
-async fn a_drain_has_an_end() {
+async fn a_drain_ends_at_its_deadline() {
     let held = held(Duration::from_millis(1)).await;
     let request = tokio::spawn(reqwest::get(format!("http://{}/", held.addr)));
     held.arrived.notified().await;
@@ -90,7 +90,7 @@ async fn a_drain_has_an_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_says_nothing_or_not_enough_is_closed() {
+async fn a_connection_that_does_not_complete_its_headers_is_closed() {
     let held = held(Duration::from_secs(30)).await;
     for sent in [&b""[..], b"P", b"GET / HTTP/1.1\r\nhost: x\r\n"] {
         let mut stream = TcpStream::connect(held.addr).await.unwrap();
@@ -111,7 +111,7 @@ async fn until_closed(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn between_requests_a_connection_waits_longer() {
+async fn an_idle_connection_is_closed_after_the_longer_idle_timeout() {
     let held = held(Duration::from_secs(30)).await;
     held.release.notify_one();
     let mut stream = TcpStream::connect(held.addr).await.unwrap();
@@ -168,7 +168,7 @@ async fn an_old_connection_ends_with_its_next_answer() {
 }
 
 #[tokio::test]
-async fn who_sends_more_than_is_read_has_the_answer_and_is_not_reset() {
+async fn a_client_that_sends_more_than_is_read_gets_the_response_and_no_reset() {
     let held = held(Duration::from_secs(30)).await;
     held.release.notify_one();
     let mut stream = TcpStream::connect(held.addr).await.unwrap();
@@ -202,7 +202,7 @@ async fn a_burst_of_clients_waits_to_be_accepted_and_none_is_reset() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_said_with_the_variable_that_moves_it() {
+async fn the_error_about_a_port_in_use_names_its_variable() {
     let first = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
     let addr = first.local_addr().unwrap();
     let error = bind(addr, "LISTEN_ADDR").unwrap_err().to_string();
@@ -213,7 +213,7 @@ async fn a_taken_port_is_said_with_the_variable_that_moves_it() {
 }
 
 #[tokio::test]
-async fn a_stop_without_connections_is_at_once() {
+async fn a_stop_without_connections_is_immediate() {
     let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
     let service = service_fn(|_: Request<Incoming>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
     let shutdown = CancellationToken::new();

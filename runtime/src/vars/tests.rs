@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn what_is_absent_or_empty_takes_the_default() {
+fn an_absent_or_empty_variable_has_the_default() {
     let vars = Vars::from_pairs([("TOPIC", "")]);
     assert_eq!(vars.string_or("TOPIC", "events"), "events");
     assert_eq!(vars.duration_or("DRAIN_DELAY", Duration::from_secs(5)), Ok(Duration::from_secs(5)));
@@ -16,7 +16,7 @@ fn durations_and_sizes_take_units() {
 }
 
 #[test]
-fn a_resolved_size_is_shown_in_the_largest_unit_of_which_it_is_a_whole_number() {
+fn a_resolved_size_is_shown_in_the_largest_unit_that_divides_it() {
     for (given, shown) in
         [("10GiB", "10GiB"), ("98304KiB", "96MiB"), ("16384", "16KiB"), ("1000", "1000"), ("0", "0")]
     {
@@ -55,7 +55,7 @@ fn a_required_variable_says_what_it_is_for() {
 }
 
 #[test]
-fn what_was_read_is_listed_and_secrets_are_not_shown() {
+fn variables_that_were_read_are_listed_and_secrets_are_hidden() {
     let vars = Vars::from_pairs([
         ("CLICKHOUSE_PASSWORD", "hunter2"),
         ("KAFKA_OPT_sasl.password", "x"),

@@ -23,7 +23,7 @@ fn users() -> Vec<User> {
 
 /// Kubernetes mounts this file. Change the code that renders it, not the file.
 #[test]
-fn the_users_of_kubernetes_are_those_of_the_template() {
+fn users_xml_of_kubernetes_is_up_to_date() {
     let users = of_deployment(&Rollups::built_in(), ON, Definers::DEFAULT, &Tenants::default());
     let expected = xml::file(xml::ABOUT, &users, xml::Passwords::Variables);
     let file =
@@ -148,7 +148,7 @@ fn a_tenant_has_a_definer_with_a_policy_and_a_reader_of_one_database() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_of_tenants_is_named_with_its_line() {
+fn an_error_in_a_file_of_tenants_names_its_line() {
     let check = |text: &str, expected: &str| {
         let error = Tenants::parse(text).unwrap_err().to_string();
         assert_eq!(error, expected, "{text}");

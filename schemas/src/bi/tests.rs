@@ -63,7 +63,7 @@ fn users_of_weeks_and_months_are_merged_from_days_and_never_from_a_part_of_them(
 }
 
 #[test]
-fn where_no_event_has_a_value_a_minimum_is_zero_beside_zero_rows() {
+fn a_minimum_of_no_values_is_zero_beside_a_row_count_of_zero() {
     let text = "[[rollup]]\nname = \"r\"\ngrain = \"none\"\ndimensions = []\n\
                 measures = { least = \"min(prop_n)\", most = \"max(param_int)\" }\n\
                 [[field]]\nname = \"n\"\npath = \"n\"\ntype = \"int\"\n";
@@ -134,7 +134,7 @@ fn no_rollup_can_have_the_name_of_another_view() {
 }
 
 #[test]
-fn a_measure_says_whether_it_can_be_added() {
+fn the_comment_of_a_measure_says_whether_it_is_additive() {
     for view in views(&Rollups::built_in(), ON) {
         let sql = view.create("bi", Rights::Reader);
         for column in view.interface() {
@@ -152,7 +152,7 @@ fn a_measure_says_whether_it_can_be_added() {
 
 /// Dashboards are built on these columns. A column that was released is never renamed, retyped or removed.
 #[test]
-fn the_columns_of_the_views_are_those_of_the_golden_file_and_a_new_one_is_added_there() {
+fn released_columns_of_views_are_never_renamed_retyped_or_removed() {
     let file = path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/bi-columns.txt");
     let kept: Vec<_> = fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
     let now: Vec<_> = views(&Rollups::built_in(), ON).iter().flat_map(View::interface).collect();

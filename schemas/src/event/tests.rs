@@ -29,7 +29,7 @@ fn every_known_field_is_read() {
 }
 
 #[test]
-fn null_and_the_empty_string_are_absence() {
+fn null_and_the_empty_string_count_as_absent() {
     let event = good(
         r#"{"event":"a","device_id":null,"user_id":"","sequence":null,"client_time":"","event_id":null,"country":""}"#,
     );
@@ -63,7 +63,7 @@ fn left_out(label: &str, code: Code, field: &'static str) {
 }
 
 #[test]
-fn a_label_that_cannot_be_read_costs_itself_and_not_the_event() {
+fn a_label_that_cannot_be_read_is_left_out_and_its_event_is_kept() {
     left_out(r#""client_time":true"#, Code::BadType, "client_time");
     left_out(r#""client_time":"yesterday""#, Code::BadTime, "client_time");
     left_out(r#""client_time":99999999999999"#, Code::BadTime, "client_time");
@@ -85,7 +85,7 @@ fn a_label_that_cannot_be_read_costs_itself_and_not_the_event() {
 }
 
 #[test]
-fn fractions_of_a_millisecond_are_cut() {
+fn fractions_of_a_millisecond_are_rounded_down() {
     for time in ["1700000000000.5", "1700000000000.999", "1.7e12", "17000000000005E-1"] {
         let line = format!(r#"{{"event":"a","client_time":{time}}}"#);
         assert_eq!(good(&line).client_time, Some(UnixMillis(1_700_000_000_000)), "{time}");
@@ -115,7 +115,7 @@ fn nesting_is_counted_with_the_events_own_object() {
 }
 
 #[test]
-fn a_number_beyond_a_double_is_refused_wherever_it_stands() {
+fn a_number_beyond_a_double_is_refused_wherever_it_is() {
     let line = |number: &str| {
         [r#""x":N"#, r#""x":[1,N]"#, r#""x":{"y":"1e400","z":[{"n":N}]}"#]
             .map(|fields| format!(r#"{{"event":"a",{}}}"#, fields.replace('N', number)))
@@ -137,7 +137,7 @@ fn a_known_key_twice_is_refused_and_an_unknown_one_is_not() {
 }
 
 #[test]
-fn what_is_not_one_json_object_gets_the_code_of_its_kind() {
+fn a_line_that_is_not_one_json_object_gets_the_code_of_its_fault() {
     for line in ["1", "\"a\"", "[]", "null", " [1] "] {
         bad(line, Code::NotAnObject, None);
     }
@@ -168,7 +168,7 @@ fn reserved_and_unknown_fields_are_kept_apart() {
 
 proptest! {
     #[test]
-    fn no_line_panics_and_both_ends_judge_alike(line in r#"[{}\[\]":,a-z0-9\\ ]{0,80}|\{"event":"[a-z]{1,9}"(,"[a-z_]{1,11}":[-0-9a-z"{}\[\]]{0,12}){0,5}\}"#) {
+    fn no_line_panics_and_the_edge_and_the_aggregator_agree(line in r#"[{}\[\]":,a-z0-9\\ ]{0,80}|\{"event":"[a-z]{1,9}"(,"[a-z_]{1,11}":[-0-9a-z"{}\[\]]{0,12}){0,5}\}"#) {
         let edge = parse::<()>(&line).map(|parsed| parsed.event);
         let aggregator = parse::<Vec<_>>(&line).map(|parsed| parsed.event);
         prop_assert_eq!(edge, aggregator);
@@ -224,7 +224,7 @@ pub(crate) fn nearly_json() -> impl Strategy<Value = String> {
 proptest! {
     /// The result must not depend on whether the fast path or the careful path reads a line.
     #[test]
-    fn what_the_fast_path_reads_is_read_the_same_by_the_careful_path(line in nearly_json()) {
+    fn the_careful_path_gives_the_same_result_as_the_fast_path(line in nearly_json()) {
         type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;
         if let Some(short) = plain::parse::<Props<'_>>(&line) {
             let long = read::parse::<Props<'_>>(&line).map_err(|fault| TestCaseError::fail(format!("{fault:?}")))?;
@@ -236,7 +236,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_no_json_is_not_read_by_the_fast_path() {
+fn the_fast_path_reads_only_json() {
     for value in
         ["01", "1.", "-", "1e", "tru", "\"\u{1}\"", "\"\n\"", "\"", "[1,]", "{\"a\"}", "{a:1}", "1}}", "1,"]
     {
@@ -250,7 +250,7 @@ fn what_is_no_json_is_not_read_by_the_fast_path() {
 }
 
 #[test]
-fn what_no_string_holds_as_it_is_is_found_wherever_it_stands() {
+fn bytes_that_need_an_escape_are_found_at_every_position() {
     for before in (0..200).map(|length| "x".repeat(length)) {
         let line = |byte: char| format!(r#"{{"event":"e","x":"{before}{byte}","sequence":7}}"#);
         for bad in ['"', '\\', '\0', '\n', '\x1f'] {

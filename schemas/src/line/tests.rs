@@ -81,7 +81,7 @@ fn reserved_fields_of_the_client_are_replaced_however_they_are_written() {
 }
 
 #[test]
-fn a_derived_id_stands_before_the_clients_bytes_and_replaces_one_without_value() {
+fn a_derived_id_precedes_the_clients_bytes_and_replaces_one_without_a_value() {
     let written = |line: &str| {
         let mut parsed = event::parse::<()>(line).unwrap();
         parsed.identify(ID.parse().unwrap());
@@ -94,7 +94,7 @@ fn a_derived_id_stands_before_the_clients_bytes_and_replaces_one_without_value()
 }
 
 #[test]
-fn the_country_of_an_address_stands_before_the_clients_bytes_and_replaces_one_without_value() {
+fn a_derived_country_precedes_the_clients_bytes_and_replaces_one_without_a_value() {
     let written = |line: &str| {
         let mut parsed = event::parse::<()>(line).unwrap();
         parsed.locate(Country::parse("DE").unwrap());
@@ -132,7 +132,7 @@ fn a_line_without_what_the_edge_adds_is_refused_by_name() {
 
 proptest! {
     #[test]
-    fn whatever_the_edge_takes_is_enriched_and_read_back(
+    fn every_line_that_the_edge_accepts_is_enriched_and_read_back(
         fields in proptest::collection::btree_map("[a-z]{1,3}|ip|tenant|server_time|\\PC{0,5}", any::<(Option<i32>, String, bool)>(), 0..8),
         ends in "[ \t\r\n]{0,3}",
         no_id: bool,
@@ -153,7 +153,7 @@ proptest! {
 proptest! {
     /// The fields include numbers that no program can represent, and repeated keys.
     #[test]
-    fn every_field_of_the_clients_stays_as_it_is_and_where_it_is(line in nearly_json(), derived: bool) {
+    fn every_field_of_the_client_keeps_its_bytes_and_its_position(line in nearly_json(), derived: bool) {
         let Ok(mut parsed) = event::parse::<()>(&line) else { return Ok(()) };
         let mut replaced = Reserved::NAMES.to_vec();
         if derived {

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_stand_in_one_table_and_everything_else_in_the_other() {
+    fn rollups_of_sums_are_in_one_table_and_all_others_in_the_other() {
         let tables = Rollups::built_in().iter().map(|r| (r.name.clone(), r.table())).collect::<Vec<_>>();
         for (name, table) in tables {
             let expected = if name.starts_with("event_") { Table::Sums } else { Table::States };
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_has_the_declared_names_and_neither_markers_nor_what_is_past_the_retention() {
+    fn a_source_has_the_declared_names_and_no_markers_or_expired_buckets() {
         assert_eq!(
             rollup("retention = \"7d\"").source(),
             "(SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `country`, T.dim2 AS `plan`, T.sum1 AS `a`, \
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stand_for_columns_of_the_table() {
+    fn declared_names_are_mapped_to_columns_of_the_table() {
         let rollups = Rollups::built_in();
         let users = rollups.get("users_hourly").unwrap();
         let columns = ["event", "users", "Sample_users"].map(|name| users.table_column(name).unwrap());
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_expires_at_the_first_quarter_of_a_retention_after_it_was_kept_for_all_of_it() {
+    fn a_bucket_expires_at_the_first_step_after_its_whole_retention() {
         // With a retention of 7 days, buckets expire on every second day; 1970-01-09 is day 8.
         check_expiry(7, "1970-01-01 00:00:00", "19700109");
         check_expiry(7, "1970-01-01 23:59:00", "19700109");
@@ -331,13 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_retention_never_expires() {
+    fn a_rollup_without_a_retention_never_expires() {
         let expiry = rollup("").expires(UnixMillis(0));
         assert_eq!((expiry, expiry.ends(), &*expiry.partition_id()), (Expiry::NEVER, None, "21490606"));
     }
 
     #[test]
-    fn every_retention_of_every_time_that_is_believed_expires_before_never() {
+    fn every_retention_of_every_accepted_time_expires_before_never() {
         let latest = UnixMillis(STORABLE.end.0 - 1 + TimeLimits::MAX_AHEAD);
         let longest = rollup(&format!("retention = \"{}d\"", Rollup::MAX_RETENTION_DAYS));
         let expiry = longest.expires(latest);

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_in_docs_is_the_one_of_the_built_in_rollups() {
+    fn the_page_of_the_built_in_rollups_is_up_to_date() {
         let file = path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/built-in-rollups.md");
         let page = Rollups::built_in().page();
         if fs::read_to_string(&file).is_ok_and(|current| current == page) {

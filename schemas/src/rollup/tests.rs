@@ -87,7 +87,7 @@ fn a_name_can_be_declared_once() {
 }
 
 #[test]
-fn agreement_shows_in_the_hash() {
+fn equal_declarations_have_equal_hashes_and_different_ones_do_not() {
     let rollups = |text: &str| Rollups::parse("", text).unwrap();
     assert_eq!(rollups(GOOD).hash(), rollups(&GOOD.replace("\"day\"", "  \"day\"")).hash());
     assert_ne!(rollups(GOOD).hash(), rollups(&GOOD.replace("day", "hour")).hash());
@@ -105,7 +105,7 @@ fn a_bucket_is_named_by_its_start() {
 }
 
 #[test]
-fn what_the_tables_have_no_columns_for_is_refused_at_its_line() {
+fn more_dimensions_or_measures_than_table_columns_are_refused_at_their_line() {
     let listed = |n: usize, item: fn(usize) -> String| (0..n).map(item).collect::<Vec<_>>().join(", ");
     let dimensions = |n| listed(n, |at| format!("\"props.p{at}\""));
     let good = |text: &str| assert!(Rollups::parse("", text).is_ok(), "{text}");
@@ -150,7 +150,7 @@ fn more_different_retentions_than_eight_are_refused_at_the_line_of_the_ninth() {
 }
 
 #[test]
-fn integer_fields_can_be_measured_and_no_others() {
+fn only_integer_fields_can_be_measured() {
     let parse = |kind: &str, measure: &str| {
         let field = format!("[[field]]\nname = \"amount\"\npath = \"cart.amount\"\ntype = \"{kind}\"\n");
         Rollups::parse("my.toml", &(GOOD.replace("\"count\"", &format!("\"{measure}\"")) + &field))

@@ -74,20 +74,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_of_the_built_in_rollups_reads_as_the_same_rollups() {
+    fn the_text_of_the_built_in_rollups_is_parsed_as_the_same_rollups() {
         let rollups = Rollups::built_in();
         assert_eq!(Rollups::parse("text", &rollups.to_string()), Ok(rollups));
     }
 
     #[test]
-    fn a_rollup_reads_as_it_is_declared() {
+    fn a_rollup_is_written_as_it_is_declared() {
         let text = "[[rollup]]\nname = \"plays\"\ngrain = \"15m\"\ndimensions = [\"country\", \"props.plan\"]\n\
                     where = { \"event\" = [\"play\", \"view\"] }\nmeasures = { plays = \"count\" }\nretention = \"7d\"\n";
         assert_eq!(Rollups::parse("text", text).unwrap().to_string(), text);
     }
 
     #[test]
-    fn a_field_reads_as_it_is_declared() {
+    fn a_field_is_written_as_it_is_declared() {
         let text = "[[rollup]]\nname = \"plays\"\ngrain = \"day\"\ndimensions = []\nmeasures = { n = \"count\" }\n\n\
                     [[field]]\nname = \"plan\"\npath = \"account.plan\"\ntype = \"string\"\n";
         assert_eq!(Rollups::parse("text", text).unwrap().to_string(), text);
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_condition_names_is_read_again(value in ".*", other in any::<String>()) {
+        fn any_value_of_a_condition_is_written_and_read_back(value in ".*", other in any::<String>()) {
             let rollups = |values: &str| {
                 let text = format!(
                     "[[rollup]]\nname = \"a\"\ngrain = \"none\"\ndimensions = []\n\

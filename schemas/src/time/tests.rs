@@ -28,7 +28,7 @@ fn the_forms_of_a_time_that_clients_write_are_read() {
 }
 
 #[test]
-fn what_is_not_a_time_is_refused() {
+fn a_text_that_is_not_a_time_is_refused() {
     for text in [
         "",
         "2020-12-01",
@@ -56,7 +56,7 @@ fn what_is_not_a_time_is_refused() {
 }
 
 #[test]
-fn each_byte_of_a_time_must_be_of_its_kind() {
+fn each_byte_of_a_time_must_be_a_digit_or_the_separator_of_its_place() {
     const TIME: &str = "2025-11-21 04:05:06.789";
     // The digits of the fraction are left out, because a zone may be in their place.
     for (at, kept) in TIME.bytes().enumerate().take(20) {
@@ -90,7 +90,7 @@ fn the_ends_of_the_range_are_those_of_datetime64() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back_and_agrees_with_another_calendar(millis in EARLIEST.0..END.0) {
+    fn written_times_are_read_back_and_agree_with_another_calendar(millis in EARLIEST.0..END.0) {
         let time = UnixMillis(millis);
         prop_assert_eq!(UnixMillis::parse(&time.to_string()), Some(time));
         let other = Timestamp::from_millisecond(millis).unwrap();

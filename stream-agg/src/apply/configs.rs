@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rollup_or_field_that_means_something_else_than_before_is_named() {
+    fn a_rollup_or_field_declared_differently_than_before_is_named() {
         let declared = |text: &str| Declaration {
             rollups: Rollups::parse("test", text).unwrap(),
             ..Declaration::built_in()

@@ -381,7 +381,7 @@ mod tests {
     const SOURCE: Source = Source { log_generation: 2, partition: 3, declaration_hash: 1 };
 
     #[test]
-    fn a_token_names_generation_topic_partition_offsets_and_declaration() {
+    fn a_token_contains_generation_topic_partition_offsets_and_nonce() {
         let (start, last) = (NextOffset::new(7), Offset::new(9));
         let token = Token::new(SOURCE, "events", start, last, 0xab);
         assert_eq!(

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_servers_clock_is_counted_on_for_ten_seconds_and_then_unknown() {
+    async fn a_reading_of_the_servers_clock_is_valid_for_ten_seconds() {
         let clock = ServerClock::default();
         assert_eq!(clock.now(), None, "the clock was never read");
         // Decades before the clock of this machine.

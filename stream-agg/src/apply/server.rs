@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_server_ends_the_work_although_the_first_answers_again() {
+    fn a_second_server_is_an_error_even_if_the_first_answers_again() {
         let servers = Servers::default();
         assert_eq!((servers.answered("a"), servers.answered("a"), servers.check()), (Ok(()), Ok(()), Ok(())));
         let several = AnotherServer { first: "a".to_owned(), other: "b".to_owned() };

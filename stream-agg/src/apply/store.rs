@@ -254,13 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_code_is_not_clickhouse() {
+    fn an_answer_without_a_code_does_not_come_from_clickhouse() {
         let error = StoreError::from(Error::BadResponse("502 Bad Gateway".to_owned()));
         assert_eq!(error.failure(), Failure::Transient);
     }
 
     #[test]
-    fn no_answer_says_nothing_of_what_became_of_the_request() {
+    fn a_request_without_an_answer_is_a_transient_failure() {
         assert_eq!(StoreError::from(Error::TimedOut).failure(), Failure::Transient);
         assert_eq!(StoreError::from(Error::Network("closed".into())).failure(), Failure::Transient);
     }

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_table_is_needed_at_the_start_except_that_of_the_audits() {
+    fn every_table_except_audits_is_required_at_start() {
         let mut names = MIGRATIONS.map(|migration| &migration.name["0001_".len()..]);
         let mut known: Vec<_> = CELL_TABLES.into_iter().chain(OTHER_TABLES).chain(["audits"]).collect();
         names.sort_unstable();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fields_column_is_there_and_of_its_type() {
+    fn a_field_needs_a_column_of_its_type() {
         let rollups =
             Rollups::parse("test", "[[field]]\nname = \"f\"\npath = \"f\"\ntype = \"int\"\n").unwrap();
         let check = |columns: &[(&str, &str)], expected: Option<&str>| {

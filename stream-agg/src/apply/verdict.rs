@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_check_only_the_marker_says_that_a_cell_has_its_batch() {
+    fn a_check_finds_a_cell_applied_only_by_its_marker() {
         for mut attempts in
             [Attempts::default(), attempts(10, InsertAnswer::Written), attempts(10, InsertAnswer::None)]
         {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_of_an_own_batch_says_it_too_and_no_other_answer_does() {
+    fn only_the_first_answer_for_a_self_declared_batch_proves_its_rows() {
         let mut own = Attempts::of(false);
         assert!(own.sent(at(10), InsertAnswer::Written));
         assert!(!own.sent(at(20), InsertAnswer::Written), "for a second statement");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_proves_rows_only_in_time_and_if_it_tells_of_all() {
+    fn an_answer_counts_as_written_only_in_time_and_with_all_rows() {
         let validity = Duration::from_millis(VALIDITY.unsigned_abs());
         for (rows, elapsed, expected) in [
             (Some(3), Duration::ZERO, InsertAnswer::Written),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_answer_and_one_past_the_deadline_are_sent_again() {
+    fn rows_are_sent_again_after_an_unknown_answer_or_a_past_deadline() {
         assert_eq!(judge(&TARGET, &mut Attempts::default(), NONE, at(0)), Verdict::Send);
         assert_eq!(judge(&TARGET, &mut attempts(10, InsertAnswer::None), NONE, at(5)), Verdict::Send);
         assert_eq!(judge(&TARGET, &mut attempts(10, InsertAnswer::Written), NONE, at(10)), Verdict::Send);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_part_is_waited_for_sent_again_renamed_and_then_given_to_people() {
+    fn a_lost_part_is_sent_again_then_renamed_and_then_the_cell_is_stopped() {
         let mut attempts = Attempts::default();
         let mut now = 0;
         for renamed in [false, false, true] {
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_by_hours_prolongs_a_wait_by_one_statement_only() {
+    fn a_clock_set_back_prolongs_a_wait_by_at_most_one_statement() {
         const BACK: i64 = 3 * HOUR;
         let waits = |now: i64| (now + OUTLASTED, Verdict::Wait(at(now + OUTLASTED)));
         // The clock goes back either before the first check, or during the wait.
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_lost_for_sure_once_no_earlier_statement_can_be_about_to_write_it() {
+    fn a_part_counts_as_lost_once_no_earlier_statement_can_write_it() {
         let mut attempts = attempts(10, InsertAnswer::Written);
         assert_eq!(judge(&TARGET, &mut attempts, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
         assert_eq!((attempts.parts_lost(), attempts.renamed()), (0, false));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_turns_up_while_it_is_waited_for_is_applied() {
+    fn a_part_that_appears_during_the_wait_is_applied() {
         let mut attempts = attempts(10, InsertAnswer::Written);
         assert_eq!(judge(&TARGET, &mut attempts, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
         assert_eq!(judge(&TARGET, &mut attempts, TARGET.end, at(6)), Verdict::Applied);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_clickhouse_may_drop_needs_one_answer() {
+    fn an_expired_cell_is_applied_after_one_successful_answer() {
         let target = Target { expires_at: Some(at(100)), ..TARGET };
         assert_eq!(judge(&target, &mut Attempts::default(), NONE, at(100)), Verdict::Send);
         assert_eq!(judge(&target, &mut attempts(110, InsertAnswer::None), NONE, at(100)), Verdict::Send);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_has_ended_only_once_our_clock_says_so_too() {
+    fn a_cell_is_expired_only_if_the_local_clock_agrees() {
         let target = Target { expires_at: Some(at(100)), ..TARGET };
         for (ours, applied) in [(0, false), (99, false), (100, true), (1000, true)] {
             let verdict = judge(
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_inside_the_batch_is_somebody_elses() {
+    fn a_marker_inside_the_batch_stops_the_cell() {
         for inside in 1..5 {
             let marker = NextOffset::new(inside);
             let verdict = judge(&TARGET, &mut Attempts::default(), marker, at(0));
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_inserts_once_and_in_time() {
+    fn a_statement_is_admitted_only_once_and_before_its_deadline() {
         assert!(TARGET.admits(NONE, at(9), at(10)));
         assert!(!TARGET.admits(NONE, at(10), at(10)));
         assert!(!TARGET.admits(NextOffset::new(1), at(0), at(10)));

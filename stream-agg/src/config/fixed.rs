@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_checked_for_damage_and_nothing_is_committed_or_skipped_by_the_library() {
+    fn records_are_checked_for_damage_and_librdkafka_commits_or_resets_no_offset() {
         for (name, value) in [
             ("check.crcs", "true"),
             ("enable.auto.commit", "false"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fixed_name_is_one_of_the_library() {
+    fn every_fixed_setting_exists_in_librdkafka() {
         for name in FIXED.iter().flat_map(|fixed| fixed.names) {
             let set = ClientConfig::new().set(*name, "1").create_native_config();
             let error = set.err().map(|error| error.to_string()).unwrap_or_default();

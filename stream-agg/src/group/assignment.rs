@@ -210,7 +210,7 @@ mod tests {
     use crate::pipeline::context::PartitionContext;
 
     #[test]
-    fn a_partition_without_a_leader_keeps_no_other_waiting() {
+    fn a_partition_without_a_leader_does_not_delay_others() {
         let ask = |partition, known| match partition {
             1 => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable)),
             _ => Ok(known),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_that_wait_for_a_broker_are_named_and_asked_for_in_turn_until_they_are_revoked() {
+    fn waiting_partitions_are_reported_and_retried_in_turn_until_they_are_revoked() {
         let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
         let context = PartitionContext::unanswered(runtime.handle().clone());
         let mut member = Member::new(context.services(), context.consumer(), Arc::default());

@@ -134,7 +134,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(30);
 
     #[test]
-    fn the_thread_that_polls_pauses_though_it_is_none_of_the_runtimes() {
+    fn a_pause_works_on_a_thread_outside_the_runtime_and_ends_at_shutdown() {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let before = Instant::now();
         pause(runtime.handle(), &CancellationToken::new(), AT_ONCE);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_joined_ever_more_slowly_while_no_member_lasts() {
+    fn waits_before_a_join_grow_while_memberships_are_short() {
         let mut pauses = JOIN_RETRIES.backoff();
         let short = LASTING.mul_f64(0.5);
         let waits: Vec<_> = (0..7).map(|_| pause_after(&mut pauses, short)).collect();

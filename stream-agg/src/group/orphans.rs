@@ -162,14 +162,14 @@ mod tests {
     const BYTES: &[u8] = b"\0\x01\0\0\0\x02\0\x02ab\0\0\0\x01\0\0\0\x07\0\x06events\0\0\0\x02\0\0\0\0\0\0\0\x03\xff\xff\xff\xff";
 
     #[test]
-    fn an_assignment_says_which_partitions_of_each_topic() {
+    fn an_assignment_is_decoded_into_the_partitions_of_each_topic() {
         assert_eq!(assigned(BYTES, "events"), Some(BTreeSet::from([0, 3])));
         assert_eq!(assigned(BYTES, "ab"), Some(BTreeSet::from([7])));
         assert_eq!(assigned(BYTES, "other"), Some(BTreeSet::new()));
     }
 
     #[test]
-    fn what_is_no_assignment_says_nothing() {
+    fn malformed_assignments_are_not_decoded() {
         for length in 0..BYTES.len() - 4 {
             assert_eq!(assigned(&BYTES[..length], "events"), None, "{length} bytes");
         }

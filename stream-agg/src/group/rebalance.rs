@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_partition_is_let_go_only_once_no_commit_of_it_is_under_way() {
+    fn a_revoked_partition_is_released_only_once_none_of_its_commits_is_under_way() {
         let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
         let (mut member, commit) = committing(runtime.handle().clone());
         member.begin_release(vec![0]);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_may_finish_its_batch_and_then_only_its_commit() {
+    fn a_stopped_pipeline_has_time_for_its_batch_and_then_only_for_its_commit() {
         let start = Instant::now();
         let limit = HoldLimit::from(start);
         for (after, expected) in [

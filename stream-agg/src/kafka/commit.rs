@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn kafkas_codes_say_what_is_known_of_a_commit() {
+    fn kafkas_error_codes_determine_the_outcome_of_a_commit() {
         use RDKafkaErrorCode as C;
         for code in [C::IllegalGeneration, C::RebalanceInProgress, C::StaleMemberEpoch] {
             check(code, CommitOutcome::Refused);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_only_people_can_help_is_an_alarm_and_others_are_none() {
+    fn only_a_commit_that_kafka_denies_raises_an_alarm() {
         use RDKafkaErrorCode as C;
         let health = Health::new("k:1");
         for component in [Component::Kafka, Component::ClickHouse, Component::Group] {

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kafkas_client_cannot_read_is_never_passed_over() {
+    fn records_that_kafkas_client_cannot_read_are_never_skipped() {
         use RDKafkaErrorCode as C;
         let of = |code| classify(&KafkaError::MessageConsumption(code));
         for code in [C::AutoOffsetReset, C::OffsetOutOfRange, C::LogTruncation] {

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_times_of_kafka_will_do_and_a_missing_right_is_no_answer() {
+    fn only_log_append_time_is_accepted_and_a_hidden_setting_is_unknown() {
         use RDKafkaErrorCode as C;
         let of = |value| judge(Ok(described("message.timestamp.type", Some(value))));
         assert_eq!(of("LogAppendTime"), Ok(TimestampType::LogAppendTime));

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_with_another_id_is_another_topic() {
+    fn a_topic_with_another_id_was_created_again() {
         let (one, other) = (Some(TopicId(1)), Some(TopicId(2)));
         assert!(is_recreated(one, other));
         for (first, now) in [(one, one), (None, None), (None, one), (one, None)] {

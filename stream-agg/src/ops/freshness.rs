@@ -236,30 +236,30 @@ mod tests {
     }
 
     #[test]
-    fn with_records_left_it_is_as_fresh_as_the_last_applied_one() {
+    fn with_records_left_as_of_is_the_time_of_the_last_applied_record() {
         check(None, Some(1000), Some(8), Some(1000));
         check(None, Some(1000), None, Some(1000));
     }
 
     #[test]
-    fn with_nothing_left_it_is_as_fresh_as_the_question() {
+    fn with_no_records_left_as_of_is_the_time_before_the_query() {
         check(None, Some(1000), Some(7), Some(2000));
         check(None, None, Some(7), Some(2000));
     }
 
     #[test]
-    fn a_broker_whose_clock_is_ahead_makes_nothing_fresher_than_now() {
+    fn as_of_is_never_in_the_future_if_a_brokers_clock_is_ahead() {
         check(None, Some(90_000_000), Some(8), Some(2000));
     }
 
     #[test]
-    fn it_never_goes_back_and_says_nothing_it_does_not_know() {
+    fn as_of_never_goes_back_and_is_absent_while_unknown() {
         check(Some(3000), Some(1000), Some(8), Some(3000));
         check(None, None, Some(8), None);
     }
 
     #[test]
-    fn one_insert_tells_all_partitions() {
+    fn one_insert_publishes_all_partitions() {
         let fresh =
             PublishedProgress { log_generation: 2, next: NextOffset::new(7), as_of: UnixMillis(1000) };
         let sql = insert(4, &[(0, fresh), (3, fresh)].into());

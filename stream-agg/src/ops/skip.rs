@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_not_declared_yet_is_only_named() {
+    fn skipping_an_undeclared_record_adds_no_split_points() {
         check(&declared(None, &[]), 12, &[]);
         check(&declared(Some(14), &[]), 15, &[]);
     }

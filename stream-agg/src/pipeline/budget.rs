@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn permits_are_for_a_number_of_bytes_and_a_dropped_permit_is_free_again() {
+    async fn as_many_permits_as_fit_the_byte_limit_and_a_dropped_one_is_reusable() {
         let budget = budget(10, 29);
         let (first, second) = (budget.acquire().await, budget.acquire().await);
         assert!(first.is_some() && second.is_some());
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_batch_always_fits() {
+    async fn at_least_one_large_batch_gets_a_permit() {
         assert!(budget(10, 9).acquire().await.is_some());
     }
 }

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_goes_on_is_not_idle_however_long_its_records_take_to_come() {
+    fn a_partition_with_unread_records_is_not_idle_however_late_they_arrive() {
         assert!(!IDLE.is_idle(NOW, NextOffset::new(8)));
         // Kafka answers with the last stable offset, which can be below the end of the log while a transaction is open.
         assert!(IDLE.is_idle(NOW, NextOffset::new(6)));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_and_a_window_without_end_are_no_idleness() {
+    fn extreme_clocks_and_window_ages_do_not_make_a_partition_idle() {
         assert!(!IDLE.is_idle(UnixMillis(i64::MIN), READ));
         assert!(!IdleCheck { window_age_ms: i64::MAX, ..IDLE }.is_idle(NOW, READ));
     }

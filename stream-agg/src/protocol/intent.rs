@@ -282,7 +282,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(
+        fn an_intent_is_read_back_as_written_and_fits_into_kafkas_limit(
             last in proptest::option::of(0..i64::MAX),
             numbers in (any::<u64>(), any::<u16>(), 0..i64::MAX, 0..i64::MAX),
             newest in proptest::option::of(any::<i64>()),
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_release_is_distinguished_from_garbage() {
+    fn an_intent_of_a_later_release_is_distinguished_from_other_metadata() {
         assert_eq!(TEXT.parse::<Intent>().unwrap().to_string(), TEXT);
         let later = TEXT.replacen("v2", "v3", 1);
         assert_eq!(later.parse::<Intent>(), Err(IntentError::Version("v3".to_owned())));
@@ -326,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_release_before_committed_is_read() {
+    fn an_intent_of_the_previous_release_is_read() {
         let intent: Intent = TEXT_BEFORE.parse().unwrap();
         assert_eq!(intent.to_string(), TEXT_BEFORE.replacen("v1", "v2", 1));
     }
 
     #[test]
-    fn split_points_and_skipped_offsets_ascend() {
+    fn split_points_and_skipped_offsets_must_ascend() {
         for (right, wrong) in
             [("P=9,11", "P=11,9"), ("P=9,11", "P="), ("X=8,12", "X=8,8"), ("X=8,12", "X=8,")]
         {
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_stands_there_once() {
+    fn a_missing_or_repeated_field_is_refused() {
         for part in [" cfg=00000000000000ab", " g=1", " S=3", " W=7", " h=0-0"] {
             check_garbled(&TEXT.replacen(part, "", 1));
         }

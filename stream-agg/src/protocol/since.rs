@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollup_that_the_declaration_before_lacks_begins() {
+    fn a_rollup_that_the_previous_declaration_lacks_begins() {
         check(&[], &["a"], &["a", "b"], &["b"], &["b"]);
         check(&[("b", NOT_COUNTED)], &["a"], &["a", "b"], &["b"], &["b"]);
         // It was declared, removed, and declared again.
@@ -105,18 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changes_under_the_same_rollups() {
+    fn no_moment_changes_if_the_rollups_stay_the_same() {
         check(&[], &["a", "b"], &["a", "b"], &[], &[]);
         check(&[("b", MOMENT)], &["a", "b"], &["a", "b"], &[], &[]);
     }
 
     #[test]
-    fn a_rollup_whose_owner_died_between_its_commit_and_its_note_begins() {
+    fn a_rollup_begins_if_an_owner_died_before_it_stored_the_moment() {
         check(&[("b", NOT_COUNTED)], &["a", "b"], &["a", "b"], &["b"], &["b"]);
     }
 
     #[test]
-    fn a_rollup_that_ours_lacks_is_withdrawn() {
+    fn a_rollup_that_the_current_declaration_lacks_is_withdrawn() {
         check(&[], &["a", "b"], &["a"], &["b"], &[]);
         check(&[("b", MOMENT)], &["a", "b"], &["a"], &["b"], &[]);
         // The previous owner may still write the moment since which it counted.
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_rollup_that_was_never_declared_before_is_introduced() {
+    fn only_a_rollup_that_no_earlier_declaration_has_is_introduced() {
         let built_in = Declaration::built_in();
         let without = built_in.rollups.source().replace("\"sessions_daily\"", "\"other_daily\"");
         let other =
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollup_begins_after_the_records_before_and_never_too_early() {
+    fn a_rollup_begins_after_the_latest_time_of_the_earlier_records() {
         assert_eq!(begins(Some(MOMENT), true, UnixMillis(5)), UnixMillis(MOMENT.0 + 1));
         assert_eq!(begins(None, true, MOMENT), MOMENT);
         assert_eq!(begins(None, false, MOMENT), UnixMillis(0));

@@ -57,21 +57,21 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_stands_still_when_records_wait_and_none_was_applied_for_ninety_seconds() {
+    fn a_partition_is_stalled_if_no_waiting_record_is_applied_for_90_seconds() {
         check(|_| (Some(7), true), &(90..=200).step_by(10).collect::<Vec<_>>());
         check(|second| (Some(if second < 100 { 7 } else { 8 }), true), &[90, 190, 200]);
         check(|second| (Some(i64::try_from(second).unwrap()), true), &[]);
     }
 
     #[test]
-    fn one_without_waiting_records_does_not_and_one_that_is_never_recovered_does() {
+    fn without_waiting_records_it_is_not_stalled_but_without_a_restore_it_is() {
         check(|_| (Some(7), false), &[]);
         check(|second| (Some(7), second != 80), &[170, 180, 190, 200]);
         check(|_| (None, true), &(90..=200).step_by(10).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_partition_that_went_elsewhere_is_named_once_and_begins_again_when_it_comes_back() {
+    fn a_revoked_partition_is_forgotten_once_and_its_time_starts_anew() {
         let (start, mut stalls) = (Instant::now(), Stalls::default());
         let next = Some(NextOffset::new(7));
         assert!(!stalls.stands_still(3, next, true, start));

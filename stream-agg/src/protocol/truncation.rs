@@ -23,14 +23,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_that_begins_before_what_is_gone_was_truncated_wherever_it_ends() {
+    fn a_log_that_begins_at_or_below_the_unreadable_offset_was_truncated() {
         let (low, next) = (NextOffset::new(5), NextOffset::new);
         assert!(was_truncated(next(100), low) && was_truncated(next(5), low));
         assert!(!was_truncated(next(4), low), "retention deleted it");
     }
 
     #[test]
-    fn a_record_of_what_was_declared_has_no_later_leader_epoch_than_its_last_record_had() {
+    fn a_later_leader_epoch_inside_the_declared_batch_shows_a_truncation() {
         let declared = (Offset::new(14), 3);
         let check = |offset, epoch, expected| {
             assert_eq!(

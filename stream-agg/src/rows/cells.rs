@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backfills_cells_are_marked_by_the_name_of_their_rollup_and_those_of_a_batch_by_none() {
+    fn markers_of_a_backfill_name_its_rollup_and_markers_of_a_batch_name_none() {
         let batch = batch(&[r#"{"event":"a"}"#]);
         let (declaration, source) =
             (Declaration::built_in(), Source { log_generation: 7, partition: 3, declaration_hash: 1 });

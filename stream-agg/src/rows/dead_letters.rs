@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tenant_is_that_of_the_line_if_it_tells() {
+    fn a_dead_letter_has_the_tenant_of_its_line_if_it_is_readable() {
         let mut letters = DeadLetters::default();
         for line in [r#"{"tenant":"a","x"#, r#"{"tenant":"NO","x"#, "", r#"{"tenant":"a"#] {
             letters.push(Offset::new(7), UnixMillis(9), 0, line.as_bytes(), &Reason::bad_utf8(), 9);

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_low_cardinality_column_is_keys_and_places() {
+    fn a_low_cardinality_column_is_its_keys_and_an_index_for_each_row() {
         let mut block = BlockBuilder::new(1, 2);
         block.low_cardinality("c", &["", "x"], [1, 0]);
         let mut expected = b"\x01\x02\x01c\x16LowCardinality(String)".to_vec();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_as_wide_as_the_number_of_keys_needs() {
+    fn indexes_are_as_wide_as_the_number_of_keys_needs() {
         for (count, index, width) in [(256, 0, 1), (257, 1, 2), (65_536, 1, 2), (65_537, 2, 4)] {
             let texts: Vec<_> = (0..count).map(|n: u32| n.to_string()).collect();
             let keys: Vec<_> = texts.iter().map(String::as_str).collect();
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "`n` must have one value per row")]
-    fn a_column_that_is_too_short_is_a_fault() {
+    fn a_column_with_too_few_values_panics() {
         BlockBuilder::new(1, 2).fixed("n", "UInt16", [[0, 0]]);
     }
 }

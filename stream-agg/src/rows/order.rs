@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_rank_by_their_order_and_equal_ones_alike() {
+    fn keys_are_ranked_by_their_order_and_equal_keys_have_equal_ranks() {
         let ranked = ranked(["b", "b", "", "a", "b"].into_iter(), |key| xxh3_64(key.as_bytes()));
         assert_eq!((ranked.keys, ranked.ranks), (vec!["", "a", "b"], vec![2, 2, 0, 1, 2]));
     }

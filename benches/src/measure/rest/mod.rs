@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loads_are_those_of_the_goals() {
+    fn the_loads_have_the_event_rates_that_the_goals_name() {
         // A round has one batch, and one event in each of the other requests.
         let demo = DEMO_RATE / DEMO_REQUESTS as f64 * (BATCH + DEMO_REQUESTS - 1) as f64;
         assert_eq!([demo, SMALL_RATE * BATCH as f64], [340.0, 6_000.0]);

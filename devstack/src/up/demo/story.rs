@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_crashes_more_often_and_brazil_grows() {
+    fn the_new_version_crashes_more_often_and_brazil_grows() {
         let (before, after) = (day(8), day(0));
         let part = |lines: &[Line], is: &dyn Fn(&Line) -> bool| {
             lines.iter().filter(|line| is(line)).count() as f64 / lines.len() as f64
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn two_weeks_of_events_are_sent_in_a_minute() {
+    fn a_day_has_so_few_events_that_two_weeks_are_sent_in_a_minute() {
         let events = day(1).len();
         assert!((25_000..60_000).contains(&events), "{events}");
     }

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_tells_its_request_and_all_of_a_request_are_of_one_user() {
+    fn every_event_names_its_request_and_all_events_of_a_request_have_one_user() {
         for request in requests(3, true) {
             let tag = format!("{TAG}{}", request.number);
             let parsed: Vec<_> =
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mix_holds_all_kinds_and_event_ids_only_where_wanted() {
+    fn the_load_has_every_kind_of_request_and_event_ids_only_if_enabled() {
         let mixed = requests(4, true);
         let share = |holds: &dyn Fn(&Request) -> bool| mixed.iter().filter(|r| holds(r)).count();
         assert!((300..500).contains(&share(&|r| r.body.is_empty())), "reactions");
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_request_stands_in_one_record() {
+    fn a_large_request_fits_into_one_record() {
         // What the edge adds to each line, including the line break.
         let added =
             r#""tenant":"default","ip":"127.0.0.1","server_time":"2026-01-01 00:30:00.000","country":"DE","#;

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_stands_still_as_long_as_anybody_holds_it() {
+    fn the_clock_is_stopped_while_any_hold_exists() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut clock = State::new(start);

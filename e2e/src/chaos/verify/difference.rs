@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn users_too_many_or_too_few_are_a_difference_of_one() {
+    fn a_wrong_number_of_users_counts_as_one_missing_or_duplicated_event() {
         let difference = |expected, found| Difference { place: String::new(), expected, found };
         assert_eq!(difference(vec![5, 3], vec![5, 1]).missing(), 1);
         assert_eq!(difference(vec![5, 3], vec![5, 4]).duplicated(), 1);

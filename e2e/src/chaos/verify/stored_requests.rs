@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acked_request_is_there_once() {
+    fn an_acked_request_must_be_stored_once() {
         check(Outcome::Acked, 3, 3, None);
         check(Outcome::Acked, 0, 0, Some((3, 0)));
         check(Outcome::Acked, 2, 2, Some((1, 0)));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unanswered_request_is_there_once_or_not_at_all() {
+    fn an_unanswered_request_must_be_stored_once_or_not_at_all() {
         check(Outcome::Unanswered, 0, 0, None);
         check(Outcome::Unanswered, 3, 3, None);
         check(Outcome::Unanswered, 1, 1, Some((2, 0)));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_request_is_not_there() {
+    fn a_refused_request_must_not_be_stored() {
         check(Outcome::Refused, 0, 0, None);
         check(Outcome::Refused, 3, 3, Some((0, 3)));
     }

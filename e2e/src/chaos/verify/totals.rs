@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn events_count_in_every_table_as_declared() {
+    fn every_table_counts_events_as_its_declaration_says() {
         let lines = [LINE, LINE];
         check("events", &lines, &[(&["1767225600", "vote", "DE"], &[2])]);
         check("event_minutely", &lines, &[(&["1767227400", "vote"], &[2])]);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_or_meets_no_condition_does_not_count() {
+    fn an_event_that_is_too_old_or_fails_a_condition_does_not_count() {
         let other = r#"{"event":"click","client_time":"2020-12-01 00:00:00","device_id":"d"}"#;
         check("event_minutely", &[other], &[]);
         check("poll_votes", &[other], &[]);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_reads_key_and_count_first() {
+    fn the_statement_of_a_rollup_reads_its_key_then_the_count_then_the_measures() {
         assert_eq!(
             totals("users_hourly").sql,
             "SELECT toUnixTimestamp(bucket), dim1, sum(rows), uniqExactMerge(uniq1) FROM rollup_states \

@@ -15,7 +15,7 @@ async fn send(edge: &Edge, rng: &mut fastrand::Rng) -> (HttpResponse, Vec<TestEv
 }
 
 #[tokio::test]
-async fn what_was_answered_202_counts_once_also_when_the_edge_stops() {
+async fn an_event_answered_with_202_counts_once_even_if_the_edge_stops() {
     let world = World::new("accepted_stop").await;
     let (mut edge, _aggregator, _api) = world.pipeline().await;
     let mut rng = fastrand::Rng::with_seed(81);
@@ -31,7 +31,7 @@ async fn what_was_answered_202_counts_once_also_when_the_edge_stops() {
 }
 
 #[tokio::test]
-async fn what_was_answered_202_and_kafka_never_took_is_counted_as_lost_and_soon_nothing_is_taken() {
+async fn unstored_events_answered_with_202_are_counted_as_lost_and_later_ones_refused() {
     let (mut stack, world) = World::on_own_servers("accepted_lost").await;
     let mut service = world.start("ingest", &[("DURABLE_WAIT", "2s")]);
     service.wait_ready().await.unwrap();

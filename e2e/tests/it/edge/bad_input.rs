@@ -17,7 +17,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_good_lines_of_a_half_broken_batch_are_counted() {
+async fn the_valid_lines_of_a_partly_invalid_batch_are_counted() {
     let world = World::new("bad_input_lines").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     let mut rng = fastrand::Rng::with_seed(6);

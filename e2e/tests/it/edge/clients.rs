@@ -92,7 +92,7 @@ fn run_program(world: &World, (language, name, printed): (&str, &str, &str), edg
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_sends_again_after_a_lost_answer_counts_once() {
+async fn a_batch_sent_again_after_a_lost_answer_counts_once() {
     let world = World::new("clients_again").await;
     let (edge, _aggregator) = tokio::join!(world.edge(), world.aggregator());
     write_files(&world);

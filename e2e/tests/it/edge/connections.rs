@@ -18,7 +18,7 @@ async fn start(world: &World, more: &[(&str, &str)]) -> Edge {
 }
 
 #[tokio::test]
-async fn beyond_those_of_an_address_connections_are_closed_at_once_and_counted() {
+async fn connections_above_the_limit_of_an_address_are_closed_at_once_and_counted() {
     let world = World::new("connections_per_ip").await;
     let edge = start(&world, &[("MAX_CONNECTIONS_PER_IP", "3")]).await;
     let mut open = Vec::new();
@@ -38,7 +38,7 @@ async fn beyond_those_of_an_address_connections_are_closed_at_once_and_counted()
 }
 
 #[tokio::test]
-async fn beyond_all_connections_more_wait_until_one_ends() {
+async fn a_connection_above_the_total_limit_waits_until_another_one_ends() {
     let world = World::new("connections_all").await;
     let edge = start(&world, &[("MAX_CONNECTIONS", "1"), ("KEEP_ALIVE_TIMEOUT", "1s")]).await;
     let mut first = sent(&edge, REQUEST).await;
@@ -51,7 +51,7 @@ async fn beyond_all_connections_more_wait_until_one_ends() {
 }
 
 #[tokio::test]
-async fn without_a_descriptor_left_idle_connections_make_room() {
+async fn without_free_file_descriptors_idle_connections_are_closed_for_new_ones() {
     let world = World::new("connections_descriptors").await;
     let mut edge = start(&world, &[]).await;
     let process = edge.service.process().id();

@@ -204,7 +204,7 @@ async fn slow_bodies_beyond_the_limit_get_retry_after_and_memory_stays_bounded()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_inflate_count_with_what_they_become() {
+async fn compressed_bodies_count_with_their_decompressed_size() {
     let world = World::new("flood_bombs").await;
     let mut edge = world.edge().await;
     // The first body is valid, and nearly as long as a decompressed body may be. The second exceeds the allowed

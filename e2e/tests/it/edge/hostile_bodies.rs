@@ -25,7 +25,7 @@ fn stored(world: &World) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_hostile_body_is_answered_as_it_must_be_and_exactly_what_was_accepted_is_stored() {
+async fn every_hostile_body_gets_the_right_answer_and_only_accepted_lines_are_stored() {
     let world = World::new("hostile").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     let http = Http::with_timeout(edge.service.http(), Duration::from_secs(20));

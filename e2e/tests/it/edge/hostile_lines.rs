@@ -21,7 +21,7 @@ async fn extracted(world: &World, functions: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn props_come_back_as_they_were_sent_and_every_path_can_be_read() {
+async fn props_are_stored_as_sent_and_every_path_can_be_read() {
     let world = World::new("hostile_props").await;
     let (edge, _aggregator) = tokio::join!(world.edge(), world.aggregator());
     let plain = r#"{"error":true,"error.type":"t","ids":[9007199254740993,0.5],"n":1.50,"z":null,"e":{}}"#;

@@ -132,7 +132,7 @@ async fn a_body_whose_chunks_are_broken_is_refused_and_its_connection_closed() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_none_of_http1_is_refused() {
+async fn a_request_head_that_is_not_valid_http1_is_refused() {
     let world = World::new("hostile_heads").await;
     let edge = impatient(&world).await;
     let long = |bytes| format!("POST /v1/events?{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(bytes));
@@ -182,7 +182,7 @@ async fn drip(mut stream: OwnedWriteHalf, bytes: &'static [u8]) {
 }
 
 #[tokio::test]
-async fn slow_heads_and_slow_bodies_are_not_waited_for() {
+async fn slow_request_heads_and_bodies_time_out() {
     let world = World::new("hostile_slow").await;
     let edge = impatient(&world).await;
     let head = b"POST /v1/events HTTP/1.1\r\n";
@@ -241,7 +241,7 @@ fn goaway(mut received: &[u8]) -> Option<u32> {
 }
 
 #[tokio::test]
-async fn a_connection_that_abuses_http2_ends_and_others_are_served_meanwhile() {
+async fn a_connection_that_abuses_http2_is_closed_while_others_are_served() {
     let world = World::new("hostile_http2").await;
     let edge = impatient(&world).await;
     let opened = |stream| frame(HEADERS, END_HEADERS, stream, HEAD);

@@ -37,12 +37,12 @@ async fn killed(name: &'static str, has_spool: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_that_is_killed_again_and_again_has_lost_nothing_that_it_answered() {
+async fn an_edge_that_is_killed_repeatedly_loses_no_event_that_it_answered_with_200() {
     killed("killed", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nor_has_one_with_a_spool() {
+async fn an_edge_with_a_spool_that_is_killed_repeatedly_loses_no_answered_event() {
     killed("killed_spool", true).await;
 }
 

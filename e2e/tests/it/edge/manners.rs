@@ -36,7 +36,7 @@ async fn a_body_may_be_compressed_with_zstd() {
 }
 
 #[tokio::test]
-async fn a_request_repeated_with_its_key_counts_once() {
+async fn a_request_repeated_with_its_idempotency_key_counts_once() {
     let world = World::new("manners_repeat").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     let mut rng = fastrand::Rng::with_seed(22);
@@ -64,7 +64,7 @@ async fn a_request_repeated_with_its_key_counts_once() {
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_the_client_is_whom_the_proxy_names() {
+async fn the_client_address_is_the_one_that_a_trusted_proxy_forwards() {
     let world = World::new("manners_proxy").await;
     let _aggregator = world.aggregator().await;
     let mut service = world.start("ingest", &[("TRUSTED_PROXIES", "127.0.0.0/8, ::1"), ("IP_MODE", "mask")]);
@@ -81,7 +81,7 @@ async fn behind_a_trusted_proxy_the_client_is_whom_the_proxy_names() {
 }
 
 #[tokio::test]
-async fn a_country_is_found_by_the_whole_address_also_where_only_a_part_of_it_is_kept() {
+async fn a_country_is_looked_up_by_the_full_address_even_if_only_a_masked_one_is_stored() {
     let world = World::new("manners_country").await;
     let _aggregator = world.aggregator().await;
     let file = world.directory().join("countries.mmdb");
@@ -103,7 +103,7 @@ async fn a_country_is_found_by_the_whole_address_also_where_only_a_part_of_it_is
 }
 
 #[tokio::test]
-async fn a_refused_request_is_logged_at_intervals_with_its_trace_and_never_what_it_sent() {
+async fn refused_requests_are_logged_at_intervals_with_their_trace_but_no_content() {
     let world = World::new("manners_log").await;
     let mut edge = world.edge().await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
@@ -130,7 +130,7 @@ async fn a_refused_request_is_logged_at_intervals_with_its_trace_and_never_what_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_names_a_trace_that_one_of_its_requests_belongs_to() {
+async fn a_record_has_the_trace_id_of_one_of_its_requests() {
     let world = World::new("manners_trace").await;
     let edge = world.edge().await;
     let parent = |trace: &str, flags: &str| format!("00-{trace}-b7ad6b7169203331-{flags}");
@@ -146,7 +146,7 @@ async fn a_record_names_a_trace_that_one_of_its_requests_belongs_to() {
 }
 
 #[tokio::test]
-async fn a_key_says_whose_data_it_is_and_a_changed_file_counts_without_a_restart() {
+async fn a_write_key_sets_the_tenant_and_a_changed_key_file_needs_no_restart() {
     let world = World::new("manners_keys").await;
     let _aggregator = world.aggregator().await;
     let (acme, other) = (runtime::keys::generate("acme", "acme"), runtime::keys::generate("other", "other"));
@@ -186,7 +186,7 @@ async fn a_key_says_whose_data_it_is_and_a_changed_file_counts_without_a_restart
 }
 
 #[tokio::test]
-async fn a_new_key_is_printed_once_with_the_toml_that_admits_it() {
+async fn a_new_key_is_printed_once_with_its_toml_for_the_key_file() {
     let world = World::new("manners_key").await;
     let test = std::env::current_exe().unwrap();
     let program = test.parent().unwrap().parent().unwrap().join("ingest");

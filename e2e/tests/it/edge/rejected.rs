@@ -10,7 +10,7 @@ use crate::world::{DEADLINE, World};
 const LETTERS: &str = "SELECT count() FROM dead_letters WHERE tenant != ''";
 
 #[tokio::test]
-async fn a_rejected_line_is_a_dead_letter_with_its_reason_and_counts_nowhere() {
+async fn a_rejected_line_becomes_a_dead_letter_with_its_reason_and_is_not_counted() {
     let world = World::new("rejected_lines").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     let mut rng = fastrand::Rng::with_seed(91);
@@ -55,7 +55,7 @@ async fn a_rejected_line_is_a_dead_letter_with_its_reason_and_counts_nowhere() {
 }
 
 #[tokio::test]
-async fn of_many_rejected_lines_ten_a_second_are_kept() {
+async fn at_most_ten_rejected_lines_a_second_are_kept_as_samples() {
     let world = World::new("rejected_flood").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     let start = Instant::now();

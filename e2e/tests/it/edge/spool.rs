@@ -133,7 +133,7 @@ impl RetryingClients {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing_twice() {
+async fn a_kafka_outage_and_edge_kills_lose_nothing_and_count_nothing_twice() {
     let mut spooling = Spooling::new("spool_outage", &[]).await;
     // After an outage that is longer than the session, only a static member gets its partitions back at once.
     let mut aggregator = spooling.world.start("stream-agg", &[STATIC_MEMBER]);
@@ -163,7 +163,7 @@ async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing
 }
 
 #[tokio::test]
-async fn an_edge_that_stops_without_kafka_leaves_everything_in_the_spool_and_an_operator_can_send_it() {
+async fn an_edge_that_stops_without_kafka_spools_everything_for_a_manual_replay() {
     let mut spooling = Spooling::new("spool_stop", &[("DURABLE_WAIT", "60s"), ("DRAIN_DELAY", "60s")]).await;
     let made = some(&mut fastrand::Rng::with_seed(70), 500);
     spooling.stack.kafka.kill9().unwrap();
@@ -214,7 +214,7 @@ async fn an_edge_that_stops_without_kafka_leaves_everything_in_the_spool_and_an_
 }
 
 #[tokio::test]
-async fn a_full_spool_takes_nothing_more_and_is_emptied_once_kafka_is_back() {
+async fn a_full_spool_refuses_events_and_is_emptied_once_kafka_is_back() {
     let mut spooling = Spooling::new("spool_full", &[("SPOOL_MAX_BYTES", "1MiB")]).await;
     let mut rng = fastrand::Rng::with_seed(71);
     spooling.stack.kafka.kill9().unwrap();
@@ -255,7 +255,7 @@ fn limit_files(edge: &mut Edge, bytes: Option<u64>) {
 }
 
 #[tokio::test]
-async fn a_disk_that_takes_no_more_switches_the_spool_off_until_it_does_and_nothing_answered_is_lost() {
+async fn a_full_disk_switches_the_spool_off_and_no_answered_event_is_lost() {
     let mut spooling = Spooling::new("spool_disk", &[]).await;
     let mut rng = fastrand::Rng::with_seed(74);
     let mut oracle = Oracle::default();

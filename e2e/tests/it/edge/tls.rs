@@ -106,7 +106,7 @@ async fn answered(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -
 }
 
 #[tokio::test]
-async fn what_comes_by_http1_and_by_http2_is_counted() {
+async fn events_sent_with_http1_and_http2_over_tls_are_counted() {
     let world = World::new("tls_protocols").await;
     let _aggregator = world.aggregator().await;
     let certificate = Certificate::new();
@@ -127,7 +127,7 @@ async fn what_comes_by_http1_and_by_http2_is_counted() {
 }
 
 #[tokio::test]
-async fn a_replaced_certificate_is_taken_without_a_failed_request_and_a_bad_one_is_not() {
+async fn a_new_certificate_is_used_without_a_failed_request_and_a_bad_one_is_not_used() {
     let world = World::new("tls_reload").await;
     let (first, second, third) = (Certificate::new(), Certificate::new(), Certificate::new());
     let mut edge = start(&world, &first, &[]).await;
@@ -158,7 +158,7 @@ async fn a_replaced_certificate_is_taken_without_a_failed_request_and_a_bad_one_
 }
 
 #[tokio::test]
-async fn strangers_at_the_tls_port_are_closed_and_concern_nobody_else() {
+async fn connections_without_tls_are_closed_and_do_not_disturb_other_clients() {
     let world = World::new("tls_strangers").await;
     let certificate = Certificate::new();
     let edge = start(&world, &certificate, &[("HEADER_TIMEOUT", "2s")]).await;

@@ -78,7 +78,7 @@ async fn a_repeat_after_a_restart_counts_once() {
 }
 
 #[tokio::test]
-async fn an_offset_that_a_tool_reset_is_refused_and_nothing_counts_twice_once_it_was_adopted() {
+async fn an_offset_reset_by_a_tool_is_refused_and_after_adopt_nothing_counts_twice() {
     let mut counted = Counted::new("once_reset").await;
     counted.world.commit(0, "");
     counted.is_refused(&["partition 0", "committed without an intent", "stream-agg adopt 0"]).await;
@@ -98,7 +98,7 @@ async fn an_intent_of_a_later_release_is_refused() {
 }
 
 #[tokio::test]
-async fn a_topic_that_was_created_again_is_refused_and_counted_in_addition_once_it_was_adopted() {
+async fn a_recreated_topic_is_refused_and_counted_in_addition_after_adopt() {
     let mut counted = Counted::new("once_anew").await;
     counted.edge.service.terminate().await.unwrap();
     counted.world.delete_topic().await;
@@ -111,7 +111,7 @@ async fn a_topic_that_was_created_again_is_refused_and_counted_in_addition_once_
 }
 
 #[tokio::test]
-async fn records_that_retention_took_before_they_were_stored_are_named() {
+async fn records_deleted_by_retention_before_they_were_stored_are_reported() {
     let mut counted = Counted::new("once_retention").await;
     let before = counted.oracle.counts();
     counted.post().await;
@@ -123,7 +123,7 @@ async fn records_that_retention_took_before_they_were_stored_are_named() {
 }
 
 #[tokio::test]
-async fn a_window_across_a_broker_clock_that_went_back_is_adopted_as_it_is_restored() {
+async fn adopt_restores_the_window_even_if_the_broker_clock_went_back() {
     let world = World::new("once_clock_back").await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(54), Oracle::default());
     // Two batches: `adopt` continues after the last batch that all tables have.
@@ -154,7 +154,7 @@ async fn produce_and_count(world: &World, rng: &mut fastrand::Rng, oracle: &mut 
 }
 
 #[tokio::test]
-async fn a_clickhouse_restored_from_an_older_copy_is_refused_and_made_whole_once_it_was_adopted() {
+async fn a_clickhouse_restored_from_an_older_backup_is_refused_and_complete_after_adopt() {
     let mut counted = Counted::new("once_restored").await;
     let tables = counted.world.rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' AND name NOT LIKE '.inner%' AND name NOT IN ('configs', 'schema_migrations')").await;
     for table in tables.iter().flatten() {
@@ -172,7 +172,7 @@ async fn a_clickhouse_restored_from_an_older_copy_is_refused_and_made_whole_once
 }
 
 #[tokio::test]
-async fn a_table_that_forgets_tokens_too_early_is_not_written_to() {
+async fn nothing_is_inserted_into_a_table_with_too_small_a_deduplication_window() {
     let mut counted = Counted::new("once_tokens").await;
     let setting = "ALTER TABLE once_tokens.rollup_sums MODIFY SETTING non_replicated_deduplication_window = ";
     counted.world.rows(&format!("{setting}100")).await;
@@ -182,7 +182,7 @@ async fn a_table_that_forgets_tokens_too_early_is_not_written_to() {
 }
 
 #[tokio::test]
-async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
+async fn nothing_is_inserted_after_a_part_was_lost_until_an_operator_decides() {
     let mut counted = Counted::new("once_lost_part").await;
     let path =
         "SELECT data_paths[1] FROM system.tables WHERE database = currentDatabase() AND name = 'events'";
@@ -199,7 +199,7 @@ async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
 }
 
 #[tokio::test]
-async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch() {
+async fn rows_missing_from_an_adopted_batch_are_built_under_its_declaration() {
     let world = World::new("once_adopted_cfg").await;
     let edge = world.edge().await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(53), Oracle::default());

@@ -163,7 +163,7 @@ async fn started(world: &World, words: &[&str]) -> Service {
 }
 
 #[tokio::test]
-async fn a_record_set_with_a_wrong_checksum_stops_its_partition_and_is_not_passed_over() {
+async fn a_record_batch_with_a_wrong_checksum_stops_its_partition_and_is_not_skipped() {
     let mut log = Log::new("damaged_checksum").await;
     log.produce(4, "none");
     log.damage(|segment| {
@@ -184,7 +184,7 @@ async fn a_record_set_with_a_wrong_checksum_stops_its_partition_and_is_not_passe
 }
 
 #[tokio::test]
-async fn a_record_set_that_cannot_be_decompressed_stops_its_partition() {
+async fn a_record_batch_that_cannot_be_decompressed_stops_its_partition() {
     let mut log = Log::new("damaged_compression").await;
     log.produce(3, "lz4");
     log.damage(|segment| {
@@ -203,7 +203,7 @@ async fn a_record_set_that_cannot_be_decompressed_stops_its_partition() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_once_it_was_adopted() {
+async fn a_truncated_log_that_grew_again_is_refused_and_counted_in_addition_after_adopt() {
     let mut log = Log::new("damaged_truncated").await;
     let made = log.read_and_truncate().await;
     log.counts(&made);
@@ -268,7 +268,7 @@ async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_s
 }
 
 #[tokio::test]
-async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_one_before() {
+async fn a_topic_recreated_while_it_is_read_is_never_counted_as_the_old_topic() {
     let (mut topic, mut aggregator) = Topic::read("damaged_replaced").await;
     topic.create_again().await;
     let Topic { world, oracle, .. } = topic;
@@ -289,7 +289,7 @@ async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_
 }
 
 #[tokio::test]
-async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
+async fn records_deleted_by_retention_before_they_are_read_stop_their_partition() {
     let world = World::new("damaged_retention").await;
     // While ClickHouse accepts no inserts, the aggregator reads only some of these records ahead. Each record becomes a
     // batch of its own.

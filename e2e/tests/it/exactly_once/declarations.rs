@@ -87,7 +87,7 @@ impl InPart {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_was_declared_with() {
+async fn a_partly_stored_batch_is_finished_under_the_rollups_of_its_declaration() {
     let in_part = InPart::new("declared_before").await;
     let (world, mut aggregator) = (&in_part.world, in_part.start());
     aggregator.wait_ready().await.unwrap();
@@ -123,7 +123,7 @@ async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_wa
 }
 
 #[tokio::test]
-async fn nobody_finishes_a_batch_under_a_declaration_that_was_changed() {
+async fn a_batch_whose_stored_declaration_was_changed_is_not_finished() {
     let in_part = InPart::new("declared_changed").await;
     let world = &in_part.world;
     let change = |from: &str, to: &str| {
@@ -145,7 +145,7 @@ async fn nobody_finishes_a_batch_under_a_declaration_that_was_changed() {
 }
 
 #[tokio::test]
-async fn a_rollup_that_means_something_else_than_before_starts_no_aggregator() {
+async fn an_aggregator_with_a_changed_definition_of_a_rollup_does_not_start() {
     let world = World::new("declared_otherwise").await;
     produce(&world);
     let mut aggregator = world.aggregator().await;
@@ -164,7 +164,7 @@ async fn a_rollup_that_means_something_else_than_before_starts_no_aggregator() {
 
 #[tokio::test]
 #[ignore = "takes a minute, because inserts must have ended before rows are dropped: ./dev test --full"]
-async fn a_rollup_that_nobody_declares_any_more_is_dropped_while_the_others_count_on() {
+async fn a_rollup_that_is_no_longer_declared_can_be_dropped_while_others_are_counted() {
     let world = World::new("declared_no_more").await;
     let file = world.write("rollups.toml", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in()));
     let with = [("ROLLUPS_FILE", &*file), ("ADMIN_ADDR", "127.0.0.1:0")];

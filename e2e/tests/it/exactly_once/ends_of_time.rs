@@ -20,7 +20,7 @@ retention = "14600d"
 "#;
 
 #[tokio::test]
-async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
+async fn events_at_the_limits_of_time_count_once_also_after_a_restart() {
     let world = World::new("ends_of_time").await;
     let file = world.write("rollups.toml", &format!("{}{LONG_KEPT}", Rollups::built_in()));
     let widest = [
@@ -70,7 +70,7 @@ async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
 }
 
 #[tokio::test]
-async fn what_is_kept_for_ever_stays_in_whatever_time_zone_clickhouse_stands() {
+async fn rows_without_expiry_are_kept_in_any_time_zone_of_clickhouse() {
     let name = "ends_of_time_in_tokyo";
     let mut stack = Stack::for_test(name).unwrap();
     stack.clickhouse.set_time_zone("Asia/Tokyo");

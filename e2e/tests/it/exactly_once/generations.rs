@@ -10,7 +10,7 @@ use crate::world::{DEADLINE, STATIC_MEMBER, World};
 const CLOSED: [&str; 3] = ["events", "rollup_sums", "rollup_states"];
 
 #[tokio::test]
-async fn markers_of_the_log_before_say_nothing_of_a_batch_that_is_stored_in_part() {
+async fn markers_of_the_previous_log_prove_nothing_about_a_partly_stored_batch() {
     let world = World::new("generations").await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(102), Oracle::default());
     let mut append = |records: usize| {

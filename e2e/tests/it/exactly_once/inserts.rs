@@ -111,7 +111,7 @@ async fn every_insert_carries_its_token_and_the_settings_that_exactness_rests_on
 }
 
 #[tokio::test]
-async fn one_insert_makes_one_part_whatever_its_size_and_the_defaults_of_the_server() {
+async fn one_insert_makes_one_part_for_any_size_and_any_server_defaults() {
     let Profiled { stack: _stack, world } = Profiled::new("inserts_parts", &HOSTILE).await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(101), Oracle::default());
     let mut append = |records: usize, lines: usize| {

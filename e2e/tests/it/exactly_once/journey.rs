@@ -7,7 +7,7 @@ use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, World};
 
 #[tokio::test]
-async fn what_is_posted_is_answered_exactly() {
+async fn the_answers_count_posted_events_exactly() {
     let world = World::new("journey").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let mut rng = fastrand::Rng::with_seed(1);

@@ -62,8 +62,7 @@ impl Counted {
 
 #[tokio::test]
 #[ignore = "takes a minute, because tables are checked every minute: ./dev test --full"]
-async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing_is_inserted_until_it_is_back()
- {
+async fn a_part_detached_as_broken_is_found_within_a_minute_and_stops_all_inserts() {
     let mut counted = Counted::new(World::new("lost_running").await);
     counted.append();
     let aggregator = counted.world.aggregator().await;
@@ -101,7 +100,7 @@ async fn own(name: &'static str) -> (Stack, Counted) {
 }
 
 #[tokio::test]
-async fn a_part_that_clickhouse_cannot_read_after_a_kill_is_found_before_anything_is_inserted() {
+async fn a_part_that_is_unreadable_after_a_kill_is_found_before_the_next_insert() {
     let (mut stack, mut counted) = own("lost_killed").await;
     counted.append();
     let aggregator = counted.world.aggregator().await;
@@ -136,7 +135,7 @@ async fn a_part_that_clickhouse_cannot_read_after_a_kill_is_found_before_anythin
 
 #[tokio::test]
 #[ignore = "takes two minutes, because earlier inserts of a lost part must have ended: ./dev test --full"]
-async fn a_part_whose_token_outlived_it_is_inserted_under_another_token() {
+async fn rows_of_a_lost_part_whose_token_remains_are_inserted_under_another_token() {
     let (mut stack, mut counted) = own("lost_token").await;
     let world = &counted.world;
     world.rows("ALTER TABLE rollup_states ADD CONSTRAINT closed CHECK hwm > 1000").await;

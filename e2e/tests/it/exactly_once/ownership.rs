@@ -26,7 +26,7 @@ async fn post(edge: &Edge, rng: &mut fastrand::Rng, oracle: &mut Oracle) {
 }
 
 #[tokio::test]
-async fn a_process_whose_place_another_one_took_ends_and_says_so() {
+async fn a_member_that_another_process_replaced_exits_and_logs_the_reason() {
     let world = World::new("ownership_place").await;
     let edge = world.edge().await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(60), Oracle::default());
@@ -46,7 +46,7 @@ async fn a_process_whose_place_another_one_took_ends_and_says_so() {
 }
 
 #[tokio::test]
-async fn an_owner_that_slept_past_its_session_counts_nothing_twice() {
+async fn an_owner_that_was_paused_beyond_its_session_counts_nothing_twice() {
     let world = World::new("ownership_sleep").await;
     let edge = world.edge().await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(61), Oracle::default());
@@ -76,7 +76,7 @@ async fn an_owner_that_slept_past_its_session_counts_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_static_member_counts_at_once_after_an_outage_of_kafka_that_is_longer_than_its_session() {
+async fn a_static_member_counts_at_once_after_a_kafka_outage_longer_than_its_session() {
     const SESSION: Duration = Duration::from_secs(30);
     let (mut stack, world) = World::on_own_servers("ownership_outage").await;
     let mut edge = world.edge().await;

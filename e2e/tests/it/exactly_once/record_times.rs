@@ -5,7 +5,7 @@ use crate::readiness::wait_until_not_ready;
 use crate::world::{Edge, World};
 
 #[tokio::test]
-async fn a_topic_whose_producers_set_the_times_is_not_read_until_it_is_changed() {
+async fn a_topic_with_timestamps_from_producers_is_not_read_until_it_is_reconfigured() {
     let world = World::new("record_times").await;
     world.set_topic("message.timestamp.type", "CreateTime").await;
     let edge: Edge = world.edge().await;

@@ -64,7 +64,7 @@ async fn a_record_of_an_unknown_format_is_a_dead_letter_once_an_operator_skips_i
 }
 
 #[tokio::test]
-async fn nothing_is_split_where_nothing_is_declared() {
+async fn split_fails_if_no_batch_is_declared() {
     let world = World::new("refused_nothing").await;
     let none = world.run("stream-agg", &["split", "0"], &[]).await.unwrap_err();
     assert!(format!("{none:#}").contains("no offset is committed"), "{none:#}");
@@ -82,7 +82,7 @@ async fn nothing_is_split_where_nothing_is_declared() {
 
 #[tokio::test]
 #[ignore = "takes three minutes, because inserts must have ended before a batch is split: ./dev test --full"]
-async fn a_refused_batch_is_split_until_one_record_is_left_and_that_one_is_skipped() {
+async fn a_refused_batch_can_be_split_down_to_one_record_which_can_be_skipped() {
     let world = World::new("refused_split").await;
     let mut rng = fastrand::Rng::with_seed(92);
     let mut made: Vec<_> = (0..5).map(|_| some(&mut rng, 3)).collect();
@@ -149,7 +149,7 @@ const LARGE: (usize, usize, usize) = (16, 15, 50_000);
 
 #[tokio::test]
 #[ignore = "takes three minutes, because the aggregator retries, and inserts must have ended: ./dev test --full"]
-async fn a_batch_that_clickhouse_has_no_memory_for_is_tried_for_a_minute_and_gets_through_split() {
+async fn a_batch_too_large_for_clickhouse_memory_is_retried_and_can_be_stored_after_split() {
     let limits = [("max_memory_usage", MEMORY)];
     let Profiled { stack: _stack, world } = Profiled::new("refused_memory", &limits).await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(94), Oracle::default());

@@ -74,7 +74,7 @@ async fn a_record_that_is_in_the_log_twice_counts_once() {
 }
 
 #[tokio::test]
-async fn a_line_that_nobody_can_read_is_a_dead_letter_and_its_neighbours_are_stored() {
+async fn an_unreadable_line_becomes_a_dead_letter_and_its_neighbours_are_stored() {
     let world = World::new("repeats_dead_letters").await;
     let mut rng = fastrand::Rng::with_seed(32);
     let made: Vec<_> = (0..2).map(|_| TestEvent::random(&mut rng, now())).collect();
@@ -109,7 +109,7 @@ async fn a_line_that_nobody_can_read_is_a_dead_letter_and_its_neighbours_are_sto
 }
 
 #[tokio::test]
-async fn a_record_with_fewer_lines_than_its_header_says_is_shown_and_its_lines_count() {
+async fn a_record_with_fewer_lines_than_its_header_says_is_reported_and_counted() {
     let world = World::new("repeats_miscounted").await;
     let made = TestEvent::random(&mut fastrand::Rng::with_seed(34), now());
     let line = enriched(&made.line());
@@ -128,7 +128,7 @@ async fn a_record_with_fewer_lines_than_its_header_says_is_shown_and_its_lines_c
 }
 
 #[tokio::test]
-async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
+async fn a_spooled_record_counts_once_even_if_the_window_has_dropped_it() {
     let world = World::new("repeats_spooled").await;
     let mut rng = fastrand::Rng::with_seed(33);
     let made: Vec<_> = (0..6).map(|_| TestEvent::random(&mut rng, now())).collect();
@@ -173,7 +173,7 @@ fn two_records(seed: u64) -> (Oracle, [String; 2], [String; 2]) {
 }
 
 #[tokio::test]
-async fn a_spooled_record_that_is_twice_in_one_batch_counts_once_whatever_the_window_holds() {
+async fn a_spooled_record_that_is_twice_in_one_batch_counts_once_with_any_window() {
     let world = World::new("repeats_in_a_batch").await;
     let (oracle, ids, values) = two_records(34);
     world.produce(1, &headers(&ids[0]), values[0].as_bytes());
@@ -190,7 +190,7 @@ async fn a_spooled_record_that_is_twice_in_one_batch_counts_once_whatever_the_wi
 }
 
 #[tokio::test]
-async fn a_spooled_record_is_no_repeat_of_itself_where_its_batch_is_rebuilt() {
+async fn a_spooled_record_in_a_rebuilt_batch_is_not_a_repeat_of_itself() {
     let world = World::new("repeats_rebuilt").await;
     let (oracle, ids, values) = two_records(35);
     world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
@@ -206,7 +206,7 @@ async fn a_spooled_record_is_no_repeat_of_itself_where_its_batch_is_rebuilt() {
 }
 
 #[tokio::test]
-async fn the_ledger_is_asked_for_a_spooled_record_once_it_holds_all_batches_before() {
+async fn a_spooled_record_is_looked_up_once_the_ledger_has_all_earlier_batches() {
     let world = World::new("repeats_ahead").await;
     let (oracle, ids, values) = two_records(36);
     world.rows("ALTER TABLE ledger ADD CONSTRAINT closed CHECK hwm > 1000").await;

@@ -112,7 +112,7 @@ async fn send(edge: &Edge, oracle: &mut Oracle) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_server_behind_the_address_ends_the_aggregator_and_gets_no_row() {
+async fn a_second_server_behind_the_url_stops_the_aggregator_and_gets_no_rows() {
     let (stack, world) = World::on_own_servers("two_servers").await;
     let mut other = Stack::for_test("two_servers_other").unwrap();
     other.clickhouse.start().await.unwrap();

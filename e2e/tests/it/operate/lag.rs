@@ -8,7 +8,7 @@ use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, World};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lag_in_seconds_grows_while_clickhouse_is_away() {
+async fn the_lag_in_seconds_grows_while_clickhouse_is_down() {
     let (mut stack, world) = World::on_own_servers("lag").await;
     let (edge, aggregator) = tokio::join!(world.edge(), world.aggregator());
     let shown = Http::new(aggregator.admin());

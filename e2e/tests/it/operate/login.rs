@@ -10,7 +10,7 @@ use crate::readiness::wait_until_not_ready;
 use crate::world::{Edge, World};
 
 #[tokio::test]
-async fn services_log_in_to_kafka_over_tls_and_say_what_fails_of_it() {
+async fn services_log_in_to_kafka_over_tls_and_report_which_step_fails() {
     let mut stack = Stack::for_test("login").unwrap();
     stack.start().await.unwrap();
     let (brokers, certificate) = stack.kafka.brokers_with_login().unwrap();

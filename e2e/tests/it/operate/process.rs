@@ -29,7 +29,7 @@ fn open_files(process: u32) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_service_uses_all_descriptors_that_it_may_and_answers_on_ipv4_and_ipv6() {
+async fn a_service_raises_its_open_files_limit_and_answers_on_ipv4_and_ipv6() {
     for service in ["ingest", "stream-agg", "query-api"] {
         let [http, admin] = [(); 2].map(|()| ports::free().unwrap());
         let child = Command::new("sh")
@@ -60,7 +60,7 @@ async fn a_service_uses_all_descriptors_that_it_may_and_answers_on_ipv4_and_ipv6
 }
 
 #[tokio::test]
-async fn a_client_of_ipv4_has_an_address_of_ipv4_on_a_socket_for_both() {
+async fn an_ipv4_client_keeps_its_ipv4_address_on_a_dual_stack_socket() {
     let world = World::new("process_ipv4").await;
     let (mut edge, _aggregator) = tokio::join!(world.edge(), world.aggregator());
     let port = edge.service.http().rsplit(':').next().unwrap().to_owned();

@@ -189,12 +189,12 @@ async fn bring_back(stack: &mut Stack, away: Away) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute: ./dev test --full"]
-async fn services_that_stop_while_clickhouse_is_away_count_exactly() {
+async fn services_that_restart_while_clickhouse_is_down_count_exactly() {
     stopped_while_away("restarts_clickhouse", Away::ClickHouse).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute: ./dev test --full"]
-async fn services_that_stop_while_kafka_is_away_count_exactly() {
+async fn services_that_restart_while_kafka_is_down_count_exactly() {
     stopped_while_away("restarts_kafka", Away::Kafka).await;
 }

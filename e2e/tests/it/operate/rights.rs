@@ -14,7 +14,7 @@ fn login(user: &str) -> [(&str, &str); 2] {
 }
 
 #[tokio::test]
-async fn a_migrator_a_loader_and_a_poller_are_enough() {
+async fn the_users_migrator_loader_and_poller_have_enough_rights() {
     let rollups = format!("{}\n{FIELD}", Rollups::built_in());
     let (_stack, world) =
         World::on_own_servers_declaring("rights", &Rollups::parse("rights", &rollups).unwrap()).await;

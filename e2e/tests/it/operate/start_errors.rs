@@ -36,7 +36,7 @@ const WRONG_CONFIGURATION: Option<i32> = Some(64);
 const GIVEN: [(&str, &str); 2] = [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
 
 #[test]
-fn a_taken_port_is_named_with_the_variable_that_moves_it() {
+fn a_port_in_use_is_reported_with_the_variable_that_sets_it() {
     for (service, variable) in
         [("ingest", "LISTEN_ADDR"), ("query-api", "LISTEN_ADDR"), ("stream-agg", "ADMIN_ADDR")]
     {
@@ -57,7 +57,7 @@ fn a_taken_port_is_named_with_the_variable_that_moves_it() {
 }
 
 #[test]
-fn a_missing_or_malformed_variable_is_one_line() {
+fn a_missing_or_malformed_variable_is_reported_in_one_line() {
     for service in ["ingest", "stream-agg", "query-api"] {
         let (code, said) = run(service, &[], &[]);
         assert_eq!((code, said.lines().count()), (WRONG_CONFIGURATION, 1), "{service}: {said}");
@@ -69,7 +69,7 @@ fn a_missing_or_malformed_variable_is_one_line() {
 }
 
 #[test]
-fn a_broken_file_of_keys_is_one_line_that_names_file_and_line() {
+fn an_invalid_key_file_is_reported_in_one_line_with_file_and_line_number() {
     let directory = DataDirectory::for_test("start_errors_keys").unwrap();
     let file = directory.path().join("keys.toml");
     fs::write(&file, "# Ours.\n[[key]]\nid = \"web\"\ntenant = \"acme\"\nsha256 = \"mr_secret\"\n").unwrap();
@@ -90,7 +90,7 @@ fn a_broken_file_of_keys_is_one_line_that_names_file_and_line() {
 }
 
 #[test]
-fn a_broken_rollups_file_is_one_line_that_names_file_and_line() {
+fn an_invalid_rollups_file_is_reported_in_one_line_with_file_and_line_number() {
     let directory = DataDirectory::for_test("start_errors_rollups").unwrap();
     let file = directory.path().join("rollups.toml");
     fs::write(
@@ -119,7 +119,7 @@ fn a_broken_rollups_file_is_one_line_that_names_file_and_line() {
 }
 
 #[test]
-fn a_certificate_or_key_that_cannot_be_used_is_one_line_that_names_the_file() {
+fn an_unusable_certificate_or_key_is_reported_in_one_line_with_its_file() {
     let directory = DataDirectory::for_test("start_errors_tls").unwrap();
     let write = |name: &str, text: &str| {
         let path = directory.path().join(name);
@@ -171,7 +171,7 @@ fn a_certificate_or_key_that_cannot_be_used_is_one_line_that_names_the_file() {
 }
 
 #[test]
-fn limits_beyond_what_the_tables_can_hold_or_restore_are_one_line_with_the_range() {
+fn limits_that_the_tables_cannot_support_are_reported_in_one_line_with_the_range() {
     for (name, value, reason) in [
         (
             "EVENT_TIME_FROM",
@@ -196,7 +196,7 @@ fn limits_beyond_what_the_tables_can_hold_or_restore_are_one_line_with_the_range
 }
 
 #[test]
-fn a_setting_of_kafkas_client_that_a_promise_rests_on_is_one_line_that_names_it_and_says_why() {
+fn a_kafka_client_setting_that_would_break_a_guarantee_is_refused_with_the_reason() {
     for (service, arguments, name, value, reason) in [
         (
             "ingest",
@@ -224,7 +224,7 @@ fn a_setting_of_kafkas_client_that_a_promise_rests_on_is_one_line_that_names_it_
 }
 
 #[test]
-fn a_setting_that_kafkas_client_does_not_know_is_one_line_that_names_it() {
+fn a_setting_unknown_to_the_kafka_client_is_reported_in_one_line() {
     for (service, arguments) in [
         ("ingest", [].as_slice()),
         ("stream-agg", &[]),
@@ -254,7 +254,7 @@ fn a_typo_in_a_flag_is_answered_with_the_flag_that_was_meant() {
 }
 
 #[test]
-fn a_configuration_is_checked_and_reckoned_without_starting_or_calling_anybody() {
+fn check_config_prints_settings_and_memory_without_listening_or_connecting() {
     for (service, arguments) in [
         ("ingest", [].as_slice()),
         ("ingest", &["spool", "replay"]),
@@ -282,7 +282,7 @@ fn a_configuration_is_checked_and_reckoned_without_starting_or_calling_anybody()
 }
 
 #[test]
-fn a_wrong_configuration_is_one_line_for_a_check_too() {
+fn check_config_reports_a_wrong_configuration_in_one_line() {
     for service in ["ingest", "stream-agg", "query-api"] {
         for (name, value) in [("ADMIN_ADDR", "nowhere"), ("LOG_FORMAT", "xml")] {
             let given = [GIVEN.as_slice(), &[(name, value)]].concat();

@@ -138,7 +138,7 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
 }
 
 #[tokio::test]
-async fn a_key_over_its_rate_waits_and_another_does_not() {
+async fn a_key_above_its_rate_is_refused_and_other_keys_are_not() {
     let world = World::new("access_rates").await;
     let rates = "queries_per_second = 2\nanswers_per_second = 2";
     let [(a, a_k), (b, b_k)] = [key("a", "default", rates), key("b", "default", rates)];
@@ -164,7 +164,7 @@ async fn a_key_over_its_rate_waits_and_another_does_not() {
 }
 
 #[tokio::test]
-async fn a_changed_file_of_readers_counts_without_a_restart() {
+async fn a_changed_read_key_file_takes_effect_without_a_restart() {
     let world = World::new("access_reload").await;
     let [(old, old_k), (new, new_k)] = [key("old", "default", ""), key("new", "default", "")];
     let file = world.write("read-keys.toml", &old_k);
@@ -190,7 +190,7 @@ async fn a_changed_file_of_readers_counts_without_a_restart() {
 }
 
 #[tokio::test]
-async fn the_edge_shows_results_to_votes_of_the_tenant_of_its_token() {
+async fn the_edge_returns_poll_results_only_for_the_tenant_of_its_token() {
     let world = World::new("access_votes").await;
     let [(mine_w, mine_wk), (other_w, other_wk)] = [key("mine", "default", ""), key("other", "other", "")];
     let (reader, reader_k) = key("edge", "default", "");

@@ -267,7 +267,7 @@ async fn a_user_of_several_days_counts_once_in_their_week_and_month() {
 }
 
 #[tokio::test]
-async fn migrate_drops_its_views_of_what_is_no_longer_declared_and_no_others() {
+async fn migrate_drops_only_its_own_views_of_rollups_that_are_no_longer_declared() {
     let world = World::new("analysts_dropped").await;
     let bi = world.bi_database();
     let (text, _) = declared();
@@ -396,7 +396,7 @@ fn wrapped(view: &str, filter: &str) -> [String; 5] {
 /// Uses views with definers, because a future ClickHouse may not push filters down into such a view (ClickHouse's pull
 /// request 112847).
 #[tokio::test]
-async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
+async fn a_filter_on_a_view_uses_the_primary_key_of_its_table() {
     let (text, rollups) = declared();
     let (_stack, world) = World::on_own_servers_declaring("analysts_key", &rollups).await;
     let file = world.write("rollups.toml", &text);
@@ -444,7 +444,7 @@ async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
 }
 
 #[tokio::test]
-async fn a_filter_on_the_time_of_arrival_reaches_the_table_partitions() {
+async fn a_filter_on_the_time_of_arrival_prunes_table_partitions() {
     let world = World::new("analysts_arrival").await;
     let column = TimeColumn::at_noon(&world, "server_time").await;
     let row = |days: u32| format!("'a', now(), toDateTime({}, 'UTC') - INTERVAL {days} DAY", column.seconds);

@@ -11,7 +11,7 @@ use crate::client::Http;
 use crate::world::{DEADLINE, World};
 
 #[tokio::test]
-async fn answers_are_what_the_document_says_whatever_is_asked() {
+async fn every_answer_conforms_to_the_openapi_document() {
     let world = World::new("openapi").await;
     let (token, keys) = generate("schemathesis", "default");
     let file = world.write("read-keys.toml", &keys);

@@ -149,7 +149,7 @@ async fn retention_is_what_plain_counting_gives() {
 }
 
 #[tokio::test]
-async fn days_of_another_zone_are_read_from_a_rollup_that_has_their_edges() {
+async fn days_of_another_time_zone_are_read_from_a_rollup_with_fitting_buckets() {
     let world = World::new("people_zone").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let mut rng = Rng::with_seed(8);
@@ -305,7 +305,7 @@ async fn a_funnel_of_too_many_events_is_refused_before_they_are_read() {
 }
 
 #[tokio::test]
-async fn the_examples_of_the_page_work() {
+async fn the_examples_of_the_page_on_retention_and_funnels_work() {
     let world = World::new("people_page").await;
     let mut service = world.start("query-api", &[]);
     service.wait_ready().await.unwrap();

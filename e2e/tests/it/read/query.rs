@@ -46,7 +46,7 @@ async fn rows(http: &Http, parameters: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_query_counts_by_the_days_of_its_zone_and_by_any_text() {
+async fn a_query_uses_the_days_of_its_time_zone_and_accepts_any_text_in_filters() {
     let world = World::new("query").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let events = [
@@ -101,7 +101,7 @@ async fn a_query_counts_by_the_days_of_its_zone_and_by_any_text() {
 }
 
 #[tokio::test]
-async fn an_answer_has_its_moment_and_a_refusal_names_its_parameter() {
+async fn an_answer_has_its_as_of_and_a_refusal_names_the_wrong_parameter() {
     let world = World::new("query_manners").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     count(&world, &edge.http, &[made("2025-11-15 17:00:00", "view", "ann", "DE")]).await;
@@ -159,7 +159,7 @@ measures = { users = "uniq_exact(user)", events = "count" }
 "#;
 
 #[tokio::test]
-async fn hours_of_a_zone_are_counted_by_its_clock_from_rollups_that_have_their_edges() {
+async fn hours_of_a_time_zone_are_counted_by_its_clock_from_rollups_with_fitting_buckets() {
     let world = World::new("query_zones").await;
     let file = world.write("finer.toml", &format!("{}{FINER}", Rollups::built_in()));
     let declared = [("ROLLUPS_FILE", file.as_str())];
@@ -214,7 +214,7 @@ async fn hours_of_a_zone_are_counted_by_its_clock_from_rollups_that_have_their_e
 }
 
 #[tokio::test]
-async fn a_user_of_several_days_is_one_user_of_all_of_them() {
+async fn a_user_active_on_several_days_counts_once_over_all_of_them() {
     let world = World::new("query_users").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let days = ["2025-11-13 23:30:00", "2025-11-14 01:00:00", "2025-11-15 12:00:00", "2025-11-17 02:00:00"];
@@ -244,7 +244,7 @@ async fn a_user_of_several_days_is_one_user_of_all_of_them() {
 }
 
 #[tokio::test]
-async fn many_users_are_counted_by_a_sample_unless_they_have_to_be_exact() {
+async fn many_users_are_estimated_from_a_sample_unless_the_query_asks_for_exact_counts() {
     let world = World::new("query_accuracy").await;
     let api = world.query_api().await;
     let http = &api.http;
@@ -287,7 +287,7 @@ async fn many_users_are_counted_by_a_sample_unless_they_have_to_be_exact() {
 }
 
 #[tokio::test]
-async fn pages_have_each_of_equal_rows_once_while_data_arrive() {
+async fn pages_have_each_row_once_even_if_rows_tie_and_data_arrives() {
     let world = World::new("query_pages").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let ties: Vec<_> =
@@ -319,7 +319,7 @@ async fn pages_have_each_of_equal_rows_once_while_data_arrive() {
 }
 
 #[tokio::test]
-async fn pages_in_any_order_are_together_the_whole_answer() {
+async fn the_pages_of_any_sort_order_together_equal_the_whole_answer() {
     let world = World::new("query_orders").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let mut events = Vec::new();
@@ -421,7 +421,7 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_began_before_every_event_was_counted_is_null() {
+async fn a_bucket_for_which_the_rollup_lacks_events_is_null() {
     let world = World::new("query_since").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let events =
@@ -471,7 +471,7 @@ async fn a_bucket_that_began_before_every_event_was_counted_is_null() {
 }
 
 #[tokio::test]
-async fn equal_queries_at_once_are_one_query_of_the_database() {
+async fn equal_concurrent_queries_share_one_clickhouse_query() {
     let world = World::new("query_shared").await;
     // An interval so long that the whole test runs within one tick.
     let mut api = world.start("query-api", &[("POLL_INTERVAL", "120s")]);
@@ -496,7 +496,7 @@ async fn equal_queries_at_once_are_one_query_of_the_database() {
 }
 
 #[tokio::test]
-async fn rows_beyond_one_document_come_as_lines() {
+async fn results_too_large_for_one_json_document_are_sent_as_csv_or_ndjson() {
     let world = World::new("query_rows").await;
     let api = world.query_api().await;
     let insert = "INSERT INTO rollup_sums (tenant, rollup, bucket, dim1, expires, rows)
@@ -523,7 +523,7 @@ async fn rows_beyond_one_document_come_as_lines() {
 }
 
 #[tokio::test]
-async fn two_query_apis_of_different_rollups_answer_what_the_aggregator_declares_too() {
+async fn query_apis_answer_only_from_rollups_that_the_aggregator_declares_too() {
     let world = World::new("query_declared").await;
     let (edge, mut aggregator, api) = world.pipeline().await;
     count(&world, &edge.http, &[made("2025-11-15 12:00:00", "a", "ann", "DE")]).await;

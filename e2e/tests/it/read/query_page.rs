@@ -50,7 +50,7 @@ fn run(commands: &str, address: &str, directory: &Path) -> (String, Vec<String>)
 }
 
 #[tokio::test]
-async fn every_example_of_the_page_of_queries_answers_as_the_page_shows() {
+async fn every_example_on_the_query_page_gives_the_answer_on_the_page() {
     let world = World::new("query_page").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     // More countries than any example ranks, now and in the month of the examples.

@@ -24,7 +24,7 @@ fn as_of(answer: &HttpResponse) -> Option<UnixMillis> {
 }
 
 #[tokio::test]
-async fn data_that_a_reader_has_are_not_sent_again_at_another_tick_in_another_encoding() {
+async fn unchanged_data_is_not_sent_again_at_a_later_tick_in_any_encoding() {
     let world = World::new("snapshot_etag").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let options: Vec<_> = (0..45).map(|n| format!("an option with a long name, number {n}")).collect();
@@ -74,12 +74,12 @@ async fn click_and_read(name: &'static str, hour: i64) {
 }
 
 #[tokio::test]
-async fn an_answer_has_every_click_and_user_of_before_its_moment() {
+async fn an_answer_has_every_click_and_user_from_before_its_as_of() {
     click_and_read("snapshot_hot", now().0).await;
 }
 
 #[tokio::test]
-async fn a_late_event_in_an_old_hour_that_is_watched_is_seen_as_soon_as_in_a_hot_one() {
+async fn a_late_event_in_an_old_hour_is_visible_as_soon_as_one_in_a_hot_hour() {
     click_and_read("snapshot_cold", now().0 - 1000 * HOUR).await;
 }
 
@@ -166,7 +166,7 @@ async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&st
 }
 
 #[tokio::test]
-async fn reads_go_on_while_clickhouse_is_down_and_say_so() {
+async fn reads_are_answered_and_marked_stale_while_clickhouse_is_down() {
     let (mut stack, world) = World::on_own_servers("snapshot_outage").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     // Answers that are older than three ticks are stale, so ticks must be long enough for a busy machine.
@@ -193,7 +193,7 @@ async fn reads_go_on_while_clickhouse_is_down_and_say_so() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_read_and_see_the_headers() {
+async fn cors_lets_other_origins_read_answers_and_their_headers() {
     let world = World::new("snapshot_cors").await;
     let api = world.query_api().await;
     let path = format!("/analytics?timestamp={}", now().0);
@@ -212,7 +212,7 @@ async fn pages_of_other_origins_may_read_and_see_the_headers() {
 }
 
 #[tokio::test]
-async fn a_moment_is_known_once_every_partition_of_the_topic_has_reported() {
+async fn the_as_of_is_known_once_every_partition_of_the_topic_has_reported() {
     let world = World::new("snapshot_as_of").await;
     let api = world.query_api().await;
     let report = async |generation: u16, partition: u16, seconds: i64| {

@@ -106,7 +106,7 @@ const SETTINGS: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn a_tenant_sees_its_rows_and_no_others_whatever_its_query_provokes() {
+async fn a_tenant_sees_only_its_own_rows_even_through_errors_of_queries() {
     let names = ["acme", "my-shop"];
     let (_stack, world) =
         World::on_own_servers_with_tenants("tenants", &Rollups::built_in(), &tenants(&names)).await;
@@ -189,7 +189,7 @@ async fn assert_reaches_nothing_else(world: &World) {
 }
 
 #[tokio::test]
-async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_all() {
+async fn a_removed_tenant_loses_its_database_and_login_and_all_tenants_get_new_rollups() {
     let rollups = Rollups::parse("tenants", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in())).unwrap();
     let (mut stack, world) =
         World::on_own_servers_with_tenants("tenants_gone", &rollups, &tenants(&["acme", "shop"])).await;
@@ -242,7 +242,7 @@ async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_
 }
 
 #[tokio::test]
-async fn the_migration_after_two_at_once_leaves_the_databases_of_its_file_and_no_others() {
+async fn a_migration_after_two_concurrent_ones_leaves_exactly_the_databases_of_its_file() {
     let rollups = Rollups::built_in();
     let (_stack, world) =
         World::on_own_servers_with_tenants("tenants_twice", &rollups, &tenants(&["acme", "shop"])).await;
@@ -266,7 +266,7 @@ async fn the_migration_after_two_at_once_leaves_the_databases_of_its_file_and_no
 }
 
 #[tokio::test]
-async fn tenants_are_refused_where_they_would_not_be_apart() {
+async fn tenants_are_refused_on_servers_that_would_not_isolate_them() {
     let (_stack, world) = World::on_own_servers("tenants_refused").await;
     let refused = migrate(&world, &["acme"], &[]).await.unwrap_err();
     for part in [
@@ -284,7 +284,7 @@ async fn tenants_are_refused_where_they_would_not_be_apart() {
 }
 
 #[tokio::test]
-async fn a_definer_without_its_policy_gets_no_views() {
+async fn no_views_are_created_for_a_definer_without_its_row_policy() {
     let names = ["acme"];
     let on = Databases { tables: "tenants_bare", views: "bi_tenants_bare" };
     let users = access::of_views(&Rollups::built_in(), on, Definers::DEFAULT, &tenants(&names));
@@ -303,7 +303,7 @@ async fn a_definer_without_its_policy_gets_no_views() {
 }
 
 #[tokio::test]
-async fn clickhouse_understands_every_statement_and_the_file_sets_the_same_limits() {
+async fn clickhouse_parses_every_statement_and_the_users_file_sets_the_same_limits() {
     let world = World::new("tenants_statements").await;
     let on = Databases { tables: "millrace", views: "bi" };
     let users =
@@ -338,7 +338,7 @@ fn login(user: &str) -> [(&str, &str); 2] {
 }
 
 #[tokio::test]
-async fn policies_of_tenants_hide_no_marker_from_the_aggregator_and_nothing_from_answers() {
+async fn row_policies_of_tenants_hide_no_rows_from_the_services() {
     let names = ["acme", "default"];
     let (_stack, world) =
         World::on_own_servers_with_tenants("tenants_counted", &Rollups::built_in(), &tenants(&names)).await;
@@ -369,7 +369,7 @@ async fn policies_of_tenants_hide_no_marker_from_the_aggregator_and_nothing_from
 }
 
 #[tokio::test]
-async fn a_service_from_which_rows_are_hidden_says_so_and_stores_nothing() {
+async fn a_service_that_row_policies_hide_rows_from_reports_it_and_stores_nothing() {
     let name = "tenants_hidden";
     let reach = Reach::only(Databases { tables: name, views: "bi_tenants_hidden" });
     let blind = access::services(&reach).map(|mut user| {

@@ -151,7 +151,7 @@ impl Growing {
 }
 
 #[tokio::test]
-async fn a_new_rollup_counts_what_was_stored_before_it_once_however_often_it_is_filled() {
+async fn repeated_backfills_add_earlier_events_to_a_new_rollup_once() {
     let mut growing = Growing::new("backfill_twice", 61).await;
     let mut old = growing.world.aggregator().await;
     growing.post().await;
@@ -185,7 +185,7 @@ async fn a_new_rollup_counts_what_was_stored_before_it_once_however_often_it_is_
 }
 
 #[tokio::test]
-async fn partitions_without_new_records_show_the_new_declaration_too() {
+async fn partitions_without_new_records_change_to_the_new_declaration_too() {
     let mut growing = Growing::new("backfill_quiet", 62).await;
     let mut old = growing.world.aggregator().await;
     growing.post().await;

@@ -114,7 +114,7 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_query_api_of_other_rollups_says_what_to_do_and_keeps_what_it_has() {
+async fn a_query_api_with_other_rollups_logs_the_fix_and_keeps_its_last_answers() {
     let world = World::new("rollups_differ").await;
     let (edge, mut aggregator, _) = world.pipeline().await;
     let mut running = world.start("query-api", &[]);
@@ -181,7 +181,7 @@ async fn a_query_api_of_other_rollups_says_what_to_do_and_keeps_what_it_has() {
 }
 
 #[tokio::test]
-async fn without_their_rollup_there_are_no_country_counters_and_hours_are_answered() {
+async fn without_its_rollup_only_the_country_counters_are_unavailable() {
     let world = World::new("rollups_no_countries").await;
     let without = Rollups::built_in().to_string().replace("event_daily", "other_daily");
     let file = world.write("rollups.toml", &without);

@@ -121,7 +121,7 @@ type = "int"
 "#;
 
 #[tokio::test]
-async fn an_integer_field_is_summed_where_it_is_and_a_backfill_sums_what_was_stored_before() {
+async fn an_integer_field_is_summed_for_new_events_and_by_a_backfill_for_earlier_ones() {
     let world = World::new("measured_fields").await;
     let (edge, mut aggregator, api) = world.pipeline().await;
     drop(api);

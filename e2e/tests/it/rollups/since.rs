@@ -98,7 +98,7 @@ impl Late {
 }
 
 #[tokio::test]
-async fn a_rollup_that_is_added_begins_after_the_last_event_without_it_and_a_backfill_moves_that_back() {
+async fn an_added_rollup_begins_after_the_last_uncounted_event_and_earlier_after_backfill() {
     let mut late = Late::new("since_added").await;
     let mut old = late.without().await;
     late.count().await;
@@ -136,7 +136,7 @@ async fn a_rollup_that_is_added_begins_after_the_last_event_without_it_and_a_bac
 }
 
 #[tokio::test]
-async fn a_rollup_counts_as_incomplete_while_a_process_without_it_has_the_partition() {
+async fn a_rollup_is_incomplete_while_a_process_without_it_owns_a_partition() {
     let mut late = Late::new("since_back").await;
     let mut old = late.without().await;
     late.count().await;
@@ -158,7 +158,7 @@ async fn a_rollup_counts_as_incomplete_while_a_process_without_it_has_the_partit
 }
 
 #[tokio::test]
-async fn a_rollup_counts_as_incomplete_until_the_last_partition_has_come_to_a_process_with_it() {
+async fn a_rollup_is_incomplete_until_processes_with_it_own_all_partitions() {
     let late = Late::new("since_rolling").await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(78), Oracle::default());
     for partition in 0..4 {
@@ -194,7 +194,7 @@ async fn a_rollup_counts_as_incomplete_until_the_last_partition_has_come_to_a_pr
 }
 
 #[tokio::test]
-async fn a_process_that_dies_before_it_notes_a_moment_leaves_the_rollup_incomplete_for_the_next_one() {
+async fn a_process_that_dies_before_it_notes_the_moment_leaves_the_rollup_incomplete() {
     let mut late = Late::new("since_killed").await;
     let mut old = late.without().await;
     late.count().await;

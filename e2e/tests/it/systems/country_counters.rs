@@ -123,7 +123,7 @@ async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days()
 }
 
 #[tokio::test]
-async fn what_is_no_counter_is_refused_with_its_reason() {
+async fn an_invalid_counter_is_refused_with_the_reason() {
     let world = World::new("country_refused").await;
     let edge = world.edge().await;
     for (body, code) in [

@@ -62,7 +62,7 @@ async fn an_event_of_2020_is_stored_as_sent_and_counts_in_2020() {
 }
 
 #[tokio::test]
-async fn what_was_accepted_survives_a_stop_of_the_edge_and_of_the_aggregator() {
+async fn accepted_events_survive_a_stop_of_the_edge_and_of_the_aggregator() {
     let world = World::new("device_batches_stop").await;
     let (mut edge, mut aggregator, api) = world.pipeline().await;
     let mut rng = fastrand::Rng::with_seed(3);

@@ -5,7 +5,7 @@ use crate::oracle::now;
 use crate::world::World;
 
 #[tokio::test]
-async fn servers_can_be_added_while_counting() {
+async fn services_can_be_added_while_events_are_counted() {
     let world = World::new("reactions_by_path").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let time = now();

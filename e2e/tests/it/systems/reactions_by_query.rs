@@ -8,7 +8,7 @@ use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::World;
 
 #[tokio::test]
-async fn historic_reactions_land_in_their_hour() {
+async fn reactions_with_past_times_count_in_their_hour() {
     let world = World::new("reactions_by_query").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let mut rng = fastrand::Rng::with_seed(5);
@@ -45,7 +45,7 @@ async fn historic_reactions_land_in_their_hour() {
 }
 
 #[tokio::test]
-async fn what_is_missing_or_malformed_is_said() {
+async fn a_missing_or_malformed_parameter_is_named_in_the_answer() {
     let world = World::new("reactions_by_query_refused").await;
     let (edge, api) = tokio::join!(world.edge(), world.query_api());
     for (query, named) in [

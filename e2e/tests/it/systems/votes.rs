@@ -114,7 +114,7 @@ async fn votes_are_counted_exactly_and_shown_in_the_answer_to_the_next_vote() {
 }
 
 #[tokio::test]
-async fn what_is_no_vote_is_refused_with_its_reason_and_several_polls_have_no_one_result() {
+async fn an_invalid_vote_is_refused_with_the_reason_and_several_polls_get_no_result() {
     let world = World::new("votes_refused").await;
     let (edge, _aggregator, api) = pipeline(&world).await;
     for (body, code, field) in [
@@ -144,7 +144,7 @@ async fn what_is_no_vote_is_refused_with_its_reason_and_several_polls_have_no_on
 }
 
 #[tokio::test]
-async fn an_edge_without_query_api_takes_votes_and_tells_no_results() {
+async fn an_edge_that_cannot_reach_the_query_api_accepts_votes_without_results() {
     let world = World::new("votes_alone").await;
     let mut edge = world
         .start("ingest", &[("POLL_RESULTS_URL", "http://127.0.0.1:1"), ("POLL_RESULTS_INTERVAL", "100ms")]);

@@ -26,7 +26,7 @@ fn check_described(headers: &[(HeaderName, &str)], expected: Result<Encoding, Re
 }
 
 #[test]
-fn headers_say_what_a_body_is() {
+fn media_type_and_encoding_come_from_the_headers() {
     check_described(&[], Ok(Encoding::Identity));
     check_described(&[(CONTENT_ENCODING, "GZIP")], Ok(Encoding::Gzip));
     check_described(&[(CONTENT_ENCODING, "x-gzip")], Ok(Encoding::Gzip));
@@ -44,7 +44,7 @@ fn headers_say_what_a_body_is() {
 }
 
 #[test]
-fn a_compressed_body_that_no_header_names_is_refused() {
+fn a_compressed_body_without_content_encoding_is_refused() {
     for (body, encoding) in [(gzip(b"{}"), Encoding::Gzip), (zstd(b"{}"), Encoding::Zstd)] {
         let refused = inflated(Encoding::Identity, &body, &limits(&[]));
         assert_eq!(refused, Err(Refusal::UndeclaredEncoding(encoding)));
@@ -52,7 +52,7 @@ fn a_compressed_body_that_no_header_names_is_refused() {
 }
 
 #[test]
-fn what_is_not_read_is_refused_by_its_headers() {
+fn an_unsupported_or_too_long_body_is_refused_by_its_headers() {
     for name in ["image/png", "application/+json", "text/html", "application/xml", "image/svg+json"] {
         check_described(&[(CONTENT_TYPE, name)], Err(Refusal::ContentType));
     }
@@ -91,7 +91,7 @@ type Compress = fn(&[u8]) -> Vec<u8>;
 const COMPRESSED: [(Encoding, Compress); 2] = [(Encoding::Gzip, gzip), (Encoding::Zstd, zstd)];
 
 #[test]
-fn a_compressed_body_is_inflated_whole_also_in_several_members() {
+fn a_compressed_body_of_one_or_several_members_is_decompressed_completely() {
     let plain: Vec<u8> = (0..200_000).map(|_| fastrand::u8(..)).collect();
     for (encoding, compress) in COMPRESSED {
         assert_eq!(inflated(encoding, &compress(&plain), &limits(&[])), Ok(plain.clone()));
@@ -101,7 +101,7 @@ fn a_compressed_body_is_inflated_whole_also_in_several_members() {
 }
 
 #[test]
-fn a_compressed_body_cut_anywhere_or_damaged_is_refused() {
+fn a_truncated_or_damaged_compressed_body_is_refused() {
     for (encoding, compress) in COMPRESSED {
         let whole = compress(b"{\"event\":\"a\"}\n{\"event\":\"b\"}\n");
         let inflated = |sent: &[u8]| inflated(encoding, sent, &limits(&[]));
@@ -114,7 +114,7 @@ fn a_compressed_body_cut_anywhere_or_damaged_is_refused() {
 }
 
 #[test]
-fn a_bomb_is_stopped_by_ratio_and_by_size() {
+fn a_decompression_bomb_is_refused_by_ratio_and_by_size() {
     for (encoding, compress) in COMPRESSED {
         let bomb = compress(&vec![b' '; 16 << 20]);
         let by_ratio = Err(Refusal::DecodedTooLarge((1 << 20) + 100 * bomb.len()));
@@ -130,7 +130,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Some of the bodies compress to almost nothing, and some are damaged.
     #[test]
-    fn no_body_inflates_beyond_its_limit(
+    fn no_body_is_decompressed_beyond_its_limit(
         member in prop::collection::vec(any::<u8>(), 0..300), repeated in 1_usize..5000,
         members in 1_usize..4, damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
         limit in 1_usize..2 << 20,
@@ -158,7 +158,7 @@ proptest! {
 }
 
 #[test]
-fn a_zstd_window_beyond_what_everyone_must_read_is_refused() {
+fn a_zstd_window_larger_than_rfc_8878_recommends_is_refused() {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
     encoder.window_log(MAX_WINDOW_LOG + 1).unwrap();
     encoder.write_all(b"{}").unwrap();
@@ -167,7 +167,7 @@ fn a_zstd_window_beyond_what_everyone_must_read_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_reserved_is_refused_at_once() {
+fn a_reservation_beyond_the_budget_is_refused_at_once() {
     let budget = Arc::new(Semaphore::new(100));
     let gauge = IntGauge::new("bytes", "Bytes.").unwrap();
     let mut first = Reservation::take(&budget, 60, &gauge).unwrap();
@@ -207,7 +207,7 @@ impl Body for Frames {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_is_its_frames_joined_within_the_limit() {
+async fn the_frames_of_a_body_are_joined_within_the_limit() {
     let limits = limits(&[("MAX_BODY_BYTES", "5")]);
     let frames = |frames: &[&'static [u8]]| frames_of(frames, true);
     assert_eq!(read(&mut frames(&[b"ab", b"", b"c", b"de"]), None, &limits).await, Ok(Bytes::from("abcde")));
@@ -219,7 +219,7 @@ async fn a_body_is_its_frames_joined_within_the_limit() {
 
 proptest! {
     #[test]
-    fn however_a_body_is_cut_it_is_the_same(
+    fn a_body_is_the_same_however_it_is_split_into_frames(
         body in prop::collection::vec(any::<u8>(), 0..200), lengths in prop::collection::vec(0_usize..50, 0..20),
         most in 1_usize..200, declares: bool,
     ) {
@@ -245,18 +245,18 @@ async fn patience(bytes: usize) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_falls_silent_is_given_up() {
+async fn a_body_that_sends_nothing_more_times_out() {
     assert_eq!(patience(16 * 1024).await.as_secs(), 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_slower_than_the_least_rate_is_given_up() {
+async fn a_body_slower_than_the_minimum_rate_times_out() {
     assert_eq!(patience(2).await.as_secs(), 5);
     assert_eq!(patience(512 * 7).await.as_secs(), 7);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_nobody_wants_is_read_only_a_little() {
+async fn the_body_of_a_refused_request_is_read_only_up_to_a_limit() {
     let long: &'static [u8] = &[b'x'; MAX_DRAIN_BYTES];
     let frames = frames_of;
     assert!(drain(&mut frames(&[b"ab"], true), &HeaderMap::new()).await);

@@ -12,7 +12,7 @@ fn check(body: impl AsRef<[u8]>, expected: &[(usize, Result<&str, Fault>)]) {
 }
 
 #[test]
-fn lines_end_with_or_without_a_carriage_return_and_blank_ones_only_count() {
+fn lines_end_with_lf_or_crlf_and_blank_lines_are_numbered_but_are_no_events() {
     check("\u{feff}a\r\n\n \t\r\nb\n", &[(1, Ok("a")), (4, Ok("b"))]);
     check("a\nb", &[(1, Ok("a")), (2, Ok("b"))]);
     check(" \n\r\n", &[]);
@@ -20,7 +20,7 @@ fn lines_end_with_or_without_a_carriage_return_and_blank_ones_only_count() {
 }
 
 #[test]
-fn an_event_that_is_not_utf8_costs_only_itself_in_every_shape() {
+fn an_event_that_is_not_utf8_does_not_affect_others_in_any_shape() {
     check(b"a\n\xff\n\xc3\xa4", &[(1, Ok("a")), (2, BAD_UTF8), (3, Ok("ä"))]);
     check(
         b"[{\"event\":\"a\"},{\"event\":\"b\xe9\"},{\"event\":\"c\"}]",
@@ -30,7 +30,7 @@ fn an_event_that_is_not_utf8_costs_only_itself_in_every_shape() {
 }
 
 #[test]
-fn a_body_is_one_object_or_an_array_or_lines_whatever_its_type_says() {
+fn a_body_may_be_one_object_an_array_or_lines() {
     check(" {\"event\":1} ", &[(1, Ok(" {\"event\":1} "))]);
     check("{\n\"event\":1\n}\n", &[(1, Ok("{\n\"event\":1\n}"))]);
     check("{\n\"event\":1,\n", &[(1, Ok("{\n\"event\":1,"))]);
@@ -45,7 +45,7 @@ fn a_body_is_one_object_or_an_array_or_lines_whatever_its_type_says() {
 }
 
 #[test]
-fn what_is_inside_an_object_is_no_event_and_a_bad_first_line_costs_itself() {
+fn nested_objects_are_no_events_and_a_bad_first_line_does_not_affect_others() {
     let cut = "{\n\"event\":\"order\",\n\"items\":[\n{\"event\":\"a\"}\n],\n}";
     check(cut, &[(1, Ok(cut))]);
     let (one, other) = ("{\n\"event\":\"a\",\n\"items\":[\n{\"id\":1}\n]\n}", "{\n\"event\":\"b\"\n}");
@@ -57,7 +57,7 @@ fn what_is_inside_an_object_is_no_event_and_a_bad_first_line_costs_itself() {
 }
 
 #[test]
-fn brackets_commas_and_elements_may_each_have_a_line() {
+fn brackets_commas_and_elements_of_an_array_may_be_on_lines_of_their_own() {
     let elements = [(1, Ok("{\"a\":1}")), (2, Ok("{\"a\":2}"))];
     check("[\n{\"a\":1},\n{\"a\":2}\n]", &elements);
     check("[\n{\"a\":1}\n,\n{\"a\":2}\n]\n", &elements);
@@ -65,7 +65,7 @@ fn brackets_commas_and_elements_may_each_have_a_line() {
 }
 
 #[test]
-fn a_bad_element_costs_itself_while_quotes_and_brackets_balance_and_then_what_is_left() {
+fn a_bad_element_affects_later_ones_only_if_quotes_or_brackets_do_not_balance() {
     check("[1,,x y,{]", &[(1, Ok("1")), (2, Ok("")), (3, Ok("x y")), (4, Ok("{]"))]);
     check(
         r#"["]","\",[",{"a":[1,2]}]"#,
@@ -92,7 +92,7 @@ fn more_events_than_allowed_are_refused() {
 
 proptest! {
     #[test]
-    fn lines_are_those_of_the_standard_library(body in "[a\u{e4} \t\r\n]{0,40}") {
+    fn lines_are_split_as_by_the_standard_library(body in "[a\u{e4} \t\r\n]{0,40}") {
         let found = lines(body.as_bytes(), 100).unwrap();
         let expected: Vec<_> = body
             .split('\n')
@@ -106,7 +106,7 @@ proptest! {
 
     /// The elements of an array are those that serde finds.
     #[test]
-    fn elements_are_those_of_serde(elements in prop::collection::vec(r#"[0-9]|"[a\],\[{}]{0,3}"|\{"a":[0-9]\}|\[[0-9], ?[0-9]\]"#, 0..8)) {
+    fn array_elements_are_those_that_serde_finds(elements in prop::collection::vec(r#"[0-9]|"[a\],\[{}]{0,3}"|\{"a":[0-9]\}|\[[0-9], ?[0-9]\]"#, 0..8)) {
         let body = format!("[{}]", elements.join(" ,\n"));
         let found: Vec<_> = lines(body.as_bytes(), 100).unwrap().iter().map(|line| line.text.unwrap().to_owned()).collect();
         let expected: Vec<&serde_json::value::RawValue> = serde_json::from_str(&body).unwrap();

@@ -36,7 +36,7 @@ fn check_partition(line: &str, expected: u32) {
 /// Golden values. If they change, an event that is repeated across an upgrade goes to another partition than the first
 /// time, and counts twice.
 #[test]
-fn an_identity_meets_its_partition_for_ever() {
+fn the_partition_of_an_event_never_changes() {
     check_partition(r#"{"event":"a","user_id":"u1","device_id":"d","session":"s"}"#, 814);
     check_partition(r#"{"event":"b","device_id":"u1"}"#, 814);
     check_partition(r#"{"event":"a","session":"\u00751"}"#, 814);
@@ -47,7 +47,7 @@ fn an_identity_meets_its_partition_for_ever() {
 }
 
 #[test]
-fn a_longest_identity_of_a_longest_tenant_has_a_partition() {
+fn the_longest_user_of_the_longest_tenant_has_a_partition() {
     let line = format!(r#"{{"event":"a","user_id":"{}"}}"#, "u".repeat(event::MAX_ID_BYTES));
     let parsed = event::parse::<()>(&line).unwrap();
     let to = Partitions { count: NonZeroU32::MIN, spare: 7, hot_keys: None };
@@ -75,7 +75,7 @@ fn a_bad_line_is_reported_and_its_neighbours_are_kept() {
 }
 
 #[test]
-fn errors_beyond_the_first_are_only_counted() {
+fn errors_beyond_max_errors_are_only_counted() {
     let (chunks, report) = run(&"x\n".repeat(50), 4, 0);
     assert!(chunks.is_empty());
     assert_eq!((report.errors.len(), report.rejected), (MAX_ERRORS, 50));
@@ -83,7 +83,7 @@ fn errors_beyond_the_first_are_only_counted() {
 }
 
 #[test]
-fn a_derived_identity_is_written_and_chooses_the_partition_as_the_clients_own_would() {
+fn a_derived_event_id_is_written_and_selects_the_partition_like_a_clients_event_id() {
     let ids = ["\"event_id\":\"0192f0c1-0000-7000-8000-000000000001\"", "\"event_id\":null", "\"x\":1"];
     let body = ids.map(|id| format!("{{\"event\":\"a\",{id}}}")).join("\n");
     let lines = decode::lines(body.as_bytes(), 1000).unwrap();
@@ -159,7 +159,7 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn every_line_of_any_bytes_is_stored_readably_or_rejected(body in soup(), most in 1_usize..20) {
+    fn every_line_of_any_bytes_is_rejected_or_can_be_read_back(body in soup(), most in 1_usize..20) {
         let Ok(lines) = decode::lines(&body, most) else { return Ok(()) };
         prop_assert!(lines.len() <= most && lines.is_sorted_by_key(|line| line.number));
         let to = Partitions { count: NonZeroU32::new(3).unwrap(), spare: 1, hot_keys: None };
@@ -174,7 +174,7 @@ proptest! {
 }
 
 #[test]
-fn counters_take_three_events_and_need_a_country() {
+fn counters_accept_only_three_events_and_only_with_a_country() {
     let body = r#"{"event":"view","country":"ru"}
 {"event":"play","country":"USA"}
 {"event":"click","country":"DE","param_int":1}
@@ -189,7 +189,7 @@ fn counters_take_three_events_and_need_a_country() {
 }
 
 #[test]
-fn the_country_of_the_address_counts_where_a_line_has_none() {
+fn the_country_of_the_address_is_used_for_lines_without_a_country() {
     let body = r#"{"event":"view"}
 {"event":"view","country":null,"x":1}
 {"event":"view","country":"fr"}
@@ -207,7 +207,7 @@ fn the_country_of_the_address_counts_where_a_line_has_none() {
 }
 
 #[test]
-fn events_of_a_user_with_too_many_are_spread_and_those_of_others_are_not() {
+fn only_events_of_hot_users_are_spread_over_all_partitions() {
     let line = |user: &str, number: u32| match number % 3 {
         0 => format!(r#"{{"event":"a","user_id":"{user}"}}"#),
         _ => format!(

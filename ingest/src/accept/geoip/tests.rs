@@ -49,7 +49,7 @@ fn an_address_has_the_country_of_its_network() {
 }
 
 #[test]
-fn a_changed_file_is_taken_and_a_bad_one_keeps_the_one_before() {
+fn a_changed_file_is_loaded_and_an_invalid_file_keeps_the_previous_database() {
     let file = file(&[("203.0.113.0/24", "DE")]);
     let mut seen = Ok(file.geoip.initial);
     let mut look = |country: &str, stale: i64| {
@@ -72,7 +72,7 @@ fn a_changed_file_is_taken_and_a_bad_one_keeps_the_one_before() {
 }
 
 #[test]
-fn a_bad_file_is_named_at_the_start() {
+fn an_invalid_file_fails_the_start_and_is_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("countries.mmdb");
     let start = || {

@@ -23,7 +23,7 @@ fn of(values: &[&[u8]]) -> Result<Option<String>, Refusal> {
 }
 
 #[test]
-fn a_requests_key_is_taken_whole_or_the_request_is_refused() {
+fn an_idempotency_key_is_used_unchanged_or_the_request_is_refused() {
     assert_eq!(of(&[]), Ok(None));
     assert_eq!(of(&[b"r 1"]), Ok(Some("r 1".to_owned())));
     assert_eq!(of(&[&[b'k'; 128]]), Ok(Some("k".repeat(128))));
@@ -35,7 +35,7 @@ fn a_requests_key_is_taken_whole_or_the_request_is_refused() {
 
 /// Golden values. If they change, an event that is repeated across an upgrade counts twice.
 #[test]
-fn an_id_is_the_same_for_ever() {
+fn derived_ids_never_change() {
     let line = r#"{"event":"a","device_id":"d","session":"s","sequence":7}"#;
     let text = |identity| id(identity, "default", 3, line).map(|id| id.to_string());
     assert_eq!(text(Identity::Request("r1")).as_deref(), Some("17fd4cf5-87f4-51e3-8cd3-b780a22e98a0"));
@@ -44,7 +44,7 @@ fn an_id_is_the_same_for_ever() {
 }
 
 #[test]
-fn other_events_have_other_ids() {
+fn different_events_get_different_ids() {
     let line = r#"{"event":"a"}"#;
     let by_request = [("t", "k", 1), ("t", "k", 2), ("u", "k", 1), ("t", "l", 1), ("t", "k1", 1)];
     let mut all: Vec<_> =
@@ -65,7 +65,7 @@ fn other_events_have_other_ids() {
 }
 
 #[test]
-fn a_line_that_lacks_device_session_or_sequence_has_no_identity_by_them() {
+fn an_event_without_device_session_or_sequence_gets_no_derived_id() {
     for fields in [
         r#""session":"s","sequence":1"#,
         r#""device_id":"d","sequence":1"#,

@@ -30,7 +30,7 @@ fn without_proxies_the_peer_is_the_client() {
 }
 
 #[test]
-fn trusted_hops_are_walked_from_the_right() {
+fn hops_are_read_from_the_right_while_they_are_trusted() {
     let check =
         |headers: &[(&HeaderName, &str)], ip| check("10.0.0.1", headers, ip, AddressSource::XForwardedFor);
     check(&[(&X_FORWARDED_FOR, "203.0.113.7")], "203.0.113.7");
@@ -43,7 +43,7 @@ fn trusted_hops_are_walked_from_the_right() {
 }
 
 #[test]
-fn ports_brackets_zones_and_mapped_addresses_are_unwrapped() {
+fn ports_brackets_zones_and_ipv4_mapping_are_removed_from_addresses() {
     let check = |node, ip| check("10.0.0.1", &[(&X_FORWARDED_FOR, node)], ip, AddressSource::XForwardedFor);
     check("203.0.113.7:4711", "203.0.113.7");
     check("[2001:db8::7]:4711", "2001:db8::7");
@@ -56,7 +56,7 @@ fn ports_brackets_zones_and_mapped_addresses_are_unwrapped() {
 }
 
 #[test]
-fn forwarded_is_read_where_it_stands_alone() {
+fn forwarded_is_read_if_there_is_no_x_forwarded_for() {
     let check = |value, ip| check("10.0.0.1", &[(&FORWARDED, value)], ip, AddressSource::Forwarded);
     check("for=203.0.113.7", "203.0.113.7");
     check("For=\"[2001:db8::7]:4711\";proto=https;by=10.0.0.1", "2001:db8::7");
@@ -65,7 +65,7 @@ fn forwarded_is_read_where_it_stands_alone() {
 }
 
 #[test]
-fn what_cannot_be_read_ends_the_walk_at_the_last_good_hop() {
+fn a_malformed_hop_makes_the_hop_to_its_right_the_client() {
     let check = |name: &HeaderName, value: &str, ip| {
         check("10.0.0.1", &[(name, value)], ip, AddressSource::Malformed);
     };
@@ -94,7 +94,7 @@ fn what_cannot_be_read_ends_the_walk_at_the_last_good_hop() {
 }
 
 #[test]
-fn a_network_that_is_none_fails_the_start() {
+fn an_invalid_network_or_ip_mode_fails_the_start() {
     let read = |pair| ClientIpConfig::from_vars(&Vars::from_pairs([pair])).map_err(|error| error.to_string());
     let error = read(("TRUSTED_PROXIES", "10.0.0.0/8,10.0.0.0/33")).unwrap_err();
     assert!(error.contains("TRUSTED_PROXIES") && error.contains("`10.0.0.0/33` is not a network"), "{error}");
@@ -103,7 +103,7 @@ fn a_network_that_is_none_fails_the_start() {
 }
 
 #[test]
-fn a_mode_says_what_of_an_address_is_kept() {
+fn the_ip_mode_selects_the_part_of_an_address_that_is_kept() {
     let kept = |mode: IpMode, ip: &str| mode.apply(ip.parse().unwrap()).to_string();
     assert_eq!(kept(IpMode::Full, "203.0.113.7"), "203.0.113.7");
     assert_eq!(kept(IpMode::Mask, "203.0.113.7"), "203.0.113.0");
@@ -124,7 +124,7 @@ fn spoofed() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn a_spoofed_left_part_never_wins(spoofed in spoofed(), hops in prop::collection::vec(0..255_u8, 0..4), as_line: bool) {
+    fn a_spoofed_left_part_never_changes_the_client_address(spoofed in spoofed(), hops in prop::collection::vec(0..255_u8, 0..4), as_line: bool) {
         let mut ours = vec!["203.0.113.7".to_owned()];
         ours.extend(hops.iter().map(|hop| format!("10.0.0.{hop}")));
         for (name, by_hop) in [(&X_FORWARDED_FOR, ""), (&FORWARDED, "for=")] {

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn auth_and_the_file_must_fit_together() {
+fn auth_and_keys_file_must_match() {
     let error = |pairs: &[(&str, &str)]| {
         KeysConfig::from_vars(&Vars::from_pairs(pairs.iter().copied())).unwrap_err().to_string()
     };

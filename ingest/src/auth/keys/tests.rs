@@ -36,7 +36,7 @@ fn check(mode: AuthMode, headers: &[(&str, &str)], uri: &str, expected: Result<&
 }
 
 #[test]
-fn a_key_is_found_wherever_a_client_may_put_it() {
+fn a_key_is_found_in_each_header_and_in_the_query() {
     let bearer = format!("bearer {SECRET}");
     check(AuthMode::Required, &[("authorization", &bearer)], "/v1/events", Ok("acme"));
     check(AuthMode::Required, &[("x-write-key", SECRET)], "/v1/events", Ok("acme"));
@@ -45,7 +45,7 @@ fn a_key_is_found_wherever_a_client_may_put_it() {
 }
 
 #[test]
-fn whether_a_key_is_needed_is_said_by_auth_and_a_wrong_one_is_never_taken() {
+fn auth_decides_whether_a_key_is_needed_and_a_wrong_key_is_never_accepted() {
     check(AuthMode::None, &[("x-write-key", "wrong")], "/", Ok("default"));
     check(AuthMode::Optional, &[], "/", Ok("default"));
     check(AuthMode::Optional, &[("x-write-key", "wrong")], "/", Err(Refusal::UnknownKey));
@@ -55,7 +55,7 @@ fn whether_a_key_is_needed_is_said_by_auth_and_a_wrong_one_is_never_taken() {
 }
 
 #[test]
-fn a_key_is_only_for_whom_it_is_declared() {
+fn a_key_is_valid_only_while_enabled_and_for_its_origins_and_addresses() {
     let found = |more: &str, headers: &[(&str, &str)]| {
         let headers = [headers, &[("x-write-key", SECRET)]].concat();
         admitted(AuthMode::Required, more, &headers, "/").map(|caller| caller.identity()).err()
@@ -70,7 +70,7 @@ fn a_key_is_only_for_whom_it_is_declared() {
 }
 
 #[test]
-fn a_key_says_what_identifies_events() {
+fn a_key_declares_what_identifies_its_events() {
     let headers = [("x-write-key", SECRET)];
     let caller = admitted(AuthMode::Required, "identity = \"device_sequence\"", &headers, "/").unwrap();
     assert_eq!(caller.identity(), KeyIdentity::DeviceSequence);
@@ -78,7 +78,7 @@ fn a_key_says_what_identifies_events() {
 }
 
 #[test]
-fn a_rate_is_taken_in_two_parts_and_refuses_what_never_fits() {
+fn a_rate_is_charged_in_two_steps_and_refuses_more_events_than_the_burst() {
     let headers = [("x-write-key", SECRET)];
     let more = "events_per_second = 1\nburst = 10";
     let caller = admitted(AuthMode::Required, more, &headers, "/").unwrap();
@@ -92,7 +92,7 @@ fn a_rate_is_taken_in_two_parts_and_refuses_what_never_fits() {
 }
 
 #[test]
-fn what_a_key_has_used_of_its_rate_outlives_a_change_of_the_file() {
+fn the_used_part_of_a_rate_survives_a_reload_of_the_key_file() {
     let limited = declared("events_per_second = 1");
     let before = set(&limited);
     let rate = |set: &KeySet<Key>| Arc::clone(set.find(SECRET.as_bytes()).unwrap().rate.as_ref().unwrap());
@@ -104,7 +104,7 @@ fn what_a_key_has_used_of_its_rate_outlives_a_change_of_the_file() {
 }
 
 #[test]
-fn a_bad_key_is_named() {
+fn an_invalid_key_entry_is_named() {
     let error = |text: &str| parse(text, &KeySet::default()).unwrap_err();
     assert!(error(&declared("colour = 1")).contains("colour"));
     assert!(error(&declared("burst = 1")).contains("key `web`: it has a burst"));
@@ -113,7 +113,7 @@ fn a_bad_key_is_named() {
 }
 
 #[test]
-fn a_made_key_is_found_by_what_declares_it() {
+fn a_generated_key_matches_its_generated_entry() {
     let (token, toml) = generate("a \"b\"", "acme");
     assert_eq!(set(&toml).find(token.as_bytes()).unwrap().tenant, "acme");
 }

@@ -31,14 +31,14 @@ fn bad(line: Result<String, Refusal>, reason: &str) {
 }
 
 #[test]
-fn both_forms_make_the_same_line() {
+fn the_path_and_the_query_form_give_the_same_event() {
     good(by_path("1606867140000/u1/click"), "click", "u1", 1_606_867_140_000);
     good(by_query("timestamp=1606867140000&user=u1&click"), "click", "u1", 1_606_867_140_000);
     good(by_query("impression=&x=y&user=u1&timestamp=-1"), "impression", "u1", -1);
 }
 
 #[test]
-fn a_user_may_hold_anything_once_decoded() {
+fn a_user_may_contain_any_text_once_percent_decoded() {
     good(by_path("0/a%2Fb%22%0A+%C3%A4/click"), "click", "a/b\"\n+ä", 0);
     good(by_query("timestamp=0&user=a%26+%2B%22&click"), "click", "a& +\"", 0);
     good(by_path(&format!("0/{}/click", "%C3%A4".repeat(100))), "click", &"ä".repeat(100), 0);
@@ -64,7 +64,7 @@ fn a_timestamp_that_is_malformed_or_not_accepted_is_refused_with_the_range() {
 }
 
 #[test]
-fn missing_and_contradicting_parameters_are_named() {
+fn missing_repeated_and_contradicting_parameters_are_named() {
     bad(by_query(""), "`click`");
     bad(by_query("user=u1&click"), "`timestamp` is missing");
     bad(by_query("timestamp=0&click"), "`user` is missing");

@@ -119,7 +119,7 @@ mod tests {
         "meta":{"as_of":"2026-11-21T04:05:06.000Z","stale":false,"complete":true,"rows":3}}"#;
 
     #[test]
-    fn a_vote_gets_the_options_of_its_tenants_poll_and_their_age() {
+    fn a_vote_gets_the_results_of_a_poll_of_its_own_tenant_and_their_age() {
         let results = Results::parse(META, ANSWER).unwrap();
         let now = UnixMillis::parse("2026-11-21 04:05:07.250").unwrap();
         assert_eq!(
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_no_moment_is_of_no_use() {
+    fn a_response_without_as_of_is_not_used() {
         let empty = br#"{"data":[],"meta":{"as_of":null}}"#;
         assert!(matches!(Results::parse(META, empty), Err(ResultsError::NoTime)));
         assert!(matches!(Results::parse(META, b"[]"), Err(ResultsError::Json(_))));

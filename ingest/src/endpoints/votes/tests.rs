@@ -39,7 +39,7 @@ fn a_vote_becomes_an_event_of_its_voter() {
 }
 
 #[test]
-fn a_name_with_escapes_is_the_same_name() {
+fn a_field_name_with_json_escapes_is_recognized() {
     check(
         r#"{"p\u006fll":"p","option":"a","v\u006fter":"u"}"#,
         json!({"event": "vote", "poll": "p", "option": "a", "user_id": "u"}),
@@ -47,7 +47,7 @@ fn a_name_with_escapes_is_the_same_name() {
 }
 
 #[test]
-fn a_line_that_is_no_vote_is_reported_with_its_field() {
+fn an_invalid_vote_is_reported_with_its_code_and_field() {
     check_fault(r#"{"option":"a"}"#, Code::MissingField, Some("poll"));
     check_fault(r#"{"poll":"","option":"a"}"#, Code::MissingField, Some("poll"));
     check_fault(r#"{"poll":"p","option":null}"#, Code::MissingField, Some("option"));
@@ -66,7 +66,7 @@ fn a_line_that_is_no_vote_is_reported_with_its_field() {
 }
 
 #[test]
-fn the_poll_of_a_request_is_the_one_that_all_its_good_lines_name() {
+fn the_poll_of_a_request_is_the_one_that_all_its_votes_name() {
     let [p, q] = [r#"{"poll":"p","option":"a"}"#, r#"{"poll":"q","option":"a"}"#];
     assert_eq!(read(&[p, "x", p]).into_poll().as_deref(), Some("p"));
     assert_eq!(read(&[p, q, p]).into_poll(), None);
@@ -76,7 +76,7 @@ fn the_poll_of_a_request_is_the_one_that_all_its_good_lines_name() {
 proptest! {
     /// For any input, a line without a fault is a vote with a poll and an option.
     #[test]
-    fn a_good_line_is_a_vote(
+    fn a_line_without_a_fault_is_a_vote_with_a_poll_and_an_option(
         names in prop::collection::vec("poll|option|voter|event|user_id|other", 0..6),
         values in prop::collection::vec(r#"null|7|"[a-zé\\"]{0,3}"|"vote"|\{"a":\[\]\}"#, 6),
     ) {

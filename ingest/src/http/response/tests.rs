@@ -36,13 +36,13 @@ async fn a_report_lists_what_was_rejected() {
 }
 
 #[tokio::test]
-async fn a_report_that_lists_not_all_says_so() {
+async fn a_report_that_does_not_list_all_errors_is_marked_as_truncated() {
     let (_, _, body) = rendered(ResponseBody::Stored(Ack::Durable, report(2, 3))).await;
     assert!(body.ends_with(r#""field":"sequence"}],"errors_truncated":true}"#), "{body}");
 }
 
 #[tokio::test]
-async fn a_report_lists_what_its_sender_is_warned_of() {
+async fn a_report_lists_warnings_about_accepted_events() {
     let warning = LineError { line: 3, code: Code::BadCountry.as_str(), field: Some("country") };
     let with = |warned: u32| {
         let mut report = Report { warnings: vec![warning], ..report(0, 0) };
@@ -75,7 +75,7 @@ async fn a_refusal_names_its_limit_and_the_lines() {
 }
 
 #[tokio::test]
-async fn headers_say_what_would_be_right() {
+async fn the_headers_of_a_refusal_help_the_client_to_correct_the_request() {
     let headers = async |refusal| rendered(ResponseBody::Refused(refusal, None)).await.1;
     assert_eq!(headers(Refusal::MethodNotAllowed).await[ALLOW], "POST");
     assert_eq!(headers(Refusal::ContentEncoding).await[ACCEPT_ENCODING], "gzip, zstd, identity");
@@ -86,7 +86,7 @@ async fn headers_say_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn what_needs_no_body_has_none() {
+async fn responses_without_content_have_no_body() {
     for (body, status) in [
         (ResponseBody::NoContent, StatusCode::NO_CONTENT),
         (ResponseBody::StoredMinimal(Ack::Durable), StatusCode::OK),
@@ -98,14 +98,14 @@ async fn what_needs_no_body_has_none() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_events_are_safe_says_so() {
+async fn a_response_before_the_events_are_durable_has_202_and_ack_accepted() {
     let (status, headers, body) = rendered(ResponseBody::Stored(Ack::Accepted, report(0, 0))).await;
     assert!(body.contains(r#""ack":"accepted""#), "{body}");
     assert_eq!((status, headers.contains_key(PREFERENCE_APPLIED)), (StatusCode::ACCEPTED, false));
 }
 
 #[test]
-fn preferences_are_found_among_others_and_said_to_be_followed() {
+fn supported_preferences_are_found_among_others_and_confirmed() {
     let check = |values: &[&'static str], minimal, respond_async, applied: Option<&'static str>| {
         let headers =
             values.iter().map(|value| (HeaderName::from_static("prefer"), HeaderValue::from_static(value)));

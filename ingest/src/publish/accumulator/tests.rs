@@ -87,7 +87,7 @@ impl Harness {
 }
 
 #[test]
-fn a_lone_request_is_sent_at_once_and_later_ones_gather() {
+fn while_two_records_are_in_flight_later_requests_share_a_record() {
     let mut harness = Harness::new();
     for name in ['a', 'b', 'c', 'd'] {
         harness.append_alone(&lines(name, 2, 2));
@@ -101,7 +101,7 @@ fn a_lone_request_is_sent_at_once_and_later_ones_gather() {
 }
 
 #[test]
-fn requests_that_are_ready_together_go_together() {
+fn requests_that_are_ready_together_share_a_record() {
     let mut harness = Harness::new();
     for name in ['a', 'b', 'c'] {
         harness.append(&lines(name, 1, 2));
@@ -117,7 +117,7 @@ fn requests_that_are_ready_together_go_together() {
 }
 
 #[test]
-fn a_full_record_does_not_wait() {
+fn a_full_record_is_sent_even_if_two_are_in_flight() {
     let mut harness = Harness::new();
     for name in ['a', 'b', 'c'] {
         harness.append_alone(&lines(name, 1, 10));
@@ -127,7 +127,7 @@ fn a_full_record_does_not_wait() {
 }
 
 #[test]
-fn a_request_longer_than_a_record_is_cut_at_line_ends_and_waits_for_all_parts() {
+fn a_request_longer_than_a_record_is_split_at_line_ends_and_has_a_receipt_per_part() {
     let mut harness = Harness::new();
     let receipts = harness.append_alone(&lines('a', 13, 50_000));
     assert_eq!(harness.sent.iter().map(|(lines, _)| *lines).collect::<Vec<_>>(), [10, 3]);
@@ -137,7 +137,7 @@ fn a_request_longer_than_a_record_is_cut_at_line_ends_and_waits_for_all_parts() 
 }
 
 #[test]
-fn what_kafkas_client_refuses_fails_and_holds_up_nothing() {
+fn a_record_that_kafkas_client_refuses_fails_and_does_not_block_others() {
     let mut harness = Harness::new();
     for name in ['a', 'b', 'c'] {
         harness.append_alone(&lines(name, 1, 2));
@@ -153,7 +153,7 @@ fn what_kafkas_client_refuses_fails_and_holds_up_nothing() {
 }
 
 #[test]
-fn at_the_end_nothing_stays_behind() {
+fn closing_sends_the_open_record() {
     let mut harness = Harness::new();
     for name in ['a', 'b', 'c'] {
         harness.append_alone(&lines(name, 1, 2));
@@ -163,7 +163,7 @@ fn at_the_end_nothing_stays_behind() {
 }
 
 #[test]
-fn a_record_knows_how_many_of_its_lines_are_answered_already() {
+fn a_record_counts_its_lines_whose_requests_are_already_answered() {
     let mut accumulator = RecordAccumulator::default();
     let not_yet = |_: &Record| unreachable!("no caller must send, or two records are in flight");
     for _ in 0..MAX_IN_FLIGHT {
@@ -192,7 +192,7 @@ enum Step {
 proptest! {
     /// In any order of steps, each line is sent once, in order, and its request gets the result.
     #[test]
-    fn every_line_is_sent_once_and_its_request_learns_of_it(
+    fn every_line_is_sent_once_and_its_request_gets_the_result(
         steps in proptest::collection::vec(prop_oneof![
             (1_usize..4, 2_usize..60_000).prop_map(|(count, length)| Step::Append(count, length)),
             (20_usize..40, 2_usize..60_000).prop_map(|(count, length)| Step::Append(count, length)),

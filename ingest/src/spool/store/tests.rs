@@ -23,7 +23,7 @@ fn new() -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn what_was_put_in_is_there_after_a_restart_the_oldest_first() {
+fn stored_records_are_read_oldest_first_after_a_restart() {
     let (_directory, path) = new();
     let records = [record(30, "c\nd"), record(10, "a\nb"), record(20, "x\ny")];
     let mut store = Store::open_or_create(&path).unwrap();
@@ -43,7 +43,7 @@ fn what_was_put_in_is_there_after_a_restart_the_oldest_first() {
 }
 
 #[test]
-fn a_record_that_is_put_in_twice_is_there_once() {
+fn a_record_that_is_put_twice_is_stored_once() {
     let (_directory, path) = new();
     let mut store = Store::open_or_create(&path).unwrap();
     for _ in 0..2 {
@@ -53,7 +53,7 @@ fn a_record_that_is_put_in_twice_is_there_once() {
 }
 
 #[test]
-fn a_change_is_in_the_file_when_apply_returns_and_not_only_when_the_store_is_closed() {
+fn a_change_is_in_the_file_as_soon_as_apply_returns() {
     let (directory, path) = new();
     let mut store = Store::open_or_create(&path).unwrap();
     store.apply(&put(&[record(1, "a\nb")])).unwrap();
@@ -64,7 +64,7 @@ fn a_change_is_in_the_file_when_apply_returns_and_not_only_when_the_store_is_clo
 }
 
 #[test]
-fn one_process_has_the_file_at_a_time() {
+fn the_file_can_be_opened_only_once_at_a_time() {
     let (_directory, path) = new();
     let store = Store::open_or_create(&path).unwrap();
     assert!(matches!(Store::open(&path), Err(StoreError::InUse(_))));
@@ -73,7 +73,7 @@ fn one_process_has_the_file_at_a_time() {
 }
 
 #[test]
-fn what_is_no_spool_is_corrupt_and_what_is_not_there_is_not() {
+fn a_file_that_is_no_spool_is_corrupt_and_a_missing_file_is_an_io_error() {
     let (_directory, path) = new();
     assert!(matches!(Store::open(&path), Err(StoreError::Io { .. })));
     fs::write(&path, "something else".repeat(1000)).unwrap();
@@ -84,7 +84,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     /// Either the damage to a file is found, or all records are unchanged.
     #[test]
-    fn a_record_is_never_read_back_other_than_it_was(at in 0.0..1.0, garbage in any::<Option<[u8; 16]>>()) {
+    fn damage_to_a_file_is_found_or_has_changed_no_record(at in 0.0..1.0, garbage in any::<Option<[u8; 16]>>()) {
         let (_directory, path) = new();
         let records: Vec<_> = (1..40).map(|n| record(n, &n.to_string().repeat(2000))).collect();
         let mut store = Store::open_or_create(&path).unwrap();

@@ -120,7 +120,7 @@ async fn a_preflight_needs_no_token_and_gets_no_data() {
 }
 
 #[tokio::test]
-async fn each_key_has_two_rates_of_its_own() {
+async fn each_key_has_a_rate_for_answers_and_a_rate_for_queries() {
     let rates = "queries_per_second = 2\nanswers_per_second = 1";
     let ((a, declared_a), (b, declared_b)) = (key("a", "acme", rates), key("b", "acme", rates));
     let service = Service::start(&[&declared_a, &declared_b]);
@@ -178,7 +178,7 @@ async fn a_prepared_answer_is_refused_to_a_key_that_permits_less() {
 }
 
 #[tokio::test]
-async fn a_query_names_what_the_key_does_not_permit() {
+async fn a_refusal_names_the_parameter_that_asks_for_a_forbidden_measure() {
     let (token, declared) = key("a", "acme", "measures = [\"events\"]");
     let service = Service::start(&[&declared]);
     for (parameters, param) in [
@@ -238,7 +238,7 @@ async fn retention_and_funnels_count_only_events_that_meet_the_filters_of_the_ke
 }
 
 #[tokio::test]
-async fn how_the_pipeline_does_is_for_operators() {
+async fn only_operators_may_read_the_state_of_the_pipeline() {
     let (operator, declared_operator) = key("operator", "acme", "operator = true");
     let (board, declared_board) = key("board", "acme", "operator = false");
     let service = Service::start(&[&declared_operator, &declared_board]);

@@ -58,7 +58,7 @@ fn the_statements_count_events_first_and_then_users() {
 }
 
 #[test]
-fn shares_are_of_the_first_step_and_of_the_one_before() {
+fn shares_are_of_the_first_and_of_the_previous_step() {
     let asked = asked(&["event:eq:a", "event:eq:b", "event:eq:c"], &[]);
     let rows = |figures: Option<Vec<u64>>| {
         let rows = figures.map(|figures| CountedRow { start: 0, figures }).into_iter().collect();
@@ -79,13 +79,13 @@ fn shares_are_of_the_first_step_and_of_the_one_before() {
 }
 
 #[test]
-fn a_funnel_of_more_events_than_one_may_read_is_refused() {
+fn a_funnel_over_too_many_events_is_refused() {
     assert_eq!(check_size(10, 10), Ok(()));
     assert_eq!(check_size(11, 10).unwrap_err().kind, Kind::TooWide);
 }
 
 #[test]
-fn the_window_lies_within_the_days_that_events_are_kept() {
+fn a_window_outside_the_days_for_which_events_are_kept_is_refused() {
     let steps = ["event:eq:a", "event:eq:b"];
     let refused = |from: &str, to: &str| {
         window(&asked(&steps, &[("from", from), ("to", to)]), NOW).err().map(|problem| problem.kind)

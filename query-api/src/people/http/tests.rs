@@ -33,7 +33,7 @@ async fn check_funnel(body: Value, status: u16, code: &str, param: Option<&str>)
 }
 
 #[tokio::test]
-async fn a_table_that_cannot_be_asked_for_is_refused_and_names_the_parameter() {
+async fn the_refusal_of_a_retention_request_names_the_parameter() {
     const EVENTS: &str = "first=event:eq:a&again=event:eq:b";
     check_retention("again=event:eq:a", 400, "bad_parameter", Some("first")).await;
     check_retention("first=event:eq:a", 400, "bad_parameter", Some("again")).await;
@@ -48,7 +48,7 @@ async fn a_table_that_cannot_be_asked_for_is_refused_and_names_the_parameter() {
 }
 
 #[tokio::test]
-async fn a_funnel_that_cannot_be_asked_for_is_refused_and_names_the_parameter() {
+async fn the_refusal_of_a_funnel_names_the_parameter() {
     let steps = json!(["event:eq:a", "event:eq:b"]);
     let with = |name: &str, value: Value| {
         let mut body = json!({"steps": steps});
@@ -75,7 +75,7 @@ async fn a_funnel_that_cannot_be_asked_for_is_refused_and_names_the_parameter() 
 }
 
 #[test]
-fn the_path_then_the_parameter_then_the_header_tells_the_form() {
+fn the_format_comes_from_the_path_then_the_parameter_then_the_header() {
     let asked = |suffix, asked, accept: &str| {
         let headers = HeaderMap::from_iter([(axum::http::header::ACCEPT, accept.parse().unwrap())]);
         format(suffix, asked, &headers).map_err(|problem| problem.errors[0].param.clone())
@@ -88,7 +88,7 @@ fn the_path_then_the_parameter_then_the_header_tells_the_form() {
 
 /// `docs/people.md` shows the tables with which the parameters are parsed.
 #[test]
-fn the_page_has_the_tables_of_parameters() {
+fn docs_people_has_the_tables_of_parameters() {
     fn table<Q>(parameters: &[crate::query::params::Parameter<Q>]) -> String {
         let row = |parameter: &crate::query::params::Parameter<Q>| {
             let default = parameter.default.map(|default| format!("`{default}`")).unwrap_or_default();

@@ -80,7 +80,7 @@ fn cells(as_of: Option<i64>, kept_from: Option<i64>) -> serde_json::Value {
 }
 
 #[test]
-fn a_period_that_is_not_finished_has_no_figure() {
+fn a_cell_is_null_until_its_period_is_finished() {
     let today = NOW - NOW.rem_euclid(86_400);
     assert_eq!(cells(Some(NOW), None), json!([[3, [3, null, null]], [3, [null, null, null]]]));
     assert_eq!(cells(Some(today), None), json!([[3, [3, null, null]], [3, [null, null, null]]]));
@@ -91,7 +91,7 @@ fn a_period_that_is_not_finished_has_no_figure() {
 }
 
 #[test]
-fn a_cohort_before_the_retention_has_no_figure() {
+fn a_cohort_older_than_the_retention_has_only_nulls() {
     let today = NOW - NOW.rem_euclid(86_400);
     assert_eq!(
         cells(Some(today + 86_400), Some(today)),

@@ -95,7 +95,7 @@ fn the_cut_is_where_the_rollups_of_all_measures_have_an_edge() {
 }
 
 #[test]
-fn a_comparison_without_a_window_is_named() {
+fn an_impossible_comparison_names_the_parameter_compare() {
     let problem = slices(NOW, &[("from", "-2d"), ("compare", "2026-11-02..2026-11-01")]).unwrap_err();
     assert_eq!(problem.errors[0].param, "compare");
     let problem =

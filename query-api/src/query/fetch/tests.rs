@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use super::*;
 
 #[test]
-fn the_code_of_an_error_tells_what_became_of_the_query() {
+fn the_error_code_of_clickhouse_decides_the_kind_of_problem() {
     let error = "bad response: Code: 158. DB::Exception: Limit for rows exceeded. (TOO_MANY_ROWS)";
     assert_eq!(kind(error), Kind::TooWide);
     assert_eq!(kind("Code: 159. DB::Exception: Timeout exceeded"), Kind::TooSlow);
@@ -77,7 +77,7 @@ fn statement() -> Statement {
 }
 
 #[tokio::test]
-async fn rows_are_read_and_parameters_and_settings_stand_beside_the_statement() {
+async fn parameters_and_settings_are_sent_apart_from_the_statement() {
     let (fetched, request) = sent(statement(), StatusCode::OK, one_row()).await;
     let keys = vec![Some("a".to_owned()), None];
     let row =

@@ -30,7 +30,7 @@ fn get_query(path: &str) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn what_is_refused_has_the_form_of_a_problem_and_names_the_parameter() {
+async fn a_refused_query_gets_a_problem_that_names_the_parameter() {
     check(get_query("/v1/query?measure=events"), 400, "bad_parameter", Some("measure")).await;
     check(get_query("/v1/query.csv?week=mon&week=sun"), 400, "bad_parameter", Some("week")).await;
     check(get_query("/v1/query?measures=visits"), 422, "not_covered", Some("measures")).await;
@@ -46,7 +46,7 @@ async fn what_is_refused_has_the_form_of_a_problem_and_names_the_parameter() {
 }
 
 #[tokio::test]
-async fn without_the_database_a_query_may_be_asked_again_later() {
+async fn a_query_before_clickhouse_has_answered_gets_not_yet() {
     check(get_query("/v1/query"), 503, "not_yet", None).await;
 }
 
@@ -57,7 +57,7 @@ fn asked(given: &[(&str, &str)], suffix: Option<Format>, accept: &str) -> Result
 }
 
 #[test]
-fn the_path_then_the_parameter_then_the_header_tells_the_form() {
+fn the_format_comes_from_the_path_then_the_parameter_then_the_header() {
     assert_eq!(asked(&[], None, "*/*"), Ok(Format::Json));
     assert_eq!(asked(&[], None, "text/html, text/csv;q=0.5"), Ok(Format::Csv));
     assert_eq!(asked(&[("format", "ndjson")], None, "text/csv"), Ok(Format::Ndjson));
@@ -73,7 +73,7 @@ fn a_parameter_that_contradicts_the_path_is_named() {
 }
 
 #[test]
-fn post_has_the_parameters_of_both() {
+fn post_combines_the_parameters_of_the_url_and_the_body() {
     let (post, uri) = (Method::POST, Uri::from_static("/v1/query?grain=day"));
     let pairs = parameters(&PARAMETERS, &post, &uri, Ok(Bytes::from_static(b"{\"limit\":5}"))).unwrap();
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());

@@ -25,7 +25,7 @@ fn without_parameters_a_query_has_the_defaults() {
 }
 
 #[test]
-fn what_is_unknown_or_repeated_is_named() {
+fn an_unknown_or_repeated_parameter_is_named() {
     check_refused(&[("measure", "events")], "measure");
     check_refused(&[("tz", "UTC"), ("grain", "day"), ("tz", "UTC")], "tz");
     check_refused(&[("limit", "5"), ("limit", "x")], "limit");
@@ -40,7 +40,7 @@ fn filters_may_be_repeated() {
 }
 
 #[test]
-fn a_value_that_cannot_be_read_is_named() {
+fn a_value_that_cannot_be_parsed_names_its_parameter() {
     for (name, value) in [
         ("measures", ""),
         ("measures", "events,,users"),
@@ -99,7 +99,7 @@ fn the_filters_of_the_key_are_added_and_not_repeated_in_the_answer() {
 }
 
 #[test]
-fn a_measure_or_rollup_that_the_key_does_not_permit_is_refused_whether_or_not_it_exists() {
+fn a_measure_or_rollup_outside_the_key_is_refused_even_if_it_does_not_exist() {
     let reader = Reader { measures: Some(["events".to_owned()].into()), ..Reader::default() };
     let refused = |given: &[(&str, &str)]| {
         let query = Query::parse(&pairs(given)).unwrap();
@@ -115,7 +115,7 @@ fn a_measure_or_rollup_that_the_key_does_not_permit_is_refused_whether_or_not_it
 }
 
 #[test]
-fn the_values_in_schemas_are_those_that_are_read() {
+fn parameters_accept_exactly_the_values_in_their_schemas() {
     for Parameter { name, values, .. } in &PARAMETERS {
         let is_read = |text: &str| Query::parse(&pairs(&[(name, text)])).is_ok();
         match values {
@@ -137,7 +137,7 @@ fn the_values_in_schemas_are_those_that_are_read() {
 }
 
 #[test]
-fn a_body_has_the_same_parameters() {
+fn a_body_has_the_same_parameters_as_a_url() {
     let body = br#"{"measures":["events","users"],"filter":["event:in:a|b","country:eq:DE"],"limit":5,"top":null,"grain":"day"}"#;
     let of_body = Query::parse(&of_json(&PARAMETERS, body).unwrap()).unwrap();
     let of_query = Query::parse(&pairs(&[
@@ -173,7 +173,7 @@ fn a_body_that_cannot_be_read_is_refused() {
 }
 
 #[test]
-fn the_page_explains_every_parameter_as_the_table_does() {
+fn the_page_has_every_parameter_with_its_documentation() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/query.md");
     let page = fs::read_to_string(&file).unwrap();
     let (before, rest) = page.split_once(BEGIN).unwrap();

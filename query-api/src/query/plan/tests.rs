@@ -66,7 +66,7 @@ fn the_coarsest_rollup_with_the_fewest_dimensions_answers() {
 }
 
 #[test]
-fn each_measure_has_its_rollup() {
+fn measures_may_be_read_from_different_rollups() {
     check(
         &[("from", "-7d"), ("measures", "users,events,value"), ("rollup", "event_hourly,users_daily")],
         &["users_daily", "event_hourly"],
@@ -74,13 +74,13 @@ fn each_measure_has_its_rollup() {
 }
 
 #[test]
-fn a_day_of_another_zone_is_made_of_hours() {
+fn a_day_of_another_zone_is_read_from_smaller_buckets() {
     check(&[("from", "-7d"), ("grain", "day"), ("tz", "Asia/Singapore")], &["event_hourly"]);
     check(&[("from", "-7d"), ("grain", "day"), ("tz", "Asia/Kathmandu")], &["event_minutely"]);
 }
 
 #[test]
-fn the_grain_that_is_needed_is_named() {
+fn a_refusal_names_the_grain_that_is_needed() {
     let hours = [("measures", "users"), ("grain", "hour"), ("tz", "Asia/Tehran")];
     check_refused(&hours, "grain", &["`users_hourly` has buckets of grain hour", "needs 15m"]);
     check_refused(
@@ -114,7 +114,7 @@ fn filters_must_imply_the_where_of_a_rollup() {
 }
 
 #[test]
-fn a_filter_that_the_where_does_not_meet_needs_a_dimension() {
+fn a_filter_that_the_where_does_not_imply_needs_a_dimension() {
     // The rollup counts plays and views together, so it cannot answer for views alone.
     let plan = planned(&[("measures", "shown"), ("from", "-7d"), ("filter", "event:in:play|view")]).unwrap();
     assert_eq!(plan.parts[0].sources[0].filtered, [None]);
@@ -122,14 +122,14 @@ fn a_filter_that_the_where_does_not_meet_needs_a_dimension() {
 }
 
 #[test]
-fn a_name_with_two_definitions_needs_the_rollup() {
+fn a_measure_with_two_definitions_needs_the_parameter_rollup() {
     let value = [("measures", "value"), ("from", "-7d")];
     check_refused(&value, "rollup", &["sum(param_int) in `event_hourly`", "sum(sequence) in `spent_daily`"]);
     check(&[value[0], value[1], ("rollup", "spent_daily")], &["spent_daily"]);
 }
 
 #[test]
-fn what_is_missing_and_what_exists_is_said() {
+fn a_refusal_names_what_is_missing_and_what_exists() {
     check_refused(&[("measures", "visits")], "measures", &["`visits`", "events, sessions, shown, users"]);
     check_refused(&[("dimensions", "city")], "dimensions", &["`city`", "country", "props.plan"]);
     check_refused(&[("filter", "city:eq:x")], "filter", &["`city`"]);
@@ -196,7 +196,7 @@ fn a_rollup_that_has_every_event_of_the_window_comes_first() {
 }
 
 #[test]
-fn a_rollup_that_the_aggregator_declares_otherwise_answers_nothing() {
+fn a_rollup_that_the_aggregator_declares_differently_is_not_used() {
     let theirs = Rollups::built_in().to_string().replace("name = \"event_daily\"", "name = \"event_by_day\"");
     let reach = Reach { theirs: Some(Rollups::parse("", &theirs).unwrap()), ..Reach::default() };
     check_with(&[("from", "-7d")], &reach, &["event_hourly"]);

@@ -40,7 +40,7 @@ fn text(query: &Query, shaped: &Shaped, format: Format) -> String {
 }
 
 #[test]
-fn an_answer_says_what_it_is_of() {
+fn an_answer_describes_its_window_its_rollups_and_its_query() {
     let query = query(&[("grain", "hour"), ("dimensions", "event"), ("tz", "Europe/Berlin")]);
     let shaped = shaped(&[(&[Some("a")], &[Some(7)])]);
     assert_eq!(
@@ -78,7 +78,7 @@ fn numbers_have_all_of_their_digits() {
 }
 
 #[test]
-fn a_formula_is_text_in_a_spreadsheet_and_as_it_is_for_programs() {
+fn a_formula_is_escaped_for_spreadsheets_and_unchanged_for_programs() {
     let texts = ["=1+1", " @x", "+1", "-1", "1=1", "a,\"b\""];
     let keys = texts.map(|text| [Some(text)]);
     let rows: Vec<Given<'_>> = keys.iter().map(|keys| (keys.as_slice(), [Some(-1)].as_slice())).collect();
@@ -101,7 +101,7 @@ fn a_formula_is_text_in_a_spreadsheet_and_as_it_is_for_programs() {
 }
 
 #[test]
-fn what_top_merges_is_marked() {
+fn the_row_of_the_values_that_top_merges_is_marked() {
     let query = query(&[("dimensions", "event"), ("top", "1")]);
     let shaped = shaped(&[(&[Some("a")], &[Some(7)]), (&[None], &[Some(9)])]);
     let expected = "{\"event\":\"a\",\"events\":7}\n{\"event\":null,\"others\":true,\"events\":9}\n";
@@ -110,7 +110,7 @@ fn what_top_merges_is_marked() {
 }
 
 #[test]
-fn no_row_is_an_answer_that_says_why() {
+fn an_answer_without_rows_says_why() {
     let json = |given: &[(&str, &str)]| text(&query(given), &shaped(&[]), Format::Json);
     assert!(
         json(&[("dimensions", "event")]).contains(
@@ -134,7 +134,7 @@ fn equal_answers_have_equal_etags_in_every_tick() {
 }
 
 #[test]
-fn a_comparison_stands_beside_its_measures() {
+fn a_row_has_the_comparison_and_the_change_of_its_measures() {
     let query =
         query(&[("grain", "hour"), ("from", "-1h"), ("compare", "previous"), ("measures", "events,users")]);
     let comparison = |then, now| Comparison { then, now };

@@ -84,7 +84,7 @@ fn a_bucket_without_events_between_others_is_zero() {
 }
 
 #[test]
-fn a_singapore_day_holds_what_happened_the_evening_before_in_utc() {
+fn a_singapore_day_has_the_events_of_the_evening_before_in_utc() {
     let given = [("grain", "day"), ("from", "2025-11-15"), ("to", "2025-11-17"), ("tz", "Asia/Singapore")];
     let rows = [row(1, "2025-11-15T16:00:00Z", &[], &[Some(1)])];
     asked(&given).check(&rows, &["2025-11-15 00:00:00 0", "2025-11-16 00:00:00 1"]);
@@ -113,7 +113,7 @@ fn buckets_are_filled_up_to_now() {
 }
 
 #[test]
-fn each_key_stands_in_each_bucket() {
+fn each_key_has_a_row_in_each_bucket() {
     let given = [("grain", "day"), ("from", "-2d"), ("dimensions", "event"), ("measures", "events,users")];
     let rows = [
         row(1, "2026-11-27T00:00:00Z", &[Some("b")], &[Some(4)]),
@@ -132,14 +132,14 @@ fn each_key_stands_in_each_bucket() {
 }
 
 #[test]
-fn a_least_value_of_nothing_is_null() {
+fn the_minimum_of_no_values_is_null() {
     let given = [("grain", "hour"), ("from", "-2h"), ("measures", "sales,least")];
     let rows = [row(1, "2026-11-28T13:00:00Z", &[], &[Some(3), None])];
     asked(&given).check(&rows, &["2026-11-28 13:00:00 3 null", "2026-11-28 14:00:00 0 null"]);
 }
 
 #[test]
-fn what_is_beyond_the_retention_is_null() {
+fn a_bucket_older_than_the_retention_is_null() {
     let given = [("rollup", "event_minutely"), ("grain", "day"), ("from", "-9d"), ("to", "-6d")];
     let rows =
         [row(1, "2026-11-20T00:00:00Z", &[], &[Some(3)]), row(1, "2026-11-21T00:00:00Z", &[], &[Some(4)])];
@@ -148,7 +148,7 @@ fn what_is_beyond_the_retention_is_null() {
 }
 
 #[test]
-fn without_a_grain_the_greatest_stands_first_and_the_others_last() {
+fn without_a_grain_the_greatest_is_first_and_the_merged_row_is_last() {
     let given = [("from", "-2d"), ("dimensions", "event"), ("top", "2")];
     let rows = [
         row(1, "2026-11-27T00:00:00Z", &[None], &[Some(99)]),
@@ -179,7 +179,7 @@ fn rows_are_ordered_as_asked() {
 }
 
 #[test]
-fn rows_beyond_the_limit_are_left_out_and_that_is_said() {
+fn rows_beyond_the_limit_are_left_out_and_the_answer_says_so() {
     let given = |limit| [("grain", "hour"), ("from", "-3h"), ("limit", limit)];
     let truncated = |limit| {
         let shaped = asked(&given(limit)).shape(&[]).unwrap();
@@ -203,7 +203,7 @@ fn too_many_cells_are_refused_before_and_after_the_database_is_asked() {
 }
 
 #[test]
-fn rows_tell_where_they_come_from() {
+fn an_answer_names_its_rollups_and_its_window() {
     let shaped = asked(&[("measures", "events,users"), ("from", "-2d")]).shape(&[]).unwrap();
     assert_eq!(shaped.rollups, ["event_daily", "users_all_daily"]);
     assert_eq!(shaped.window, (at("2026-11-27T00:00:00Z"), at("2026-11-29T00:00:00Z")));
@@ -291,7 +291,7 @@ fn buckets_are_compared_by_their_number_and_the_unfinished_one_is_cut() {
 }
 
 #[test]
-fn what_nothing_divides_is_not_compared_while_it_is_unfinished() {
+fn an_unfinished_bucket_that_no_rollup_divides_is_not_compared() {
     let given = [("grain", "hour"), ("from", "-2h"), ("compare", "previous"), ("measures", "events,users")];
     let hours = asked(&[&given[..], &[("rollup", "event_minutely,users_hourly")]].concat());
     let rows = [
@@ -343,7 +343,7 @@ fn a_bucket_that_begins_before_every_event_was_counted_is_null() {
 }
 
 #[test]
-fn the_number_of_all_rows_is_known_on_each_page() {
+fn each_page_states_the_number_of_all_rows() {
     let rows = ["a", "b", "c"].map(|key| row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]));
     let joined = asked(&[("from", "-2d"), ("dimensions", "event"), ("top", "9"), ("limit", "2")])
         .shape(&rows)
@@ -356,7 +356,7 @@ fn the_number_of_all_rows_is_known_on_each_page() {
 }
 
 #[test]
-fn a_next_page_is_offered_only_where_it_can_be_asked_for() {
+fn a_next_page_is_offered_only_if_it_would_not_be_refused() {
     let given =
         [("from", "-2d"), ("dimensions", "event"), ("limit", "2"), ("compare", "previous"), ("fill", "none")];
     let row = |n: usize| row(1, "2026-11-27T00:00:00Z", &[Some(&n.to_string())], &[Some(1)]);
@@ -367,7 +367,7 @@ fn a_next_page_is_offered_only_where_it_can_be_asked_for() {
 }
 
 #[test]
-fn what_a_sample_counted_is_known() {
+fn measures_that_were_counted_from_a_sample_are_listed() {
     let of = |accuracy, size| {
         let given = [("from", "-2d"), ("measures", "events,users"), ("accuracy", accuracy)];
         let users = FetchedRow { size, ..row(2, "2026-11-27T00:00:00Z", &[], &[Some(3)]) };

@@ -111,7 +111,7 @@ fn the_top_values_and_all_others() {
 }
 
 #[test]
-fn a_comparison_and_the_equally_long_part_of_what_is_unfinished() {
+fn a_comparison_and_the_equally_long_part_of_an_unfinished_bucket() {
     let given =
         [("grain", "hour"), ("from", "-2h"), ("compare", "previous"), ("dimensions", "event"), ("top", "3")];
     check("compared", &given);
@@ -144,7 +144,7 @@ fn rows_beyond_the_limit_are_left_out_by_the_database() {
 }
 
 #[test]
-fn rows_of_the_pages_before_are_left_out_by_the_database() {
+fn rows_of_earlier_pages_are_left_out_by_the_database() {
     let cursor =
         |figure| Cursor { figure, start: 1_795_737_600, keys: vec![Some("a'".to_owned())] }.to_string();
     let given =

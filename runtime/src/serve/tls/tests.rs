@@ -15,7 +15,7 @@ fn check(certificate: &str, key: &str, expected: BadFile) {
 }
 
 #[test]
-fn a_bad_pair_is_blamed_on_the_file_that_is_bad() {
+fn the_error_about_a_bad_pair_names_the_bad_file() {
     let ((certificate, key), (_, other_key)) = (made(), made());
     let in_certificate = |reason: &str| BadFile::Certificate(reason.to_owned());
     let in_key = |reason: &str| BadFile::Key(reason.to_owned());
@@ -35,7 +35,7 @@ fn a_bad_pair_is_blamed_on_the_file_that_is_bad() {
 }
 
 #[test]
-fn a_good_pair_is_taken_and_a_bad_one_changes_only_the_metric() {
+fn a_good_pair_is_used_and_a_bad_one_changes_only_the_metric() {
     let ((certificate, key), (other_certificate, other_key)) = (made(), made());
     let pair =
         |certificate: &str, key: &str| Pair { certificate: certificate.to_owned(), key: key.to_owned() };
@@ -53,7 +53,7 @@ fn a_good_pair_is_taken_and_a_bad_one_changes_only_the_metric() {
 }
 
 #[test]
-fn a_certificate_and_its_key_come_together_or_not_at_all() {
+fn a_certificate_without_its_key_is_refused_and_the_other_way_round() {
     let alone = |name| TlsConfig::from_vars(&Vars::from_pairs([(name, "Cargo.toml")])).map(|_| ());
     assert!(matches!(alone("TLS_CERT"), Err(VarError::Missing { name: "TLS_KEY", .. })));
     assert!(matches!(alone("TLS_KEY"), Err(VarError::Missing { name: "TLS_CERT", .. })));
@@ -61,7 +61,7 @@ fn a_certificate_and_its_key_come_together_or_not_at_all() {
 }
 
 #[test]
-fn no_configuration_that_is_printed_holds_a_key() {
+fn a_printed_configuration_never_contains_a_private_key() {
     let (certificate, key) = made();
     let pair = Pair { certificate, key };
     let files = Files { certificate: "tls.crt".into(), key: "tls.key".into() };

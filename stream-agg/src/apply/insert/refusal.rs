@@ -141,7 +141,7 @@ mod tests {
     use crate::rows::native::BlockBuilder;
 
     #[test]
-    fn memory_is_waited_for_a_minute_and_what_ends_by_itself_for_ever() {
+    fn lack_of_memory_is_transient_for_a_minute_and_other_transient_errors_always() {
         for (failure, seconds, expected) in [
             (Failure::OutOfMemory, 0.0, FailedAttempt::Transient),
             (Failure::OutOfMemory, 59.999, FailedAttempt::Transient),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_is_refused_for_good_outweighs_one_that_passes() {
+    fn refused_outweighs_transient_and_transient_outweighs_condition_failed() {
         assert!(
             FailedAttempt::Refused > FailedAttempt::Transient
                 && FailedAttempt::Transient > FailedAttempt::ConditionFailed

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_empty_good_answer_says_that_rows_were_written() {
+    fn only_a_successful_answer_without_a_body_reports_written_rows() {
         let summary = Some(r#"{"read_rows":"3","written_rows":"3","elapsed_ns":"1"}"#);
         assert_eq!(judge(StatusCode::OK, None, summary, b"").unwrap(), Some(3));
         assert_eq!(judge(StatusCode::OK, None, None, b"").unwrap(), None);

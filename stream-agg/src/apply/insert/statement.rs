@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn every_statement_inserts_only_what_is_not_there_and_only_until_its_deadline() {
+    fn a_statement_inserts_only_missing_rows_and_only_before_its_deadline() {
         let source = Source { log_generation: 2, partition: 3, declaration_hash: 1 };
         let target = Target { start: NextOffset::new(7), end: NextOffset::new(10), expires_at: None };
         assert_eq!(
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn one_block_stays_one_part_whatever_the_servers_defaults_are() {
+    fn one_block_becomes_one_part_with_any_server_defaults() {
         check("async_insert", "0");
         check("max_insert_threads", "1");
         // The limits of a batch allow 1 M rows, and the rows of one more record.
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_asked_for_and_a_statement_ends() {
+    fn every_statement_has_a_token_and_a_time_limit() {
         check("insert_deduplication_token", "t");
         check("deduplicate_insert_select", "force_enable");
         check("deduplicate_insert", "enable");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_the_status_and_no_limit_cuts_what_the_condition_reads() {
+    fn errors_set_the_status_and_no_limit_truncates_the_condition() {
         check("wait_end_of_query", "1");
         check("send_progress_in_http_headers", "0");
         check("read_overflow_mode", "throw");

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_has_the_tables_checked_without_waiting_for_the_minute() {
+    async fn a_requested_check_does_not_wait_for_the_next_minute() {
         let gate = InsertGate::default();
         gate.close_until_checked();
         assert!(time::timeout(CHECK_PAUSE / 2, gate.check_now.notified()).await.is_ok());

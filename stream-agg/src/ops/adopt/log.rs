@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_the_same_only_if_it_was_not_truncated_below_what_was_read() {
+    fn a_log_truncated_below_the_records_read_is_not_the_same() {
         check(Log::Same, &found(None, TOPIC), Ok(Some((10, 3))));
         let shorter = KafkaState { end: NextOffset::new(9), ..found(None, TOPIC) };
         check(Log::Same, &shorter, Err("records below 10 were read from the log"));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_log_of_the_same_topic_begins_where_somebody_says_and_no_record_is_passed_over() {
+    fn a_new_log_of_the_same_topic_needs_an_offset_that_skips_no_record() {
         let beginning = Log::New { from: None };
         check(beginning, &found(None, TOPIC), Err("the topic is the same as before"));
         check(beginning, &found(None, Some(TopicId(8))), Ok(None));

@@ -127,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_ends_where_a_marker_lies() {
+    fn a_chunk_ends_at_a_marker() {
         let records = [1, 2, 5, 6].map(|offset| record(0, offset, 1));
         let chunks = cut(records, &[place(0, 3)].into(), 10);
         assert_eq!(ranges(&chunks), [(0, 1, 2, 2), (0, 5, 6, 2)]);
     }
 
     #[test]
-    fn markers_of_a_lane_are_those_of_no_live_partition_and_of_no_other_day() {
+    fn markers_of_a_raw_day_differ_from_live_ones_and_from_other_days() {
         let raw_day = |day: i64| RawDay { day: UnixMillis(day * DAY), partition: 3 };
         assert!(raw_day(20_000).marker_generation() >= FIRST_BACKFILL_GENERATION);
         assert_ne!(raw_day(20_000).marker_generation(), raw_day(20_001).marker_generation());
@@ -144,7 +144,7 @@ mod tests {
         /// If a backfill is killed at any point and another release, which cuts differently, finishes it, then each
         /// record counts once.
         #[test]
-        fn whatever_was_filled_before_every_record_counts_once(
+        fn every_record_counts_once_after_any_partial_backfill(
             rows in proptest::collection::vec(1..5_u64, 1..40),
             (first, second) in (1..12_u64, 1..12_u64),
             filled in 0..10_usize,

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_only_moved_back_and_only_where_it_was_seen() {
+    fn a_moment_only_moves_back_and_only_in_rows_that_were_read() {
         let row = |partition, since_ms| SincePartition { partition, since_ms, noted_ms: 50 };
         let moved = rows(&[row(0, 9), row(1, 10), row(2, 11), row(3, NOT_COUNTED.0)], "r", UnixMillis(10));
         let row =

@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_versions_in_which_readers_stay_in_their_views_are_taken() {
+    fn only_versions_that_confine_readers_to_their_views_are_accepted() {
         for good in
             ["26.6.5.113", "26.6.6.1", "26.7.7.84", "26.8.3.74", "26.8.10.1-lts", "26.9.1.1", "27.1.1.1"]
         {

@@ -66,7 +66,7 @@ fn check(batch: Option<Batch>, start: i64, last: i64, rows: usize) {
 }
 
 #[test]
-fn the_record_that_reaches_the_rows_is_the_last() {
+fn the_record_that_reaches_the_limit_of_rows_closes_the_batch() {
     let (mut batcher, now) = (batcher(3, 1 << 20), Instant::now());
     assert!(push(&mut batcher, 12, &[0, 0], now).is_none());
     check(push(&mut batcher, 13, &[0, 0], now), 10, 13, 4);
@@ -75,14 +75,14 @@ fn the_record_that_reaches_the_rows_is_the_last() {
 }
 
 #[test]
-fn the_record_that_reaches_the_bytes_is_the_last() {
+fn the_record_that_reaches_the_limit_of_bytes_closes_the_batch() {
     let (mut batcher, now) = (batcher(1000, 200), Instant::now());
     assert!(push(&mut batcher, 10, &[0], now).is_none());
     check(push(&mut batcher, 11, &[], now), 10, 11, 1);
 }
 
 #[test]
-fn records_without_lines_and_bytes_close_it_by_their_number() {
+fn records_without_lines_and_bytes_close_a_batch_by_their_number() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
     let batches: Vec<_> = (10..1_000_010)
         .filter_map(|offset| batcher.push(entry(offset, Uuid::nil(), 0), 0, now))
@@ -92,7 +92,7 @@ fn records_without_lines_and_bytes_close_it_by_their_number() {
 }
 
 #[test]
-fn age_counts_from_the_first_record_and_an_empty_batch_has_none() {
+fn a_batch_ages_from_its_first_record_and_an_empty_batch_has_no_deadline() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
     assert_eq!(batcher.deadline(), None);
     push(&mut batcher, 10, &[0], now);
@@ -105,7 +105,7 @@ fn age_counts_from_the_first_record_and_an_empty_batch_has_none() {
 }
 
 #[test]
-fn what_a_batch_waited_for_us_does_not_count_for_its_age() {
+fn time_spent_waiting_for_this_process_does_not_age_a_batch() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
     batcher.waited(Duration::from_secs(9));
     assert_eq!(batcher.deadline(), None, "nothing is open");
@@ -117,7 +117,7 @@ fn what_a_batch_waited_for_us_does_not_count_for_its_age() {
 }
 
 #[test]
-fn a_backlog_keeps_it_open_though_not_for_ever() {
+fn a_backlog_keeps_a_batch_open_for_a_limited_time() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
     let at = |seconds| now + Duration::from_secs(seconds);
     assert_eq!(batcher.due_in(at(3), Some(at(5))), None, "nothing is open");
@@ -129,7 +129,7 @@ fn a_backlog_keeps_it_open_though_not_for_ever() {
 }
 
 #[test]
-fn a_large_batch_closes_where_its_backlog_ends() {
+fn a_large_batch_closes_when_the_backlog_ends() {
     let (mut batcher, now) = (batcher(1000, 2 * LARGE_BYTES), Instant::now());
     let at = |millis| now + Duration::from_millis(millis);
     batcher.push(entry(10, Uuid::nil(), 0), LARGE_BYTES - 1, now);
@@ -145,7 +145,7 @@ fn a_large_batch_closes_where_its_backlog_ends() {
 }
 
 #[test]
-fn however_wild_event_times_are_a_batch_stays_open_for_them() {
+fn implausible_event_times_do_not_close_a_batch() {
     let (mut batcher, now) = (batcher(10_000, 1 << 20), Instant::now());
     for n in 0..2000 {
         assert!(push(&mut batcher, 10 + n, &[-n * DAY], now).is_none(), "{n}");
@@ -153,7 +153,7 @@ fn however_wild_event_times_are_a_batch_stays_open_for_them() {
 }
 
 #[test]
-fn days_of_arrival_close_it_before_it_has_many_cells() {
+fn days_of_arrival_close_a_batch_at_the_limit_on_cells() {
     let (mut batcher, now) = (batcher(10_000, 1 << 20), Instant::now());
     let arrive = |batcher: &mut Batcher, offset: i64, day: i64| {
         let rows = &mut batcher.decoded().rows;
@@ -174,7 +174,7 @@ fn days_of_arrival_close_it_before_it_has_many_cells() {
 
 /// If some cells were not counted, a batch could need too many inserts before it closes.
 #[test]
-fn every_cell_that_a_batch_becomes_is_counted() {
+fn every_cell_of_a_batch_counts_towards_the_limit() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
     let mut value = Vec::new();
     for day in 0..2 {
@@ -206,7 +206,7 @@ fn every_cell_that_a_batch_becomes_is_counted() {
 }
 
 #[test]
-fn a_declared_batch_is_rebuilt_whatever_the_limits_are() {
+fn a_declared_batch_is_rebuilt_regardless_of_the_limits() {
     let now = Instant::now();
     let mut batcher = Batcher::rebuild(NextOffset::new(10), [NextOffset::new(15)]);
     assert!(push(&mut batcher, 11, &[0; 9], now).is_none());
@@ -218,14 +218,14 @@ fn a_declared_batch_is_rebuilt_whatever_the_limits_are() {
 }
 
 #[test]
-fn a_declared_batch_ends_where_it_was_declared_even_if_its_last_record_is_gone() {
+fn a_declared_batch_ends_at_its_declared_end_even_without_its_last_record() {
     let mut batcher = Batcher::rebuild(NextOffset::new(10), [NextOffset::new(15)]);
     assert!(push(&mut batcher, 11, &[0], Instant::now()).is_none());
     check(batcher.close_before(Offset::new(15)), 10, 14, 1);
 }
 
 #[test]
-fn a_batch_ends_where_a_marker_says_that_another_one_did() {
+fn a_batch_ends_at_each_offset_of_an_adopted_marker() {
     let (mut batcher, now) = (batcher_with_ends(3, 1 << 20, &[12, 14, 20]), Instant::now());
     assert!(push(&mut batcher, 10, &[0], now).is_none());
     check(push(&mut batcher, 11, &[0], now), 10, 11, 2);
@@ -236,7 +236,7 @@ fn a_batch_ends_where_a_marker_says_that_another_one_did() {
 }
 
 #[test]
-fn what_was_declared_and_split_is_rebuilt_in_its_parts() {
+fn a_declared_and_split_batch_is_rebuilt_part_by_part() {
     let now = Instant::now();
     let ends = [12, 14, 15].map(NextOffset::new);
     let mut batcher = Batcher::rebuild(NextOffset::new(10), ends);
@@ -252,7 +252,7 @@ fn what_was_declared_and_split_is_rebuilt_in_its_parts() {
 }
 
 #[test]
-fn it_knows_the_records_of_the_open_batch_and_no_others() {
+fn a_batcher_holds_the_record_ids_of_the_open_batch_only() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
     let id = Uuid::from_u128;
     push_as(&mut batcher, 10, id(1), now);

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_concerns_offsets_below_a_batch_is_in_no_later_intent() {
+    fn a_later_intent_has_nothing_that_concerns_only_earlier_offsets() {
         let (next, offset) = (NextOffset::new, Offset::new);
         let intent = Intent {
             last: Some(offset(14)),

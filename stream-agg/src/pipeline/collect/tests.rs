@@ -9,7 +9,7 @@ use crate::protocol::recover::Resume;
 use crate::rows::decode::LedgerEntry;
 
 #[test]
-fn what_is_declared_names_the_leader_epoch_of_its_last_record() {
+fn an_intent_has_the_leader_epoch_of_the_last_record_of_its_batch() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let context = PartitionContext::unanswered(runtime.handle().clone());
     let declared = Declaration::clone(&context.services.declaration);
@@ -83,7 +83,7 @@ fn is_ours(collector: &Collector<'_>) -> bool {
 }
 
 #[test]
-fn a_split_batch_stays_declared_under_its_declaration_until_its_last_part() {
+fn a_split_batch_keeps_its_declaration_until_its_last_part() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let context = PartitionContext::unanswered(runtime.handle().clone());
     let mut collector = rebuilding(&context);
@@ -94,7 +94,7 @@ fn a_split_batch_stays_declared_under_its_declaration_until_its_last_part() {
 }
 
 #[test]
-fn what_is_rebuilt_has_the_token_of_what_was_declared_and_what_is_declared_one_of_its_own() {
+fn a_rebuilt_batch_keeps_its_token_and_a_new_declaration_gets_a_new_token() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let context = PartitionContext::unanswered(runtime.handle().clone());
     let declared = Declaration::clone(&context.services.declaration);
@@ -115,7 +115,7 @@ fn what_is_rebuilt_has_the_token_of_what_was_declared_and_what_is_declared_one_o
 }
 
 #[test]
-fn what_was_adopted_is_made_under_its_declaration_and_what_follows_under_ours() {
+fn adopted_records_keep_their_declaration_and_later_ones_get_the_current() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let context = PartitionContext::unanswered(runtime.handle().clone());
     let declared = Declaration::clone(&context.services.declaration);
@@ -130,7 +130,7 @@ fn what_was_adopted_is_made_under_its_declaration_and_what_follows_under_ours() 
 }
 
 #[test]
-fn what_follows_a_rebuilt_batch_names_our_declaration_even_if_it_declares_nothing() {
+fn the_intent_after_a_rebuilt_batch_names_the_current_declaration() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let context = PartitionContext::unanswered(runtime.handle().clone());
     let ours = &context.services.declaration;
@@ -146,7 +146,7 @@ fn what_follows_a_rebuilt_batch_names_our_declaration_even_if_it_declares_nothin
 }
 
 #[test]
-fn each_record_whose_time_cannot_be_true_is_counted() {
+fn each_record_with_an_implausible_time_is_counted() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let context = PartitionContext::unanswered(runtime.handle().clone());
     let mut collector = rebuilding(&context);
@@ -162,7 +162,7 @@ fn each_record_whose_time_cannot_be_true_is_counted() {
 }
 
 #[test]
-fn a_pipeline_that_stops_before_the_ledger_answers_does_not_judge_a_spooled_record() {
+fn a_stop_before_the_ledger_answers_leaves_a_spooled_record_undecided() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let context = PartitionContext::unanswered(runtime.handle().clone());
     let head = Ok(Head { lines: 1, id: Uuid::now_v7(), spooled: true, kind: Kind::Events, trace: None });

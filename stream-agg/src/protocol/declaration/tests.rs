@@ -5,7 +5,7 @@ const FIRST_TEXT: &str = include_str!("first.json").trim_ascii_end();
 const FIRST_CFG: u64 = 0x1650_77cc_b992_2d66;
 
 #[test]
-fn what_is_stored_is_read_back_under_the_same_hash() {
+fn a_stored_declaration_is_read_back_with_the_same_hash() {
     let was = Declaration::built_in();
     let limits = DecodeLimits { spooled_days: 7, dead_letter_bytes: 100, ..was.limits };
     let place_key = u64::MAX;
@@ -17,7 +17,7 @@ fn what_is_stored_is_read_back_under_the_same_hash() {
 
 /// This release can finish a batch that one of the first releases declared.
 #[test]
-fn what_the_first_releases_stored_reads_as_what_they_declared() {
+fn declarations_of_the_first_releases_are_read_with_their_values_and_hash() {
     let read = Declaration::parse(FIRST_TEXT).unwrap();
     assert_eq!(format!("{:016x}", read.hash()), format!("{FIRST_CFG:016x}"));
     assert_eq!(read.text(), FIRST_TEXT, "the first releases can read what this release stores");
@@ -32,7 +32,7 @@ fn what_the_first_releases_stored_reads_as_what_they_declared() {
 }
 
 #[test]
-fn a_declaration_without_settings_of_its_own_has_the_hash_that_it_always_had() {
+fn the_hash_of_a_declaration_with_default_settings_never_changes() {
     let rollups = Declaration::parse(FIRST_TEXT).unwrap().rollups;
     let built_in = Declaration::built_in();
     let plain = Declaration { rollups, limits: DecodeLimits { version: 1, ..built_in.limits }, ..built_in };
@@ -40,7 +40,7 @@ fn a_declaration_without_settings_of_its_own_has_the_hash_that_it_always_had() {
 }
 
 #[test]
-fn whatever_changes_rows_changes_the_hash() {
+fn every_value_that_changes_rows_changes_the_hash() {
     let was = Declaration::built_in();
     let DecodeLimits { time, window, .. } = was.limits;
     let with = |limits| Declaration { limits, ..was.clone() };
@@ -66,7 +66,7 @@ fn whatever_changes_rows_changes_the_hash() {
 }
 
 #[test]
-fn this_release_reads_its_own_version_and_the_one_before() {
+fn this_release_reads_its_decode_version_and_the_previous_one() {
     assert_eq!(*READABLE.end(), DECODE_VERSION);
     assert!(READABLE.contains(&DECODE_VERSION.saturating_sub(1).max(1)));
     assert!(
@@ -77,7 +77,7 @@ fn this_release_reads_its_own_version_and_the_one_before() {
 
 /// Reads declarations of this release as the next release will.
 #[test]
-fn a_declaration_of_the_version_before_stays_one_of_that_version() {
+fn a_declaration_of_the_previous_version_keeps_its_version_and_hash() {
     let next = 1..=2;
     let of = |version: u32| {
         FIRST_TEXT.replacen("\"decode_version\":1", &format!("\"decode_version\":{version}"), 1)
@@ -95,7 +95,7 @@ fn a_declaration_of_the_version_before_stays_one_of_that_version() {
 }
 
 #[test]
-fn a_declaration_of_another_release_is_refused() {
+fn a_declaration_with_an_unknown_version_or_field_is_refused() {
     let text = Declaration::built_in().text();
     let version = |version: u32| format!("\"decode_version\":{version}");
     let later = text.replacen(&version(DECODE_VERSION), &version(DECODE_VERSION + 1), 1);
@@ -105,7 +105,7 @@ fn a_declaration_of_another_release_is_refused() {
 }
 
 #[test]
-fn a_declaration_is_known_by_its_hash_whatever_stands_beside_it() {
+fn a_stored_declaration_is_used_only_if_it_has_the_requested_hash() {
     let declared = Declaration::built_in();
     let declaration_hash = declared.hash();
     let other = Declaration { max_groups: 7, ..declared.clone() };
@@ -127,7 +127,7 @@ fn a_declaration_is_known_by_its_hash_whatever_stands_beside_it() {
 }
 
 #[test]
-fn a_changed_limit_is_another_declaration() {
+fn a_stored_declaration_with_a_changed_limit_is_refused() {
     let declared = Declaration::built_in();
     let limits = DecodeLimits { dead_letter_bytes: 7, ..declared.limits };
     let changed = Declaration { limits, ..declared.clone() };

@@ -17,7 +17,7 @@ fn a_batch_counts_as_applied_when_every_cell_has_it() {
 
 #[test]
 #[should_panic(expected = "while another one is unfinished")]
-fn no_batch_is_declared_before_every_cell_has_the_one_before() {
+fn no_batch_is_declared_before_every_cell_has_the_previous_batch() {
     let mut progress = progress();
     progress.declare(Offset::new(3), 2);
     progress.cell_applied();
@@ -26,12 +26,12 @@ fn no_batch_is_declared_before_every_cell_has_the_one_before() {
 
 #[test]
 #[should_panic(expected = "a batch holds a record")]
-fn a_batch_below_what_is_applied_is_a_fault() {
+fn declaring_a_batch_below_the_applied_offset_panics() {
     progress().declare(Offset::new(2), 1);
 }
 
 #[test]
-fn only_a_commit_that_is_known_to_have_failed_is_tried_again_in_place() {
+fn only_a_refused_commit_is_retried_without_rejoining_the_group() {
     assert_eq!(after_commit(CommitOutcome::Refused), AfterCommit::ReadBack);
     assert_eq!(after_commit(CommitOutcome::Removed), AfterCommit::Rejoin);
     assert_eq!(after_commit(CommitOutcome::Denied), AfterCommit::Rejoin);
@@ -40,7 +40,7 @@ fn only_a_commit_that_is_known_to_have_failed_is_tried_again_in_place() {
 }
 
 #[test]
-fn a_partition_is_kept_while_a_commit_is_under_way() {
+fn a_partition_is_not_released_while_a_commit_is_under_way() {
     assert!(may_release(true, false));
     assert!(!may_release(true, true) && !may_release(false, false));
 }

@@ -41,13 +41,13 @@ fn check(found: &KafkaState, markers: &[Marker], expected: Result<(i64, Option<i
 }
 
 #[test]
-fn a_partition_of_which_nothing_is_known_starts_at_its_logs_beginning() {
+fn without_commit_and_markers_a_partition_starts_at_the_beginning_of_its_log() {
     check(&KafkaState { committed: None, ..found("") }, &[], Ok((3, None)));
     check(&found(""), &[], Ok((10, None)));
 }
 
 #[test]
-fn a_declared_batch_is_rebuilt_whichever_cells_have_it() {
+fn a_declared_batch_is_rebuilt_no_matter_which_cells_have_it() {
     let declared = found(&intent(Some(14)).to_string());
     for ledger in [10, 15] {
         check(&declared, &[marker("ledger", ledger), marker("events", 8)], Ok((10, Some(14))));
@@ -57,7 +57,7 @@ fn a_declared_batch_is_rebuilt_whichever_cells_have_it() {
 }
 
 #[test]
-fn a_missing_commit_or_intent_is_refused_once_rows_are_there() {
+fn a_missing_commit_or_intent_is_refused_if_tables_hold_rows() {
     let none = KafkaState { committed: None, ..found("") };
     check(&none, &[marker("events", 9)], Err("no offset is committed, but `events` holds records below 9"));
     check(&found(""), &[marker("events", 10)], Err("offset 10 is committed without an intent"));
@@ -67,7 +67,7 @@ fn a_missing_commit_or_intent_is_refused_once_rows_are_there() {
 }
 
 #[test]
-fn a_marker_that_fits_nothing_is_refused() {
+fn a_marker_that_matches_no_committed_declared_or_adopted_end_is_refused() {
     let (idle, declared) = (found(&intent(None).to_string()), found(&intent(Some(14)).to_string()));
     let ledger = marker("ledger", 10);
     check(&idle, &[ledger.clone(), marker("event_daily", 15)], Err("`event_daily` 202611 holds"));
@@ -89,7 +89,7 @@ fn a_log_that_is_shorter_or_begins_later_than_the_commit_is_refused() {
 }
 
 #[test]
-fn a_ledger_that_lacks_the_last_batch_is_refused_while_it_must_be_there() {
+fn a_ledger_without_the_last_batch_is_refused_until_the_batch_may_expire() {
     let idle = found(&intent(None).to_string());
     check(&idle, &[marker("ledger", 9)], Err("restored from an older backup"));
     check(&idle, &[], Err("the ledger holds only those below 0"));
@@ -102,7 +102,7 @@ fn a_ledger_that_lacks_the_last_batch_is_refused_while_it_must_be_there() {
 }
 
 #[test]
-fn a_topic_that_was_created_again_is_refused_also_if_its_log_has_grown_past_the_commit() {
+fn a_topic_that_was_created_again_is_refused_even_if_its_log_is_longer() {
     let declared = found(&intent(Some(14)).to_string());
     let ledger = [marker("ledger", 10)];
     let recreated = KafkaState { topic: Some(TopicId(10)), end: NextOffset::new(1000), ..declared.clone() };
@@ -116,7 +116,7 @@ fn a_topic_that_was_created_again_is_refused_also_if_its_log_has_grown_past_the_
 }
 
 #[test]
-fn an_intent_without_a_topic_id_gets_that_of_the_topic_that_is_there() {
+fn an_intent_without_a_topic_id_gets_the_id_of_the_current_topic() {
     let before = Intent { log: LogMark::default(), ..intent(None) };
     let resumed = resume(&found(&before.to_string()), &[marker("ledger", 10)], NOW, CFG).unwrap();
     assert_eq!(resumed.intent.log.topic, TOPIC);
@@ -125,7 +125,7 @@ fn an_intent_without_a_topic_id_gets_that_of_the_topic_that_is_there() {
 }
 
 #[test]
-fn markers_may_stand_at_the_split_points_of_what_is_declared_and_nowhere_between() {
+fn inside_a_declared_batch_markers_are_valid_only_at_its_split_points() {
     let split = Intent { split: vec![NextOffset::new(12), NextOffset::new(13)], ..intent(Some(14)) };
     let split = found(&split.to_string());
     for applied_end in [10, 12, 13, 15] {

@@ -14,7 +14,7 @@ fn known(record: u128) -> u64 {
 }
 
 #[test]
-fn a_record_is_forgotten_when_one_comes_that_is_later_by_more_than_the_age() {
+fn a_record_is_forgotten_once_it_is_older_than_the_maximum_age() {
     let mut window = Window::new();
     push(&mut window, 10, 0, 1, &[7], &WIDE);
     window.expire(UnixMillis(DAY), &WIDE);
@@ -51,14 +51,14 @@ fn the_id_of_a_repeated_record_stays_until_its_last_repeat_is_forgotten() {
 }
 
 #[test]
-fn a_record_without_identity_repeats_nothing() {
+fn a_record_without_ids_is_not_remembered() {
     let mut window = Window::new();
     push(&mut window, 10, 3, 0, &[], &WIDE);
     assert_eq!((window.floor(), window.newest(), window.digest()), (None, None, Digest::default()));
 }
 
 #[test]
-fn records_without_ids_take_no_room_however_many_they_are() {
+fn records_without_ids_take_no_room_and_still_expire_older_records() {
     let mut window = Window::new();
     push(&mut window, 0, 0, 1, &[7], &WIDE);
     for offset in 1..=1_000_000 {
@@ -70,7 +70,7 @@ fn records_without_ids_take_no_room_however_many_they_are() {
 }
 
 #[test]
-fn ids_stay_what_they_are() {
+fn ids_and_digests_are_the_same_in_every_release() {
     // Ledgers and commits contain these ids. With other ids, repeats of stored events would not be recognized.
     let event = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
     assert_ne!(line_id("default", event), line_id("other", event));
@@ -96,7 +96,7 @@ fn a_digest_is_read_back() {
 }
 
 #[test]
-fn a_commit_says_where_the_window_begins_and_what_is_in_it() {
+fn a_window_mark_has_the_floor_and_the_digest_of_the_window() {
     let limits = WindowLimits { max_ids: 4, ..WIDE };
     let mut window = Window::new();
     let next = NextOffset::new(13);
@@ -109,7 +109,7 @@ fn a_commit_says_where_the_window_begins_and_what_is_in_it() {
 }
 
 #[test]
-fn a_window_from_a_ledger_that_lacks_a_record_or_has_another_is_refused() {
+fn a_window_restored_from_a_ledger_with_missing_or_other_records_is_refused() {
     let restored = |rows: &[(i64, u128, u64)]| {
         let mut window = Window::new();
         for (offset, record, id) in rows {

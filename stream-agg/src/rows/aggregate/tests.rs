@@ -200,7 +200,7 @@ fn groups_beyond_the_limit_fold_and_every_row_still_counts() {
 }
 
 #[test]
-fn a_fold_counts_every_row_that_was_added_up_before() {
+fn folded_rows_counts_rows_and_not_strata() {
     let rollup = rollup("grain = \"hour\"\ndimensions = [\"event\"]\nmeasures = { n = \"count\" }");
     let mut rows = sample();
     for _ in 0..3 {
@@ -259,7 +259,7 @@ proptest! {
 }
 
 #[test]
-fn a_sum_of_the_greatest_numbers_does_not_wrap() {
+fn a_sum_of_the_largest_numbers_does_not_overflow() {
     let rollup = rollup("grain = \"none\"\ndimensions = []\nmeasures = { v = \"sum(param_int)\" }");
     let mut rows = Rows::default();
     (0..3).for_each(|_| push(&mut rows, "a", "e", time(NOW), "u", i64::MAX));
@@ -267,14 +267,14 @@ fn a_sum_of_the_greatest_numbers_does_not_wrap() {
 }
 
 #[test]
-fn a_sample_is_the_hashes_below_a_sixteenth_of_all() {
+fn a_sample_has_the_hashes_in_the_lowest_sixteenth_of_the_range() {
     let sixteenth = 1_u64 << 60;
     assert_eq!(Sets::sample(&[0, sixteenth - 1, sixteenth, u64::MAX]), [0, sixteenth - 1]);
     assert!(Sets::sample(&[]).is_empty());
 }
 
 #[test]
-fn events_without_a_number_at_the_path_of_a_field_change_nothing_of_its_measures() {
+fn events_without_a_number_in_a_field_do_not_change_its_measures() {
     let declaration = "grain = \"day\"\ndimensions = [\"event\"]\n\
          measures = { a = \"count(prop_n)\", b = \"sum(prop_n)\", c = \"min(prop_n)\", d = \"max(prop_n)\" }\n\
          [[field]]\nname = \"n\"\npath = \"x.n\"\ntype = \"int\"\n";

@@ -84,7 +84,7 @@ fn head(lines: u32) -> Result<Head, HeadError> {
 }
 
 #[test]
-fn a_line_becomes_a_row_with_its_place_in_kafka() {
+fn a_line_becomes_a_row_with_its_kafka_offset_and_line_number() {
     let sent =
         r#"{"event":"click","client_time":"2020-12-01 23:59:00","device_id":"d","country":"de","x":1}"#;
     let (entry, DecodedLines { rows, .. }) = decoded(head(1), &[enriched(sent)]);
@@ -111,7 +111,7 @@ fn a_line_that_cannot_be_read_is_counted_and_the_others_are_numbered_densely() {
 }
 
 #[test]
-fn a_time_that_is_not_believed_stays_in_the_row_and_is_counted() {
+fn a_client_time_that_is_not_trusted_stays_in_the_row_and_is_counted() {
     let sent = r#"{"event":"a","client_time":"1999-01-01 00:00:00"}"#;
     let (entry, DecodedLines { rows, .. }) = decoded(head(1), &[enriched(sent)]);
     assert_eq!(entry.unwrap().time_replaced, 1);
@@ -120,7 +120,7 @@ fn a_time_that_is_not_believed_stays_in_the_row_and_is_counted() {
 }
 
 #[test]
-fn a_row_was_received_when_the_clock_says_that_is_behind() {
+fn a_row_is_received_at_the_earlier_of_the_times_of_edge_and_kafka() {
     let taken = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
     for (arrived, received) in
         [("2026-11-20 04:00:00", "2026-11-20 04:00:00"), ("2026-11-21 05:00:00", "2026-11-21 04:00:00")]
@@ -132,7 +132,7 @@ fn a_row_was_received_when_the_clock_says_that_is_behind() {
 }
 
 #[test]
-fn a_server_time_that_kafkas_clock_contradicts_is_replaced_by_kafkas_and_counted() {
+fn a_server_time_far_from_kafkas_time_is_replaced_and_counted() {
     let taken = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
     let check = |arrived: &str, replaced: bool| {
         let mut stream = Stream::default();
@@ -154,7 +154,7 @@ fn a_server_time_that_kafkas_clock_contradicts_is_replaced_by_kafkas_and_counted
 }
 
 #[test]
-fn lines_of_a_time_that_no_table_can_keep_are_dead_letters() {
+fn lines_with_a_time_that_no_table_can_store_become_dead_letters() {
     for (taken, stored) in [("2058-12-31 23:59:59.999", 1), ("2059-01-01 00:00:00", 0)] {
         let mut stream = Stream::default();
         let taken = UnixMillis::parse(taken).unwrap();
@@ -164,7 +164,7 @@ fn lines_of_a_time_that_no_table_can_keep_are_dead_letters() {
 }
 
 #[test]
-fn a_foreign_record_is_all_rejected() {
+fn all_lines_of_a_record_with_unreadable_headers_are_rejected() {
     let (entry, DecodedLines { rows, dead_letters, .. }) =
         decoded(Err(HeadError::Header("v")), &[enriched(r#"{"event":"a"}"#)]);
     let entry = entry.unwrap();
@@ -174,7 +174,7 @@ fn a_foreign_record_is_all_rejected() {
 }
 
 #[test]
-fn a_later_format_is_never_skipped() {
+fn a_record_in_a_later_format_is_an_error_and_stores_nothing() {
     for error in [HeadError::Version(9), HeadError::Kind("new".to_owned())] {
         let mut stream = Stream::default();
         let entry = stream.take(42, 1000, Err(error.clone()), &[called(1)]);
@@ -199,7 +199,7 @@ fn a_record_that_an_operator_skips_is_all_dead_letters_and_stores_nothing() {
 }
 
 #[test]
-fn what_the_edge_rejected_is_kept_once_and_is_no_line() {
+fn samples_of_rejected_lines_are_kept_once_and_not_counted_as_lines() {
     let sample = |code, field| Sample::new("acme", UnixMillis(5), code, field, b"{").write();
     let lines = [sample("bad_json", None), sample("bad_type", Some("event")), called(1)];
     let mut stream = Stream::default();
@@ -218,7 +218,7 @@ fn what_the_edge_rejected_is_kept_once_and_is_no_line() {
 }
 
 #[test]
-fn an_event_is_stored_once_and_lines_without_a_name_each_time() {
+fn an_event_with_an_id_is_stored_once_and_one_without_an_id_each_time() {
     let plain = enriched(r#"{"event":"a"}"#);
     let nil = called(0);
     let mut stream = Stream::default();
@@ -266,7 +266,7 @@ fn made() -> (i64, Uuid) {
 }
 
 #[test]
-fn a_batch_is_finished_under_the_constants_that_it_was_declared_with() {
+fn a_batch_is_decoded_with_the_limits_that_it_was_declared_with() {
     let (made, id) = made();
     let head = Ok(Head { lines: 1, id, spooled: true, kind: Kind::Events, trace: None });
     let limits = DecodeLimits { spooled_days: 3, dead_letter_bytes: 9, ..DecodeLimits::default() };
@@ -290,7 +290,7 @@ fn a_batch_is_finished_under_the_constants_that_it_was_declared_with() {
 }
 
 #[test]
-fn what_was_spooled_for_too_long_is_a_dead_letter() {
+fn a_record_that_was_spooled_for_too_long_becomes_dead_letters() {
     let (made, id) = made();
     let check = |spooled, kafka_time, expected: [u32; 4]| {
         let mut stream = Stream::default();
@@ -324,7 +324,7 @@ fn check_miscount(kind: Kind, declared: u32, expected: Option<Miscount>) {
 }
 
 #[test]
-fn a_record_with_more_or_fewer_lines_than_its_header_says_is_noted_and_its_lines_count() {
+fn a_record_with_a_wrong_line_count_is_reported_and_its_lines_are_stored() {
     let miscount = |declared| Some(Miscount { offset: Offset::new(42), declared, read: 2 });
     for kind in [Kind::Events, Kind::Rejected] {
         check_miscount(kind, 2, None);
@@ -337,7 +337,7 @@ fn a_record_with_more_or_fewer_lines_than_its_header_says_is_noted_and_its_lines
 }
 
 #[test]
-fn every_record_that_is_miscounted_counts_and_the_first_is_kept() {
+fn all_miscounted_records_are_counted_and_the_first_is_reported() {
     let mut stream = Stream::default();
     let miscounted = [(10, head(2)), (11, head(1)), (12, head(5)), (13, Err(HeadError::Header("n")))];
     for (offset, head) in miscounted {

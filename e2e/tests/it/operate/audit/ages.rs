@@ -68,7 +68,7 @@ async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_r
 }
 
 #[tokio::test]
-async fn raw_rows_that_expired_before_their_record_are_not_missing_and_others_are() {
+async fn expired_raw_rows_are_not_reported_as_missing_but_other_raw_rows_are() {
     let world = World::new("audit_expired").await;
     let _aggregator = world.aggregator().await;
     produce_events_of(&world, days_ago(27), days_ago(0), &[]);
@@ -93,7 +93,7 @@ async fn raw_rows_that_expired_before_their_record_are_not_missing_and_others_ar
 }
 
 #[tokio::test]
-async fn records_of_a_broker_whose_clock_went_back_for_a_while_are_no_finding() {
+async fn a_broker_clock_that_goes_back_temporarily_causes_no_audit_findings() {
     let world = World::new("audit_clock").await;
     let _aggregator = world.aggregator().await;
     age(&world).await;
@@ -108,7 +108,7 @@ async fn records_of_a_broker_whose_clock_went_back_for_a_while_are_no_finding() 
 }
 
 #[tokio::test]
-async fn events_whose_time_is_not_believed_are_compared_on_the_day_of_their_arrival() {
+async fn events_whose_time_is_not_trusted_are_compared_on_the_day_of_their_arrival() {
     let world = World::new("audit_times").await;
     let _aggregator = world.aggregator().await;
     let today = now();

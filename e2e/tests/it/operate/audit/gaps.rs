@@ -15,7 +15,7 @@ fn produce(world: &World, records: usize) {
 }
 
 #[tokio::test]
-async fn a_record_that_was_passed_over_is_a_gap_with_its_offsets() {
+async fn a_record_without_a_ledger_row_is_reported_as_a_gap_with_its_offsets() {
     let world = World::new("audit_gaps").await;
     let aggregator = world.start("stream-agg", &[("AUDIT_INTERVAL", "300ms")]);
     produce(&world, 12);

@@ -106,7 +106,7 @@ async fn post(edge: &Edge, oracle: &mut Oracle, count: usize) {
 }
 
 #[tokio::test]
-async fn a_sound_stack_audits_clean_at_rest_and_under_load() {
+async fn an_audit_of_correct_tables_finds_nothing_at_rest_and_under_load() {
     let counted = Counted::new("audit_sound").await;
     counted.audit().await.unwrap();
     let mut oracle = Oracle::default();
@@ -132,7 +132,7 @@ async fn a_sound_stack_audits_clean_at_rest_and_under_load() {
 }
 
 #[tokio::test]
-async fn a_lost_raw_row_is_found_and_only_there() {
+async fn a_missing_raw_row_is_reported_once_and_only_in_its_table() {
     let counted = Counted::new("audit_raw").await;
     let take = "DELETE FROM events WHERE (kp, ko, line) = \
                 (SELECT kp, ko, line FROM events WHERE tenant != '' ORDER BY kp, ko, line LIMIT 1)";
@@ -141,7 +141,7 @@ async fn a_lost_raw_row_is_found_and_only_there() {
 }
 
 #[tokio::test]
-async fn a_raw_row_that_stands_twice_is_found_beside_one_that_is_lost() {
+async fn a_duplicate_raw_row_is_found_even_if_another_row_is_missing() {
     let counted = Counted::new("audit_raw_twice").await;
     let rows = "SELECT kp, ko, line FROM events WHERE tenant != '' ORDER BY kp, ko, line LIMIT 2";
     let rows = counted.world.rows(rows).await;
@@ -167,7 +167,7 @@ async fn a_ledger_row_whose_lines_do_not_add_up_is_found() {
 }
 
 #[tokio::test]
-async fn once_days_have_expired_the_others_are_still_compared() {
+async fn after_some_days_have_expired_the_remaining_days_are_still_compared() {
     let counted = Counted::new("audit_old").await;
     age(&counted.world).await;
     let compared =
@@ -185,7 +185,7 @@ async fn once_days_have_expired_the_others_are_still_compared() {
 }
 
 #[tokio::test]
-async fn a_rollup_declared_late_is_sound_before_and_after_it_was_filled() {
+async fn a_rollup_declared_late_passes_the_audit_before_and_after_its_backfill() {
     let mut counted = Counted::new("audit_late").await;
     counted.aggregator.terminate().await.unwrap();
     let world = &counted.world;
@@ -229,7 +229,7 @@ measures = { events = "count" }
 "#;
 
 #[tokio::test]
-async fn a_rollup_whose_where_looks_into_props_is_compared_too() {
+async fn a_rollup_whose_where_reads_props_is_audited_too() {
     let world = World::new("audit_props").await;
     let file = world.write("rollups.toml", &format!("{}{OF_A_FIELD}", Rollups::built_in()));
     let more = [("ROLLUPS_FILE", file.as_str())];
@@ -261,7 +261,7 @@ async fn a_rollup_whose_where_looks_into_props_is_compared_too() {
 }
 
 #[tokio::test]
-async fn a_ledger_row_that_stands_twice_is_found() {
+async fn a_duplicate_ledger_row_is_found() {
     let counted = Counted::new("audit_ledger").await;
     let again = "INSERT INTO ledger SELECT * FROM ledger WHERE tenant != '' ORDER BY kp, ko LIMIT 1";
     counted.world.rows(again).await;
@@ -269,7 +269,7 @@ async fn a_ledger_row_that_stands_twice_is_found() {
 }
 
 #[tokio::test]
-async fn a_part_of_a_rollup_that_stands_twice_is_found_and_kept_in_the_table_of_audits() {
+async fn duplicate_rows_of_a_rollup_are_found_and_recorded_in_the_table_audits() {
     let counted = Counted::new("audit_rollup").await;
     let again = "INSERT INTO rollup_sums SELECT * FROM rollup_sums WHERE rollup = 'event_hourly' AND toYear(bucket) = 2020";
     counted.world.rows(again).await;
@@ -280,7 +280,7 @@ async fn a_part_of_a_rollup_that_stands_twice_is_found_and_kept_in_the_table_of_
 }
 
 #[tokio::test]
-async fn the_aggregator_audits_by_itself_and_shows_what_is_missing() {
+async fn the_aggregator_audits_periodically_and_shows_missing_rows_in_its_metrics() {
     let world = World::new("audit_self").await;
     let edge = world.edge().await;
     let mut aggregator = world.start("stream-agg", &[("AUDIT_INTERVAL", "300ms")]);

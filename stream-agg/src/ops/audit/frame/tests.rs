@@ -35,7 +35,7 @@ fn everything_is_compared_until_something_can_have_expired() {
 }
 
 #[test]
-fn a_day_that_leaves_at_midnight_is_not_compared() {
+fn a_day_that_expires_at_midnight_is_not_compared() {
     // Every system that is older than the retention of its tables is in this state.
     let old = Held { since: TODAY - 400, raw: Some(TODAY - 31), stored: Some(TODAY - 30), ..young(0) };
     check(&old, 29, Some(29), Some(31), Some(30));
@@ -47,7 +47,7 @@ fn a_day_that_leaves_at_midnight_is_not_compared() {
 }
 
 #[test]
-fn where_a_line_arrived_long_before_its_record_only_the_days_that_are_kept_are_whole() {
+fn if_raw_rows_may_have_expired_only_the_days_still_kept_are_whole() {
     let whole_from = |held: &Held, days| {
         let mut frame = frame(held, days);
         frame.may_have_lost_raw_rows();
@@ -58,7 +58,7 @@ fn where_a_line_arrived_long_before_its_record_only_the_days_that_are_kept_are_w
 }
 
 #[test]
-fn after_somebody_dropped_raw_days_the_days_after_those_are_compared() {
+fn after_raw_days_were_dropped_only_later_days_are_compared() {
     let dropped = Held { raw: Some(TODAY - 5), ..young(20) };
     check(&dropped, 29, Some(3), Some(5), Some(5));
     check(&dropped, 2, Some(2), Some(4), Some(4));
@@ -77,7 +77,7 @@ fn raw_rows_are_kept_while_the_audit_runs() {
 }
 
 #[test]
-fn a_day_of_events_is_whole_if_no_row_of_it_can_have_arrived_before() {
+fn a_day_is_whole_if_none_of_its_raw_rows_can_have_expired() {
     for (ahead, whole) in [(0, 4), (1, 3), (DAY - 1, 3), (DAY, 3), (DAY + 1, 2)] {
         let time = TimeLimits { ahead, ..TimeLimits::default() };
         let frame = Frame::new(&young(400), 2, BTreeMap::new(), time);
@@ -103,7 +103,7 @@ fn a_ledger_that_does_not_begin_with_its_log_may_have_lost_raw_rows() {
 }
 
 #[test]
-fn a_log_is_compared_from_its_first_offset_of_the_days_that_are() {
+fn a_log_is_compared_from_its_first_offset_in_the_compared_days() {
     let mut frame = frame(&young(3), 2);
     frame.begin_at(&[(LOG, 7)].into());
     assert_eq!((frame.floors, frame.whole_from), ([(LOG, 7)].into(), Some(TODAY - 4)));

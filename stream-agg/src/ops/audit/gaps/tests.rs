@@ -66,12 +66,12 @@ fn an_offset_without_a_row_is_in_a_gap_wherever_it_is() {
 }
 
 #[test]
-fn what_came_before_the_first_row_of_a_whole_ledger_is_not_known() {
+fn offsets_before_the_first_row_of_a_whole_ledger_are_not_gaps() {
     check((0, 10), &[(8, 9, 2)], (2, 2), &[], &[]);
 }
 
 #[test]
-fn logs_are_apart() {
+fn gaps_are_found_in_each_log_separately() {
     let mut frame = frame(0, 10);
     frame.progress = [((0, 3), 2), ((1, 3), 2), ((1, 4), 7)].into();
     let two = |first| LedgerSpan { records: 2, first, last: first + 1, ..LedgerSpan::default() };

@@ -36,7 +36,7 @@ fn equal_sums_are_sound_and_a_swap_of_rows_is_not() {
 }
 
 #[test]
-fn what_details_say_of_a_span_is_named_with_its_offsets() {
+fn a_finding_from_details_names_the_offsets_of_its_span() {
     let details = [(KEY, (1, 1))].into();
     let (tables, findings) = rows(&frame(None), &ledger(5, 77), &raw(5, 78), &BTreeMap::new(), &details);
     assert_eq!(findings.len(), 1);
@@ -89,7 +89,7 @@ fn check_dropped(found: u64, details: &[(Key, (u64, u64))], wrong: (u64, u64)) {
 }
 
 #[test]
-fn raw_rows_that_left_before_their_record_are_not_missing() {
+fn raw_rows_that_expired_before_their_record_are_not_missing() {
     for found in [3, 4, 5] {
         check_dropped(found, &[], (0, 0));
     }
@@ -99,7 +99,7 @@ fn raw_rows_that_left_before_their_record_are_not_missing() {
 }
 
 #[test]
-fn spans_that_must_be_whole_are_looked_into_first() {
+fn spans_that_cannot_have_lost_rows_to_expiry_are_read_first() {
     let dropped = |span| ((0, 0, span), Made { since: 0, dropped: u64::from(span < 30) });
     let made: BTreeMap<_, _> = (0..40).map(dropped).collect();
     let differing: Vec<Key> = (0..50).map(|span| (0, 0, span)).collect();
@@ -141,7 +141,7 @@ fn a_rollup_equals_the_raw_rows_of_each_day() {
 }
 
 #[test]
-fn a_day_whose_raw_rows_may_have_expired_holds_no_less() {
+fn a_day_whose_raw_rows_may_have_expired_may_hold_more() {
     let recent = frame(Some(TODAY - 2));
     check("event_hourly", &recent, TODAY - 9, (5, 5), 9, &ALWAYS, (0, 0));
     check("event_hourly", &recent, TODAY - 9, (5, 5), 4, &ALWAYS, (1, 0));
@@ -149,7 +149,7 @@ fn a_day_whose_raw_rows_may_have_expired_holds_no_less() {
 }
 
 #[test]
-fn a_rollup_declared_later_lies_between_its_events_and_all() {
+fn a_rollup_declared_later_holds_between_its_own_and_all_events() {
     let all = frame(None);
     for found in [2, 4, 5] {
         check("event_hourly", &all, TODAY, (2, 5), found, &LATER, (0, 0));
@@ -168,7 +168,7 @@ fn days_past_the_retention_of_a_rollup_are_left_out() {
 }
 
 #[test]
-fn a_rollup_is_compared_unless_its_where_looks_for_a_number_or_deep_into_props() {
+fn a_rollup_whose_where_has_a_number_or_a_deep_path_is_not_compared() {
     for (condition, note) in [
         ("\"props.a\" = [\"b\", \"true\"]", ""),
         ("\"props.a\" = [\"b\", \"1.50\"]", "its where compares a number in props as text"),
@@ -206,14 +206,14 @@ fn check_beside_a_lost_row(name: &str, found: u64, wrong: (u64, u64)) {
 }
 
 #[test]
-fn a_rollup_is_not_blamed_for_what_raw_rows_lack() {
+fn a_rollup_is_not_wrong_because_raw_rows_are_missing() {
     check_beside_a_lost_row("event_hourly", 5, (0, 0));
     check_beside_a_lost_row("event_hourly", 7, (0, 3));
     check_beside_a_lost_row("poll_votes", 5, (0, 0));
 }
 
 #[test]
-fn a_log_is_reached_as_far_as_the_furthest_marker_of_any_table_partition() {
+fn a_log_is_reached_up_to_the_highest_marker_of_any_table_partition() {
     let rollups = Rollups::built_in();
     let marker = |expiry, applied_end| SnapshotRow::Marker { expiry, log: (0, 3), applied_end };
     let snapshot = Snapshot::new(

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_named_as_long_as_the_query_stays_short() {
+    fn spans_are_listed_only_while_the_query_stays_short() {
         assert_eq!(among(&[(0, 3, 7), (1, 2, 0)]), "(g, kp, intDiv(ko, 10000)) IN ((0, 3, 7), (1, 2, 0))");
         // ClickHouse accepts queries of up to 256 KiB.
         assert!(among(&vec![(u16::MAX, u16::MAX, u64::MAX / SPAN); MAX_NAMED]).len() < 64 << 10);

@@ -25,7 +25,7 @@ fn check(audit: &Audit, verdict: &str) {
 }
 
 #[test]
-fn nothing_missing_duplicate_or_passed_over_is_sound() {
+fn an_audit_without_missing_duplicates_or_gaps_is_sound() {
     check(&audit(0, 0, &[]), "audit: sound, missing=0 duplicate=0 gaps=0");
     check(&audit(1, 0, &[]), "audit: wrong, missing=1 duplicate=0 gaps=0");
     check(&audit(0, 2, &[]), "audit: wrong, missing=0 duplicate=2 gaps=0");
@@ -33,7 +33,7 @@ fn nothing_missing_duplicate_or_passed_over_is_sound() {
 }
 
 #[test]
-fn a_gap_is_named_with_how_to_judge_it() {
+fn a_gap_is_reported_with_how_to_find_its_cause() {
     check(&audit(0, 0, &[GAP]), "audit: incomplete, missing=0 duplicate=0 gaps=3");
     let text = audit(0, 0, &[GAP]).to_string();
     assert!(text.contains("\noffsets 5-7 of partition 3: in no ledger row\nRead the log"), "{text}");
@@ -41,7 +41,7 @@ fn a_gap_is_named_with_how_to_judge_it() {
 }
 
 #[test]
-fn gaps_are_kept_beside_the_counts_of_tables() {
+fn gaps_are_stored_besides_the_counts_of_tables() {
     let sql = insert(&audit(0, 0, &[GAP]));
     let rows = "('1970-01-01 00:00:01.000', 'events', 'all', 60, 60, 0, 0, ''), \
                 ('1970-01-01 00:00:01.000', 'ledger', 'offsets', 60, 57, 0, 0, ''), \

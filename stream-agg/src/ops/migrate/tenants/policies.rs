@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn another_policy_that_shows_a_definer_more_is_refused_by_its_name() {
+    fn another_policy_that_shows_a_definer_more_is_named_in_the_error() {
         let seen = policy("seen", "1", &[]);
         let for_all = Policy { is_for_all: 1, ..seen.clone() };
         let of_one_table = Policy { table: "events".to_owned(), ..ours() };

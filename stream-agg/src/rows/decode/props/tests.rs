@@ -32,7 +32,7 @@ fn fields_come_back_as_they_were_sent() {
 }
 
 #[test]
-fn of_a_repeated_name_the_last_value_stays_at_any_depth() {
+fn the_last_value_of_a_repeated_name_is_kept_at_any_depth() {
     check(r#""a":1,"b":2,"a":3"#, r#"{"b":2,"a":3}"#);
     check(r#""a":{"b":1,"b":{"c":1,"c":2}},"a.b":2"#, r#"{"a":{"b":{"c":2}},"a.b":2}"#);
     check(r#""a\u002eb":1,"a.b":2"#, r#"{"a.b":2}"#);
@@ -56,7 +56,7 @@ fn an_integer_outside_64_bits_gets_an_exponent() {
 }
 
 #[test]
-fn half_a_surrogate_pair_becomes_a_replacement_character() {
+fn an_unpaired_surrogate_becomes_a_replacement_character() {
     check(r#""o":"\ud83d\ude00""#, r#"{"o":"\ud83d\ude00"}"#);
     check(r#""o":"\ud83d","p":"\uDE00x\\ud83d""#, r#"{"o":"\ufffd","p":"\ufffdx\\ud83d"}"#);
     check(r#""o":{"\ud800":["\ud800\ud83d\ude00"]}"#, "{\"o\":{\"\u{fffd}\":[\"\\ufffd\\ud83d\\ude00\"]}}");
@@ -78,7 +78,7 @@ fn a_scalar_is_found_however_its_path_is_written() {
 }
 
 #[test]
-fn the_longest_name_comes_first_and_what_is_no_scalar_is_passed_over() {
+fn the_longest_name_is_tried_first_and_non_scalars_are_passed_over() {
     let find = |json: &str| scalar(json, &["a".to_owned(), "b".to_owned()]).into_owned();
     assert_eq!(find(r#"{"a":{"b":1},"a.b":2}"#), "2");
     assert_eq!(find(r#"{"a.b":2,"a":{"b":1}}"#), "2");
@@ -108,7 +108,7 @@ fn json() -> impl Strategy<Value = String> {
 proptest! {
     /// Any parser reads the values that were sent: a number as a double, and the last value of a repeated name.
     #[test]
-    fn what_is_written_reads_as_what_was_sent(fields in prop::collection::vec((0..3_u8, json()), 0..4)) {
+    fn written_props_parse_to_the_values_that_were_sent(fields in prop::collection::vec((0..3_u8, json()), 0..4)) {
         let fields: String = fields.iter().map(|(name, value)| format!(r#","{name}":{value}"#)).collect();
         let line = format!(r#"{{"event":"e"{fields}}}"#);
         prop_assume!(event::parse::<()>(&line).is_ok());
@@ -119,7 +119,7 @@ proptest! {
 }
 
 #[test]
-fn a_number_is_whole_if_its_value_is_however_it_is_written() {
+fn a_number_with_a_whole_value_is_an_integer_in_any_notation() {
     for (json, expected) in [
         ("1", Some(1)),
         ("1.0", Some(1)),
