@@ -113,14 +113,13 @@ pub enum Refusal {
     ContentEncoding,
     /// The request caused a panic, which was caught, or the edge could not allocate memory for it.
     Internal,
-    /// The request would exceed a limit. None of its events is stored, except possibly at [`Bound::ProducerQueue`],
-    /// where other records of the request may already be sent.
+    /// The request would exceed a limit; none of its events is stored.
     Overloaded(Bound),
     /// Kafka did not acknowledge the events in time, and they are not in the spool.
     NotDurable,
     /// Kafka has not been reached yet, so the partitions are not known.
     NoPartitions,
-    /// Kafka is unreachable and the spool is full.
+    /// Kafka is unreachable and the spool is full; none of the events is stored.
     SpoolFull,
     /// The edge is stopping and accepts nothing more.
     Draining,

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use runtime::keys::{Rate, RateConfig};
 use runtime::vars::{VarError, Vars};
@@ -12,8 +13,8 @@ use runtime::vars::{VarError, Vars};
 use super::client_ip;
 use crate::outcome::Refusal;
 
-/// The most addresses whose rates are kept. Beyond it, addresses with few or old requests are forgotten; the next
-/// request of a forgotten address starts with an unused rate.
+/// The most addresses whose rates are kept. Beyond it, the address whose last request is the oldest is forgotten; its
+/// next request starts with an unused rate.
 const MAX_ADDRESSES: u64 = 100_000;
 /// How long the rate of an address is kept after its last request.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -67,7 +68,17 @@ pub struct AddressRates {
 impl AddressRates {
     /// Starts without any address.
     pub fn new(config: RateConfig) -> Self {
-        let rates = Cache::builder().max_capacity(MAX_ADDRESSES).time_to_idle(IDLE_TIME).build();
+        Self::with_capacity(config, MAX_ADDRESSES)
+    }
+
+    fn with_capacity(config: RateConfig, max_addresses: u64) -> Self {
+        // Moka's default policy refuses new entries while the cache is full of frequent ones: requests of a new address
+        // would not be limited.
+        let rates = Cache::builder()
+            .max_capacity(max_addresses)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_idle(IDLE_TIME)
+            .build();
         Self { config, rates }
     }
 
@@ -75,5 +86,28 @@ impl AddressRates {
     pub fn charge(&self, ip: IpAddr, charge: Charge) -> Result<(), Refusal> {
         let rate = self.rates.get_with(client_ip::network(ip, 32, 64), || Arc::new(Rate::new(self.config)));
         self::charge(&rate, charge)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_limited_also_while_the_rates_of_many_others_are_kept() {
+        let one = NonZeroU32::MIN;
+        let rates = AddressRates::with_capacity(RateConfig { rate: one, burst: one }, 4);
+        let charge = |last: u8| {
+            let result = rates.charge(IpAddr::from([192, 0, 2, last]), Charge::First);
+            rates.rates.run_pending_tasks();
+            result
+        };
+        for _request in 0..8 {
+            for others in 1..=4 {
+                let _limited = charge(others);
+            }
+        }
+        assert_eq!(charge(5), Ok(()));
+        assert!(matches!(charge(5), Err(Refusal::RateLimited(_))));
     }
 }

@@ -217,6 +217,17 @@ async fn events_refused_because_the_spool_is_full_are_counted_as_not_durable() {
     assert_eq!((totals.received, totals.not_durable), (1, 1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_kafka_may_have_are_not_said_to_be_stored_nowhere_by_a_full_spool() {
+    let directory = TempDir::new().unwrap();
+    let spool = directory.path().to_str().unwrap();
+    let pairs = [("SPOOL_DIR", spool), ("SPOOL_MIN_FREE", "1000000TiB"), ("DURABLE_WAIT", "300ms")];
+    let (edge, broker) = edge_beside_broker(&pairs).await;
+    broker.broker_round_trip_time(1, DEADLINE).unwrap();
+    let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
+    assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
+}
+
 #[tokio::test]
 async fn a_request_beyond_unacked_bytes_is_refused_as_a_whole() {
     let edge = edge_with_broker(&[("UNACKED_BYTES", "150")]).await;

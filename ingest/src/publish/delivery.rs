@@ -105,7 +105,8 @@ impl Delivery {
         // Kafka may have become unreachable while the record waited.
         let is_down = || matches!(self.router.destination(&self.admission), Ok(Destination::Spool));
         if destination == Destination::Spool || is_down() {
-            return self.put_into_spool(in_flight, record.value(), RecordEnd::NOT_DURABLE);
+            let (if_full, otherwise) = (RecordEnd::SPOOL_FULL, RecordEnd::NOT_DURABLE);
+            return self.put_into_spool(in_flight, record.value(), if_full, otherwise);
         }
         let (lines, id, trace) = (record.lines, in_flight.id, record.trace);
         let head = Head { lines, id, spooled: false, kind: Kind::Events, trace };
@@ -212,12 +213,21 @@ impl Delivery {
             _ => RecordEnd::NOT_DURABLE,
         };
         self.router.cluster.record_failed(code);
-        self.put_into_spool(record, value, end)
+        // Only a record that librdkafka did not queue is certainly not in Kafka.
+        let if_full =
+            if code == Some(RDKafkaErrorCode::QueueFull) { RecordEnd::SPOOL_FULL } else { end.clone() };
+        self.put_into_spool(record, value, if_full, end)
     }
 
-    /// Puts a record into the spool, or ends it with `otherwise` if that fails. Returns whether the record is in flight
-    /// to the spool.
-    fn put_into_spool(self: &Arc<Self>, record: InFlightRecord, value: &[u8], otherwise: RecordEnd) -> bool {
+    /// Puts a record into the spool. If it fails, the record ends with `if_full` where the spool is full, and with
+    /// `otherwise` in all other cases. Returns whether the record is in flight to the spool.
+    fn put_into_spool(
+        self: &Arc<Self>,
+        record: InFlightRecord,
+        value: &[u8],
+        if_full: RecordEnd,
+        otherwise: RecordEnd,
+    ) -> bool {
         let Some(spool) = &self.router.spool else {
             self.end(&record, otherwise);
             return false;
@@ -226,14 +236,12 @@ impl Delivery {
         let spooled = SpooledRecord { id, partition, lines, value: value.to_vec() };
         let delivery = Arc::clone(self);
         let callback = move |result: Result<(), PutError>| {
-            delivery.end(
-                &record,
-                match result {
-                    Ok(()) => RecordEnd::SPOOLED,
-                    Err(PutError::Full) => RecordEnd { result: Err(Refusal::SpoolFull), ..otherwise },
-                    Err(PutError::Off) => otherwise,
-                },
-            );
+            let end = match result {
+                Ok(()) => RecordEnd::SPOOLED,
+                Err(PutError::Full) => if_full,
+                Err(PutError::Off) => otherwise,
+            };
+            delivery.end(&record, end);
             delivery.send_next(record.partition, record.destination);
         };
         spool.put(spooled, Box::new(callback));
@@ -263,6 +271,7 @@ impl Delivery {
 }
 
 /// How a record ends: its outcome, and the result for its requests.
+#[derive(Clone)]
 struct RecordEnd {
     outcome: Outcome,
     result: Result<(), Refusal>,
@@ -275,4 +284,5 @@ impl RecordEnd {
     const LOST: Self = Self { outcome: Outcome::Lost(Loss::Stopped), result: Err(Refusal::NotDurable) };
     const QUEUE_FULL: Self =
         Self { outcome: Outcome::NotDurable, result: Err(Refusal::Overloaded(Bound::ProducerQueue)) };
+    const SPOOL_FULL: Self = Self { outcome: Outcome::NotDurable, result: Err(Refusal::SpoolFull) };
 }

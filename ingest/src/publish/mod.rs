@@ -25,6 +25,8 @@ mod accumulators;
 
 mod delivery;
 
+mod pending;
+
 mod kafka;
 
 mod cluster;
@@ -42,7 +44,6 @@ use runtime::admin::Readiness;
 use schemas::trace::TraceParent;
 use tokio::{task, time};
 
-use self::accumulator::Receipt;
 use self::accumulators::PartitionAccumulators;
 use self::admission::Admission;
 use self::cluster::{Cluster, Watch};
@@ -50,6 +51,7 @@ pub(crate) use self::config::DEFAULT_PORT;
 pub use self::config::{Ack, KafkaConfig};
 use self::delivery::Delivery;
 use self::kafka::Producer;
+pub use self::pending::PendingRecords;
 use self::replay::Replay;
 use self::routing::{Destination, Router};
 use crate::accept::enrich::{Chunk, Partitions};
@@ -83,14 +85,6 @@ pub struct Publisher {
     delivery: Arc<Delivery>,
     durable_wait: Duration,
     next_spare: AtomicU32,
-}
-
-/// The records with the lines of one request.
-#[must_use = "a request is durable once its records are"]
-pub struct PendingRecords {
-    receipts: Vec<Receipt>,
-    wait: Duration,
-    cluster: Arc<Cluster>,
 }
 
 impl Publisher {
@@ -129,8 +123,8 @@ impl Publisher {
         Ok(Partitions { count, spare, hot_keys: None })
     }
 
-    /// Publishes the lines of one request: all of them or, at a limit, none. `ack` says whether the request
-    /// waits for its records; `trace` is the request's recorded trace.
+    /// Publishes the lines of one request. If they would exceed a limit, all of them are refused. `ack` says whether
+    /// the request waits for its records; `trace` is the request's recorded trace.
     pub fn publish(
         &self,
         chunks: Vec<Chunk>,
@@ -232,21 +226,5 @@ impl Publisher {
 
     fn cluster(&self) -> &Arc<Cluster> {
         &self.delivery.router.cluster
-    }
-}
-
-impl PendingRecords {
-    /// Waits until all records are durable. Returns a refusal if one record is not, or if it takes too long.
-    pub async fn durable(self) -> Result<(), Refusal> {
-        let all = async {
-            for receipt in &self.receipts {
-                receipt.wait().await.clone()?;
-            }
-            Ok(())
-        };
-        time::timeout(self.wait, all).await.unwrap_or_else(|_| {
-            self.cluster.request_check();
-            Err(Refusal::NotDurable)
-        })
     }
 }
