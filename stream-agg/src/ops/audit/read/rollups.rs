@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use schemas::rollup::{Dimension, PropPath, Rollup, Rollups};
 use schemas::time::DAY;
 
-use super::sql::{LOG, log_number, lookup, numbered, start_of};
+use super::sql::{LOG, by_log_number, log_number, lookup, start_of};
 use super::{EVENTS, Reader};
 use crate::apply::store::StoreError;
 use crate::ops::audit::frame::{Frame, Log};
@@ -104,7 +104,7 @@ impl Reader<'_> {
              if(sent >= {earliest} AND sent <= arrived + {ahead}, client_time, server_time) AS event_time \
              SELECT intDiv(toUnixTimestamp64Milli(event_time), {DAY}) AS day, [{counts}] AS counts FROM {EVENTS} \
              WHERE tenant != '' AND server_time >= {from} GROUP BY day",
-            bound = lookup("log", numbered(&frame.progress), 0),
+            bound = lookup("log", by_log_number(&frame.progress), 0),
             earliest = frame.time.earliest.0,
             ahead = frame.time.ahead,
             counts = counts.join(", "),
