@@ -79,7 +79,7 @@ async fn read_state(
 ) -> Result<(Offline<'_>, KafkaState), AdoptError> {
     let offline_error = AdoptError::offline(partition);
     let offline = Offline::new(config, partition).map_err(offline_error)?;
-    let found = offline.found().await.map_err(offline_error)?;
+    let found = offline.kafka_state().await.map_err(offline_error)?;
     match check_log(partition, log, &found)? {
         Some((end, epoch)) if !offline.holds(end, epoch).map_err(offline_error)? => {
             Err(AdoptError::Truncated { partition, from: end })

@@ -165,7 +165,7 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
     let reader = Reader { store, query_timeout: reach.query_timeout };
     let mut frame =
         reader.frame(reach.days, limits.time).await.map_err(failed("read what can be compared"))?;
-    let known = reader.declared_in(rollups).await.map_err(failed("read configs"))?;
+    let declared_in = reader.declared_in(rollups).await.map_err(failed("read configs"))?;
 
     let ledger = reader.ledger(&frame).await.map_err(failed("read the ledger"))?;
     let offsets = offsets(&reader, &frame, &ledger).await.map_err(failed("look for gaps in the ledger"))?;
@@ -184,12 +184,13 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
     if reader.may_lack_raw_rows(&frame).await.map_err(failed("look for lines that arrived long ago"))? {
         frame.may_have_lost_raw_rows();
     }
-    let days = reader.days(&frame, &snapshots, &known).await.map_err(failed("count raw rows by day"))?;
+    let days =
+        reader.days(&frame, &snapshots, &declared_in).await.map_err(failed("count raw rows by day"))?;
     let events = tables.iter().find(|table| table.table == EVENTS);
     let wrong = events.filter(|table| table.missing + table.duplicate > 0);
     let surplus = wrong.map(|table| table.duplicate.cast_signed() - table.missing.cast_signed());
     for (at, snapshot) in snapshots.iter().enumerate() {
-        let (table, wrong) = judge::rollup(&frame, snapshot, at, &days, &known[at], surplus);
+        let (table, wrong) = judge::rollup(&frame, snapshot, at, &days, &declared_in[at], surplus);
         tables.push(table);
         findings.extend(wrong);
     }

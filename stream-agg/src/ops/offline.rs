@@ -97,7 +97,7 @@ impl<'c> Offline<'c> {
     ///
     /// # Errors
     /// The error of Kafka.
-    pub async fn found(&self) -> Result<KafkaState, OfflineError> {
+    pub async fn kafka_state(&self) -> Result<KafkaState, OfflineError> {
         let until = Instant::now() + ASK_TIMEOUT;
         loop {
             match self.find() {
@@ -127,7 +127,7 @@ impl<'c> Offline<'c> {
     /// # Errors
     /// No offset is committed, or the intent cannot be read.
     pub async fn intent(&self) -> Result<(NextOffset, Intent), OfflineError> {
-        let (from, metadata) = self.found().await?.committed.ok_or(OfflineError::NothingCommitted)?;
+        let (from, metadata) = self.kafka_state().await?.committed.ok_or(OfflineError::NothingCommitted)?;
         Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
     }
 
@@ -199,7 +199,7 @@ impl<'c> Offline<'c> {
         from: NextOffset,
         intent: &Intent,
     ) -> Result<(), OfflineError> {
-        if self.found().await?.committed == *found {
+        if self.kafka_state().await?.committed == *found {
             self.commit(from, intent)
         } else {
             Err(OfflineError::Changed)

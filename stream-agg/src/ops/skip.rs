@@ -95,7 +95,7 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     if !from.is_at_or_below(offset) {
         return Err(SkipError::Applied { partition, offset, from });
     }
-    let end = offline.found().await.map_err(offline_error)?.end;
+    let end = offline.kafka_state().await.map_err(offline_error)?.end;
     if end.is_at_or_below(offset) {
         return Err(SkipError::Beyond { partition, offset, end });
     }

@@ -6,7 +6,7 @@ use schemas::rollup::{Condition, Dimension, Grain, Rollup};
 use schemas::time::{DAY, UnixMillis};
 
 use super::frame::{Frame, Log};
-use super::read::{EVENTS, Key, Known, LEDGER, LedgerSpan, RawSpan, SPAN, SpanArrivals};
+use super::read::{DeclaredIn, EVENTS, Key, LEDGER, LedgerSpan, RawSpan, SPAN, SpanArrivals};
 use super::{Audited, Finding};
 
 /// Maximum number of findings that are listed for a table, and of gaps that are listed for the ledger. The sums include
@@ -186,7 +186,7 @@ pub fn rollup(
     snapshot: &Snapshot<'_>,
     at: usize,
     days: &Days,
-    known: &Known,
+    declared_in: &DeclaredIn,
     surplus: Option<i64>,
 ) -> (Audited, Vec<Finding>) {
     let rollup = snapshot.rollup;
@@ -201,7 +201,7 @@ pub fn rollup(
         *sums = (sums.0 + declared, sums.1 + any);
     }
     let mut notes = Vec::from_iter(Some(note(frame)).filter(|note| !note.is_empty()));
-    if !known.always {
+    if !declared_in.always {
         notes.push("declared later: at least the events since then, at most all events".to_owned());
     }
     if rollup.retention_days.is_some() {
@@ -213,7 +213,7 @@ pub fn rollup(
     for day in days.into_iter().filter(|day| undivided || is_kept(rollup, *day, frame.now)) {
         let whole = if undivided { frame.whole_from.is_none() } else { frame.is_whole(day) };
         let (least, any) = must.get(&day).copied().unwrap_or_default();
-        let most = match (whole, known.always) {
+        let most = match (whole, declared_in.always) {
             (false, _) => u64::MAX,
             (true, false) => any,
             (true, true) => least,

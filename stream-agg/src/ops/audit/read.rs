@@ -16,7 +16,7 @@ mod rollups;
 
 mod sql;
 
-pub use rollups::Known;
+pub use rollups::DeclaredIn;
 pub use spans::{LedgerSpan, RawSpan, SpanArrivals};
 
 /// The raw table.

@@ -110,8 +110,8 @@ fn spans_that_cannot_have_lost_rows_to_expiry_are_read_first() {
     assert_eq!(detailed, [30, 31].into_iter().chain(0..18).collect::<Vec<_>>());
 }
 
-const ALWAYS: Known = Known { declaration_hashes: Vec::new(), always: true };
-const LATER: Known = Known { declaration_hashes: Vec::new(), always: false };
+const ALWAYS: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: true };
+const LATER: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: false };
 
 /// Judges one day of a rollup. `must` has the numbers of events that the rollup must and may hold, `found` the number
 /// that it holds.
@@ -122,13 +122,13 @@ fn check(
     day: i64,
     must: (u64, u64),
     found: u64,
-    known: &Known,
+    declared_in: &DeclaredIn,
     wrong: (u64, u64),
 ) {
     let rollups = Rollups::built_in();
     let sums = vec![SnapshotRow::Sum { day, sum: found }];
     let snapshot = Snapshot::new(rollups.get(name).unwrap(), sums);
-    let (table, _) = rollup(frame, &snapshot, 0, &[(day, vec![must])].into(), known, None);
+    let (table, _) = rollup(frame, &snapshot, 0, &[(day, vec![must])].into(), declared_in, None);
     assert_eq!((table.missing, table.duplicate), wrong, "{table:?}");
 }
 
