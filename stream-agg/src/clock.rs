@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use schemas::time::{HOUR, UnixMillis};
 
 /// How far two clocks may differ without a warning, in milliseconds.
-const TOLERANCE: i64 = HOUR;
+const TOLERANCE_MS: i64 = HOUR;
 /// Shortest time between two warnings about one partition.
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why the time of a record is not plausible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OffClock {
+pub enum ImplausibleTime {
     /// The time is ahead of the clock of this machine.
     Ahead,
     /// The time is before that of the previous record, which Kafka appended earlier.
     WentBack,
 }
 
-impl fmt::Display for OffClock {
+impl fmt::Display for ImplausibleTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ahead => "more than an hour ahead of this process's clock",
@@ -35,12 +35,16 @@ impl fmt::Display for OffClock {
 }
 
 /// Checks the `time` of a record. `before` is the time of the previous record, and `now` is the clock of this machine.
-pub fn off_clock(time: UnixMillis, before: Option<UnixMillis>, now: UnixMillis) -> Option<OffClock> {
-    let is_later = |one: UnixMillis, other: UnixMillis| one.0.saturating_sub(other.0) > TOLERANCE;
+pub fn implausible_time(
+    time: UnixMillis,
+    before: Option<UnixMillis>,
+    now: UnixMillis,
+) -> Option<ImplausibleTime> {
+    let is_later = |one: UnixMillis, other: UnixMillis| one.0.saturating_sub(other.0) > TOLERANCE_MS;
     if is_later(time, now) {
-        Some(OffClock::Ahead)
+        Some(ImplausibleTime::Ahead)
     } else if before.is_some_and(|before| is_later(before, time)) {
-        Some(OffClock::WentBack)
+        Some(ImplausibleTime::WentBack)
     } else {
         None
     }
@@ -72,26 +76,33 @@ mod tests {
     const NOW: UnixMillis = UnixMillis(100 * DAY);
 
     #[track_caller]
-    fn check(time: i64, before: i64, expected: Option<OffClock>) {
+    fn check(time: i64, before: i64, expected: Option<ImplausibleTime>) {
         let at = |millis| UnixMillis(NOW.0 + millis);
-        assert_eq!(off_clock(at(time), Some(at(before)), NOW), expected);
+        assert_eq!(implausible_time(at(time), Some(at(before)), NOW), expected);
     }
 
     #[test]
     fn a_time_more_than_an_hour_ahead_of_this_machines_clock_is_off() {
         check(HOUR, 0, None);
-        check(HOUR + 1, 0, Some(OffClock::Ahead));
-        check(DAY, DAY, Some(OffClock::Ahead));
-        check(14 * DAY, 0, Some(OffClock::Ahead));
-        assert_eq!(off_clock(UnixMillis(DAY), None, UnixMillis(0)), Some(OffClock::Ahead), "clock set back");
-        assert_eq!(off_clock(UnixMillis(i64::MAX), None, UnixMillis(i64::MIN)), Some(OffClock::Ahead));
+        check(HOUR + 1, 0, Some(ImplausibleTime::Ahead));
+        check(DAY, DAY, Some(ImplausibleTime::Ahead));
+        check(14 * DAY, 0, Some(ImplausibleTime::Ahead));
+        assert_eq!(
+            implausible_time(UnixMillis(DAY), None, UnixMillis(0)),
+            Some(ImplausibleTime::Ahead),
+            "clock set back"
+        );
+        assert_eq!(
+            implausible_time(UnixMillis(i64::MAX), None, UnixMillis(i64::MIN)),
+            Some(ImplausibleTime::Ahead)
+        );
     }
 
     #[test]
     fn a_time_more_than_an_hour_before_the_previous_record_is_off() {
         check(-HOUR, 0, None);
-        check(-HOUR - 1, 0, Some(OffClock::WentBack));
-        check(0, 14 * DAY, Some(OffClock::WentBack));
+        check(-HOUR - 1, 0, Some(ImplausibleTime::WentBack));
+        check(0, 14 * DAY, Some(ImplausibleTime::WentBack));
         check(0, 0, None);
     }
 
@@ -99,7 +110,11 @@ mod tests {
     fn the_records_of_a_backlog_are_not_off() {
         check(-3 * DAY, -3 * DAY, None);
         check(0, -3 * DAY, None);
-        assert_eq!(off_clock(UnixMillis(0), None, NOW), None, "there is no previous record to compare with");
+        assert_eq!(
+            implausible_time(UnixMillis(0), None, NOW),
+            None,
+            "there is no previous record to compare with"
+        );
     }
 
     #[test]

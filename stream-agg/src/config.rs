@@ -173,7 +173,7 @@ impl Config {
 /// Longest `DEDUP_WINDOW_AGE`, in milliseconds. A window is emptied when no record has come for this age plus an hour.
 /// Until then, its oldest record may be as old as twice this age plus an hour, and the ledger must still have that
 /// record. Two days are left for clocks that differ and for downtime.
-const MAX_WINDOW_AGE: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
+const MAX_WINDOW_AGE_MS: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
 /// Most ids in a window, of about 50 bytes each. A statement must read the ids of several partitions from the ledger
 /// before its timeout of 20 s.
 const MAX_WINDOW_IDS: usize = 20_000_000;
@@ -195,7 +195,8 @@ const AHEAD: &str = "EVENT_TIME_AHEAD";
 /// How far back a repeated event is recognised.
 fn window_limits(vars: &Vars) -> Result<WindowLimits, VarError> {
     let WindowLimits { age_ms, max_ids } = WindowLimits::default();
-    let [default, most] = [age_ms, MAX_WINDOW_AGE].map(|millis| Duration::from_millis(millis.unsigned_abs()));
+    let [default, most] =
+        [age_ms, MAX_WINDOW_AGE_MS].map(|millis| Duration::from_millis(millis.unsigned_abs()));
     let ledger = "the window is restored from the ledger, which keeps a record for 30 days";
     let age = vars.duration_up_to(WINDOW_AGE, default, most, ledger)?;
     let max_ids = vars.parsed_or(WINDOW_IDS, max_ids)?;
@@ -244,16 +245,16 @@ impl MigrateConfig {
 
     /// All users of ClickHouse that this deployment needs.
     pub fn users(&self) -> Vec<User> {
-        access::of_deployment(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
+        access::of_deployment(&self.rollups, self.databases(), self.definers(), &self.tenants)
     }
 
     /// The users that the views need: the definers of views, and the users of tenants.
     pub fn users_of_views(&self) -> Vec<User> {
-        access::of_views(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
+        access::of_views(&self.rollups, self.databases(), self.definers(), &self.tenants)
     }
 
     /// The `DEFINER` users of the views: a view reads with the rights of its definer.
-    pub(crate) fn definer_names(&self) -> bi::Definers<'_> {
+    pub(crate) fn definers(&self) -> bi::Definers<'_> {
         bi::Definers { views: &self.bi_definer, freshness: &self.bi_freshness_definer }
     }
 

@@ -241,7 +241,8 @@ fn print<S: Display + Serialize>(summary: &S, json: bool) -> anyhow::Result<()> 
 #[expect(clippy::print_stdout, reason = "the command prints the audit")]
 async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
     let store = Store::new(&config.migrate.store);
-    let ours = stream_agg::apply::configs::ours(&store, &config).await.context("read the declaration")?;
+    let ours =
+        stream_agg::apply::configs::own_declaration(&store, &config).await.context("read the declaration")?;
     let audit = audit::audit(&store, &ours, Reach::of_days(days)).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&audit).context("write the audit as JSON")?);

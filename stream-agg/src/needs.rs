@@ -4,20 +4,20 @@ use runtime::needs::{Address, Needs};
 
 use crate::apply::store::STATEMENT_TIMEOUT;
 use crate::config::{Config, DEFAULT_PORT};
-use crate::group::RELEASE;
+use crate::group::RELEASE_TIMEOUT;
 use crate::kafka::client::QUEUED_BYTES;
 use crate::ops::freshness::ASK_TIMEOUT;
 use crate::pipeline::budget::LARGE_BYTES;
-use crate::start::LEAVE;
+use crate::start::LEAVE_TIMEOUT;
 
 const MIB: usize = 1 << 20;
 /// Bytes of memory that each id in the deduplication window takes.
 const ID_BYTES: usize = 50;
 /// Memory that no limit in bytes bounds, as measured while a backlog was drained: the groups of the rollups, and freed
 /// memory that jemalloc keeps for the next batch.
-const UNBOUNDED: usize = 320 * MIB;
+const UNBOUNDED_BYTES: usize = 320 * MIB;
 /// Memory of a command: more than was ever measured. A command keeps no data in memory.
-const COMMAND: usize = 64 * MIB;
+const COMMAND_BYTES: usize = 64 * MIB;
 
 /// What an aggregator with this configuration needs.
 pub fn of_service(config: &Config) -> Needs {
@@ -30,11 +30,11 @@ pub fn of_service(config: &Config) -> Needs {
             ("a small batch of each partition: TOPIC_PARTITIONS", partitions * LARGE_BYTES),
             ("fetched records that wait", QUEUED_BYTES),
             ("ids of all partitions: DEDUP_WINDOW_IDS", partitions * config.limits.window.max_ids * ID_BYTES),
-            ("groups, and freed memory that is kept", UNBOUNDED),
+            ("groups, and freed memory that is kept", UNBOUNDED_BYTES),
         ],
         stop: vec![
-            ("inserts and commits that are under way", RELEASE),
-            ("leaving the group", LEAVE),
+            ("inserts and commits that are under way", RELEASE_TIMEOUT),
+            ("leaving the group", LEAVE_TIMEOUT),
             ("a statement about progress", STATEMENT_TIMEOUT),
             ("a request to kafka", ASK_TIMEOUT),
         ],
@@ -46,7 +46,7 @@ pub fn of_service(config: &Config) -> Needs {
 /// What a command with this configuration needs. A command stops at once, and what it had not finished is done when it
 /// is run again.
 pub fn of_command(config: &Config) -> Needs {
-    Needs { memory: vec![("a command", COMMAND)], connects: connects(config), ..Needs::default() }
+    Needs { memory: vec![("a command", COMMAND_BYTES)], connects: connects(config), ..Needs::default() }
 }
 
 fn connects(config: &Config) -> Vec<Address> {

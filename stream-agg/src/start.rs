@@ -27,7 +27,7 @@ use crate::apply::store::{Store, StoreError};
 use crate::apply::tables::{self, InsertGate, TableWatch};
 use crate::config::{Config, KafkaConfig};
 use crate::group::applied_watches::AppliedWatches;
-use crate::group::{self, GroupError, RELEASE, orphans};
+use crate::group::{self, GroupError, RELEASE_TIMEOUT, orphans};
 use crate::health::{Component, Health};
 use crate::kafka::client;
 use crate::kafka::timestamps::{self, Admin, TimestampType};
@@ -48,7 +48,7 @@ const MAX_EVENTS: usize = 100;
 /// Timeout of the metadata request for the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for leaving the group, once all pipelines have ended.
-pub(crate) const LEAVE: Duration = Duration::from_secs(5);
+pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was stored while the aggregator ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,17 +111,17 @@ pub async fn run(
     let store = Store::new(&config.migrate.store);
     let found = async {
         let topic = async {
-            find_topic(&metadata_client, &config.migrate.kafka, &health).await;
-            find_times(&admin_client, &config.migrate.kafka, &health).await;
+            wait_for_topic(&metadata_client, &config.migrate.kafka, &health).await;
+            wait_for_log_append_time(&admin_client, &config.migrate.kafka, &health).await;
         };
-        tokio::join!(topic, find_tables(&store, config.migrate.rollups.fields(), &health))
+        tokio::join!(topic, wait_for_tables(&store, config.migrate.rollups.fields(), &health))
     };
     if shutdown.run_until_cancelled(found).await.is_some() {
         let (servers, stop) = (Arc::clone(&store.servers), shutdown.child_token());
         let mut consuming = pin!(consume(config, metadata_client, store, &metrics, &health, stop.clone()));
         tokio::select! {
             consumed = &mut consuming => consumed?,
-            several = servers.several() => {
+            several = servers.wait_for_second() => {
                 // Now that a second server has answered, the store sends nothing more to ClickHouse. So a batch that
                 // is not applied yet is not committed.
                 stop.cancel();
@@ -160,7 +160,7 @@ async fn consume(
         large_batches: LargeBatchBudget::new(&config.batch),
         declaration: Arc::clone(&declaration),
         store: store.clone(),
-        inserter: Arc::new(inserter.behind(Arc::clone(&gate))),
+        inserter: Arc::new(inserter.with_gate(Arc::clone(&gate))),
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
         topic_watch: Arc::clone(&topic_watch),
@@ -202,7 +202,7 @@ async fn consume(
         .map_err(RunError::Thread)?;
     let outcome = tokio::select! {
         outcome = &mut end => outcome,
-        () = shutdown.cancelled() => match time::timeout(RELEASE + LEAVE, end).await {
+        () = shutdown.cancelled() => match time::timeout(RELEASE_TIMEOUT + LEAVE_TIMEOUT, end).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 tracing::warn!("this member did not leave the consumer group in time; records from the committed offsets on are read again");
@@ -229,7 +229,7 @@ async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: 
 /// A rollup or field was changed under its name, or a dropped rollup is declared again.
 async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Declaration, RunError> {
     let declared = async || {
-        let ours = configs::ours(store, config).await?;
+        let ours = configs::own_declaration(store, config).await?;
         // The version of the rows is ClickHouse's time before they are stored. If another process declares the same
         // rollups at the same time, the rows that it stores later have a higher version, and are not replaced.
         let noted = since::now(store).await?;
@@ -287,7 +287,7 @@ async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
 }
 
 /// Waits until Kafka has the topic.
-async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Health) {
+async fn wait_for_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = START_RETRIES.backoff();
     let mut refusal = None;
     loop {
@@ -324,7 +324,7 @@ async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, he
 
 /// Waits until the topic's `message.timestamp.type` is `LogAppendTime`, so that Kafka sets the times of records. If
 /// this process has no right to read the setting, it logs a warning and does not wait.
-async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
+async fn wait_for_log_append_time(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = START_RETRIES.backoff();
     loop {
         match timestamps::timestamp_type(admin, &kafka.topic).await {
@@ -358,7 +358,7 @@ fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
 }
 
 /// Waits until the check of the tables in ClickHouse finds no problem.
-async fn find_tables(store: &Store, fields: &[Field], health: &Health) {
+async fn wait_for_tables(store: &Store, fields: &[Field], health: &Health) {
     let mut backoff = START_RETRIES.backoff();
     // ClickHouse is not reported as recovered yet, because that could make this process ready. Readers may ask for the
     // declaration of a ready process, and it is stored later.

@@ -10,7 +10,7 @@
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
 use stream_agg::protocol::declaration::Declaration;
-use stream_agg::protocol::limits::{DecodeLimits, READABLE};
+use stream_agg::protocol::limits::{DecodeLimits, READABLE_VERSIONS};
 use stream_agg::protocol::progress::{NextOffset, Offset};
 use stream_agg::protocol::window::Window;
 use stream_agg::rows::batch::Batch;
@@ -27,8 +27,8 @@ const CELLS: [&str; 2] = [include_str!("golden/cells-v1.txt"), include_str!("gol
 
 #[test]
 fn the_same_records_give_the_same_rows_in_every_release_that_can_finish_them() {
-    assert_eq!(READABLE.count(), CELLS.len());
-    for (version, cells) in READABLE.zip(CELLS) {
+    assert_eq!(READABLE_VERSIONS.count(), CELLS.len());
+    for (version, cells) in READABLE_VERSIONS.zip(CELLS) {
         let shown = made_by(version);
         assert_eq!(shown, cells.lines().collect::<Vec<_>>(), "version {version}\n{}\n", shown.join("\n"));
     }

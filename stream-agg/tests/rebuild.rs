@@ -52,7 +52,7 @@ struct Owner<'l> {
 }
 
 /// A batch as it was declared, and its cells.
-struct Made {
+struct DeclaredBatch {
     start: NextOffset,
     before: WindowMark,
     cells: Vec<Cell>,
@@ -91,7 +91,7 @@ impl<'l> Owner<'l> {
     fn finds_queue_empty(&mut self, now: i64) -> bool {
         let Some(newest) = self.window.newest() else { return false };
         let state = match self.batcher.deadline() {
-            _ if self.batcher.rebuilds() => WorkState::Rebuilding,
+            _ if self.batcher.is_rebuilding() => WorkState::Rebuilding,
             Some(_) => WorkState::OpenBatch,
             None => WorkState::NoBatch,
         };
@@ -107,24 +107,24 @@ impl<'l> Owner<'l> {
     }
 
     /// Reads records up to `last`, turns them into a batch and applies it.
-    fn makes_batch_up_to(&mut self, last: i64) -> Made {
+    fn makes_batch_up_to(&mut self, last: i64) -> DeclaredBatch {
         self.makes_batch_slowly(last, &[])
     }
 
     /// Like [`Owner::makes_batch_up_to`], but before each record the owner finds its queue empty once for each of
-    /// `looks`, which are milliseconds after the previous record.
-    fn makes_batch_slowly(&mut self, last: i64, looks: &[i64]) -> Made {
+    /// `empty_queue_times`, which are milliseconds after the previous record.
+    fn makes_batch_slowly(&mut self, last: i64, empty_queue_times: &[i64]) -> DeclaredBatch {
         let mut batch = None;
         for offset in self.read.to_i64()..=last {
             let newest = self.log[..offset as usize].last().map_or(0, |record| record.time);
-            for look in looks {
-                self.finds_queue_empty(newest + look);
+            for time in empty_queue_times {
+                self.finds_queue_empty(newest + time);
             }
             batch = self.reads();
         }
         let batch = batch.or_else(|| self.batcher.close()).unwrap();
         self.applied = batch.end;
-        if self.batcher.has_rebuilt() {
+        if self.batcher.is_rebuilt() {
             self.batcher = batcher(batch.end);
         }
         let before = std::mem::replace(&mut self.before, self.window.mark(batch.end));
@@ -134,7 +134,7 @@ impl<'l> Owner<'l> {
             Source { log_generation: 0, partition: 3, declaration_hash: 1 },
         )
         .all;
-        Made { start: batch.start, before, cells, entries: batch.entries }
+        DeclaredBatch { start: batch.start, before, cells, entries: batch.entries }
     }
 
     /// Reads one record. Returns the batch that it completes.
@@ -145,13 +145,13 @@ impl<'l> Owner<'l> {
         let head = Head { lines: 1, id, spooled: false, kind: Kind::Events, trace: None };
         let (kafka_time, value) = (UnixMillis(START + time), &line(event));
         let record = Record { offset, kafka_time, head: &Ok(head), known: false, skipped: false, value };
-        let entry = decode(&record, &self.limits, &mut self.window, self.batcher.decoded()).unwrap();
+        let entry = decode(&record, &self.limits, &mut self.window, self.batcher.decoded_mut()).unwrap();
         self.read = offset.next();
         self.batcher.push(entry, value.len(), Instant::now())
     }
 }
 
-impl Made {
+impl DeclaredBatch {
     /// A batcher that rebuilds this batch and nothing else.
     fn batcher(&self) -> Batcher {
         Batcher::rebuild(self.start, [self.entries.last().unwrap().offset.next()])
@@ -295,13 +295,13 @@ struct Turn {
     /// Whether the owner dies once the batch is declared, so that the next owner rebuilds it.
     dies: bool,
     /// When the owner finds its queue empty, in milliseconds after the newest record.
-    looks: Vec<i64>,
+    empty_queue_times: Vec<i64>,
 }
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
-    let looks = prop::collection::vec(prop_oneof![0..15 * MINUTE, 0..4 * HOUR], 0..3);
-    let turn = (1..5_i64, any::<bool>(), looks);
-    let turn = turn.prop_map(|(records, dies, looks)| Turn { records, dies, looks });
+    let empty_queue_times = prop::collection::vec(prop_oneof![0..15 * MINUTE, 0..4 * HOUR], 0..3);
+    let turn = (1..5_i64, any::<bool>(), empty_queue_times);
+    let turn = turn.prop_map(|(records, dies, empty_queue_times)| Turn { records, dies, empty_queue_times });
     prop::collection::vec(turn, 1..12)
 }
 
@@ -343,14 +343,14 @@ proptest! {
         let limits = WindowLimits { max_ids, ..LIMITS };
         let (mut steady, mut owner) = (Owner::new(&log, limits), Owner::new(&log, limits));
         let mut ledger = Vec::new();
-        for Turn { records, dies, looks } in turns {
+        for Turn { records, dies, empty_queue_times } in turns {
             let last = steady.read.to_i64() + records - 1;
             let expected = steady.makes_batch_up_to(last);
-            let mut made = owner.makes_batch_slowly(last, &looks);
+            let mut made = owner.makes_batch_slowly(last, &empty_queue_times);
             prop_assert_eq!(&made.cells, &expected.cells);
             if dies {
                 owner = Owner::restored(&log, limits, &ledger, made.before, made.batcher());
-                made = owner.makes_batch_slowly(last, &looks);
+                made = owner.makes_batch_slowly(last, &empty_queue_times);
                 prop_assert_eq!(&made.cells, &expected.cells);
             }
             ledger.extend(made.entries);

@@ -18,7 +18,7 @@ use crate::protocol::declaration::{Declaration, UnknownDeclaration, known};
 ///
 /// # Errors
 /// The error of ClickHouse.
-pub async fn ours(store: &Store, config: &Config) -> Result<Declaration, StoreError> {
+pub async fn own_declaration(store: &Store, config: &Config) -> Result<Declaration, StoreError> {
     let sql = "SELECT JSONExtractUInt(declared, 'place_key') FROM configs ORDER BY since, cfg LIMIT 1";
     let first: Vec<u64> = store.rows(sql).await?;
     Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))

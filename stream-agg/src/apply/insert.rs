@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::markers::{self, Markers, ServerClock};
 use crate::apply::store::{Failure, Store, StoreError};
 use crate::apply::tables::InsertGate;
-use crate::apply::verdict::{Attempts, InsertAnswer, Target, VALIDITY, Verdict, judge};
+use crate::apply::verdict::{Attempts, InsertAnswer, STATEMENT_VALIDITY_MS, Target, Verdict, judge};
 use crate::config::StoreConfig;
 use crate::health::{Component, Health};
 use crate::metrics::{InsertError, Metrics};
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::rows::cells::{Cell, Source};
-use refusal::{BatchDescription, FailedAttempt, REFUSED_WAIT};
+use refusal::{BatchDescription, FailedAttempt, REFUSED_RETRY_INTERVAL};
 use request::Sender;
 use statement::{settings, statement};
 
@@ -39,7 +39,7 @@ mod statement;
 pub use refusal::StoppedBatch;
 
 /// Maximum number of concurrent inserts, for all partitions together.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_INSERTS: usize = 8;
 /// The backoff after a transient failure.
 const INSERT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
@@ -125,13 +125,13 @@ impl Inserter {
     /// An inserter that has sent nothing yet, to the server of `store`.
     pub fn new(config: &StoreConfig, store: Store, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
         let sender = Sender::new(config);
-        let (clock, permits) = (ServerClock::default(), Semaphore::new(AT_ONCE));
+        let (clock, permits) = (ServerClock::default(), Semaphore::new(MAX_CONCURRENT_INSERTS));
         Self { store, sender, clock, permits, gate: None, metrics, health }
     }
 
     /// Sends inserts only while `gate` is open. Whenever ClickHouse does not answer, closes the gate until the tables
     /// have been checked.
-    pub fn behind(self, gate: Arc<InsertGate>) -> Self {
+    pub fn with_gate(self, gate: Arc<InsertGate>) -> Self {
         Self { gate: Some(gate), ..self }
     }
 
@@ -212,7 +212,7 @@ impl Inserter {
                 Some(FailedAttempt::ConditionFailed | FailedAttempt::Transient) | None => None,
             };
             let pause = match failed {
-                Some(FailedAttempt::Refused) => REFUSED_WAIT,
+                Some(FailedAttempt::Refused) => REFUSED_RETRY_INTERVAL,
                 Some(FailedAttempt::Transient) => backoff.wait(),
                 Some(FailedAttempt::ConditionFailed) | None => until_due(&pending, markers.now),
             };
@@ -263,7 +263,7 @@ impl Inserter {
                 Ok(answer) => {
                     pending[at].short_of_memory = None;
                     self.health.recovered(Component::ClickHouse);
-                    if answer == InsertAnswer::Taken {
+                    if answer == InsertAnswer::Accepted {
                         // Such an answer counts as a transient failure, so the next attempt waits. Without this pause,
                         // the cell might be sent again at once, for ever, while its marker is missing.
                         failed = failed.max(Some(FailedAttempt::Transient));
@@ -315,7 +315,7 @@ impl Inserter {
         if let Some(gate) = &self.gate {
             gate.open().await;
         }
-        let deadline = UnixMillis(self.server_now().await.0 + VALIDITY);
+        let deadline = UnixMillis(self.server_now().await.0 + STATEMENT_VALIDITY_MS);
         let server = self.store.servers.first().expect("the id of the server was read with its clock");
         let start = Instant::now();
         let statement = statement(cell, source, target, deadline, server);
@@ -359,7 +359,7 @@ impl PendingCell {
     /// Why the rows of the cell are not sent any more; `None` if they may still be sent.
     fn stopped(&self, description: &BatchDescription) -> Option<StoppedBatch> {
         match self.next {
-            Verdict::Stop(lost) => Some(description.stopped(&self.cell, lost)),
+            Verdict::Stop(cause) => Some(description.stopped(&self.cell, cause)),
             Verdict::Applied | Verdict::Send | Verdict::Wait(_) => None,
         }
     }

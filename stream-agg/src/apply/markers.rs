@@ -19,7 +19,7 @@ use crate::rows::cells::{Cell, Source, marker_rows};
 
 /// How long a reading of ClickHouse's clock is used. The clock may be changed at any moment. If it was set back, a
 /// deadline computed from the old reading would be too late, and a delayed statement could still insert its rows.
-const CLOCK_AGE: Duration = Duration::from_secs(10);
+const MAX_CLOCK_AGE: Duration = Duration::from_secs(10);
 
 /// Markers, and the time of ClickHouse's clock when they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,14 +150,14 @@ impl ServerClock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
     }
 
-    /// The time of the clock now; `None` if it was not read within [`CLOCK_AGE`]. The clock of this machine is never
-    /// used instead, because it may differ by more than the time for which a statement is valid. The returned time
-    /// counts from the moment when the answer arrived. So it is behind ClickHouse's clock by at most the time that the
-    /// answer took, and never ahead of it.
+    /// The time of the clock now; `None` if it was not read within [`MAX_CLOCK_AGE`]. The clock of this machine is
+    /// never used instead, because it may differ by more than the time for which a statement is valid. The returned
+    /// time counts from the moment when the answer arrived. So it is behind ClickHouse's clock by at most the time that
+    /// the answer took, and never ahead of it.
     pub fn now(&self) -> Option<UnixMillis> {
         let (then, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = at.elapsed();
-        (age < CLOCK_AGE).then(|| UnixMillis(then.0 + age.as_millis() as i64))
+        (age < MAX_CLOCK_AGE).then(|| UnixMillis(then.0 + age.as_millis() as i64))
     }
 }
 

@@ -59,7 +59,7 @@ impl Servers {
     }
 
     /// Returns once a second server has answered.
-    pub async fn several(&self) -> AnotherServer {
+    pub async fn wait_for_second(&self) -> AnotherServer {
         self.several.wait().await.clone()
     }
 }

@@ -23,11 +23,11 @@ pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long an idle connection is kept open: for less time than ClickHouse keeps it open.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes of an error that are shown, because servers add stack traces.
-const SHOWN_BYTES: usize = 500;
+const MAX_SHOWN_BYTES: usize = 500;
 
 /// Settings of every statement, which override the defaults of the server: an answer is either complete or an error. If
 /// an answer were cut off before a marker, the rows of that marker would seem to be missing.
-pub(crate) const WHOLE: [(&str, &str); 15] = [
+pub(crate) const COMPLETE_ANSWER_SETTINGS: [(&str, &str); 15] = [
     ("limit", "0"),
     ("offset", "0"),
     // The condition of an insert must get a number even if there is no marker.
@@ -92,7 +92,7 @@ impl Store {
     }
 
     /// A client of the same server that does not use the database, because it may be missing.
-    pub fn outside(&self) -> Self {
+    pub fn outside_database(&self) -> Self {
         Self { client: self.client.clone().with_database("system"), ..self.clone() }
     }
 
@@ -105,7 +105,9 @@ impl Store {
             .with_url(&config.url)
             .with_user(&config.user)
             .with_password(&config.password);
-        WHOLE.into_iter().fold(client, |client, (name, value)| client.with_setting(name, value))
+        COMPLETE_ANSWER_SETTINGS
+            .into_iter()
+            .fold(client, |client, (name, value)| client.with_setting(name, value))
     }
 
     /// Runs a statement without a result.
@@ -179,8 +181,8 @@ impl StoreError {
         match self {
             Self::Unreachable(_) => Failure::Transient,
             Self::Server(_) => Failure::Refused,
-            Self::Refused { code: CONDITION, .. } => Failure::ConditionFailed,
-            Self::Refused { code: MEMORY, .. } => Failure::OutOfMemory,
+            Self::Refused { code: FUNCTION_THROW_IF_VALUE_IS_NON_ZERO, .. } => Failure::ConditionFailed,
+            Self::Refused { code: MEMORY_LIMIT_EXCEEDED, .. } => Failure::OutOfMemory,
             Self::Refused { code, .. } if TRANSIENT.contains(code) => Failure::Transient,
             Self::Refused { .. } => Failure::Refused,
         }
@@ -201,10 +203,10 @@ impl StoreError {
     }
 }
 
-/// `FUNCTION_THROW_IF_VALUE_IS_NON_ZERO`.
-const CONDITION: u32 = 395;
-/// `MEMORY_LIMIT_EXCEEDED`, for this request or for all requests together.
-const MEMORY: u32 = 241;
+/// ClickHouse's error code if the condition of an insert does not hold.
+const FUNCTION_THROW_IF_VALUE_IS_NON_ZERO: u32 = 395;
+/// ClickHouse's error code if memory is lacking, for this request or for all requests together.
+const MEMORY_LIMIT_EXCEEDED: u32 = 241;
 /// Codes of transient errors: a truncated request (3, 33), a timeout (159, 160, 209), a broken connection (210),
 /// too many queries or parts (202, 252), a full or busy disk (74, 75, 76, 243), an earlier attempt of the same
 /// statement that still runs (216) or was cancelled (394), a server that stops (236) or starts (598).
@@ -229,7 +231,7 @@ fn code(text: &str) -> Option<u32> {
 
 fn shown(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
-    let end = (0..=SHOWN_BYTES.min(line.len())).rev().find(|at| line.is_char_boundary(*at));
+    let end = (0..=MAX_SHOWN_BYTES.min(line.len())).rev().find(|at| line.is_char_boundary(*at));
     line[..end.unwrap_or_default()].to_owned()
 }
 

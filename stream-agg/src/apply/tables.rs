@@ -108,7 +108,10 @@ pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreErro
         "SELECT table, count() AS parts FROM system.parts WHERE database = '{database}' AND active \
          AND table IN ({tables}) GROUP BY table, partition_id"
     );
-    store.outside().rows(&format!("SELECT table, max(parts) FROM ({of_partitions}) GROUP BY table")).await
+    store
+        .outside_database()
+        .rows(&format!("SELECT table, max(parts) FROM ({of_partitions}) GROUP BY table"))
+        .await
 }
 
 /// Checks all tables that the aggregator writes.
@@ -117,7 +120,7 @@ pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreErro
 /// The first problem that was found.
 pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
     // `system` is queried from outside the database, which may be missing.
-    let (system, database) = (store.outside(), store.database.to_string());
+    let (system, database) = (store.outside_database(), store.database.to_string());
     let there: Vec<(String, u64)> = system
         .rows(&format!(
             "SELECT name, toUInt64OrZero(extract(engine_full, 'non_replicated_deduplication_window = (\\d+)')) \

@@ -12,12 +12,12 @@ use schemas::time::{SECOND, UnixMillis};
 use crate::protocol::progress::NextOffset;
 
 /// Deadline of an insert, in milliseconds after its statement was made.
-pub const VALIDITY: i64 = 30 * SECOND;
+pub const STATEMENT_VALIDITY_MS: i64 = 30 * SECOND;
 /// ClickHouse's time limit for one statement, in milliseconds.
-pub const EXECUTION: i64 = 25 * SECOND;
+pub const MAX_EXECUTION_MS: i64 = 25 * SECOND;
 /// Milliseconds from the moment when a statement was made until its insert has certainly ended, even if ClickHouse
 /// starts the insert at its deadline.
-pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
+pub const MAX_INSERT_LIFETIME_MS: i64 = STATEMENT_VALIDITY_MS + MAX_EXECUTION_MS;
 
 /// The batch that a cell must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub enum InsertAnswer {
     None,
     /// ClickHouse accepted the statement, but the answer came late or has another number of rows, for example because a
     /// view is attached to the table. Such an answer proves nothing about the rows.
-    Taken,
+    Accepted,
     /// All rows are written, by this statement or by an earlier one with the same token.
     Written,
 }
@@ -59,8 +59,8 @@ impl InsertAnswer {
     /// A successful answer after `elapsed` to a statement of `sent` rows. `written` is the number of written rows that
     /// ClickHouse reports, if it reports one.
     pub fn of(written: Option<u64>, sent: usize, elapsed: Duration) -> Self {
-        let in_time = elapsed.as_millis() < u128::from(VALIDITY.unsigned_abs());
-        if in_time && written == Some(sent as u64) { Self::Written } else { Self::Taken }
+        let in_time = elapsed.as_millis() < u128::from(STATEMENT_VALIDITY_MS.unsigned_abs());
+        if in_time && written == Some(sent as u64) { Self::Written } else { Self::Accepted }
     }
 }
 
@@ -109,7 +109,7 @@ impl Attempts {
     /// Waits until `until`, but no longer than a statement that is made now could run. If a clock was ahead and has
     /// been set back, older deadlines may be hours away, and the wait must not last that long.
     fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
-        let until = until.min(UnixMillis(now.0 + OUTLASTED));
+        let until = until.min(UnixMillis(now.0 + MAX_INSERT_LIFETIME_MS));
         self.wait = Some(until);
         Verdict::Wait(until)
     }
@@ -150,12 +150,12 @@ pub enum StopCause {
 /// A cell that was stopped stays stopped, even if its marker changes later. Otherwise its rows would be sent again
 /// every few seconds, at each check, to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
-    if let Some(lost) = attempts.stopped {
-        return Verdict::Stop(lost);
+    if let Some(cause) = attempts.stopped {
+        return Verdict::Stop(cause);
     }
     let verdict = judge_running(target, attempts, marker, now);
-    if let Verdict::Stop(lost) = verdict {
-        attempts.stopped = Some(lost);
+    if let Verdict::Stop(cause) = verdict {
+        attempts.stopped = Some(cause);
     }
     verdict
 }
@@ -176,7 +176,7 @@ fn judge_running(target: &Target, attempts: &mut Attempts, marker: NextOffset, n
     }
     match attempts.last {
         // The table partition was dropped with its marker, or is about to be.
-        Some((_, InsertAnswer::Taken | InsertAnswer::Written))
+        Some((_, InsertAnswer::Accepted | InsertAnswer::Written))
             if target.expires_at.is_some_and(|ends| ends <= now) =>
         {
             Verdict::Applied
@@ -184,7 +184,7 @@ fn judge_running(target: &Target, attempts: &mut Attempts, marker: NextOffset, n
         // ClickHouse knows the token, because the statement was in time, but it has lost the part.
         Some((deadline, InsertAnswer::Written)) if now < deadline => {
             attempts.lost = attempts.lost.saturating_add(1);
-            attempts.wait(UnixMillis(deadline.0 + EXECUTION), now)
+            attempts.wait(UnixMillis(deadline.0 + MAX_EXECUTION_MS), now)
         }
         _ => Verdict::Send,
     }
@@ -224,7 +224,7 @@ mod tests {
         let mut own = Attempts::of(false);
         assert!(own.sent(at(10), InsertAnswer::Written));
         assert!(!own.sent(at(20), InsertAnswer::Written), "for a second statement");
-        for unproved in [InsertAnswer::None, InsertAnswer::Taken] {
+        for unproved in [InsertAnswer::None, InsertAnswer::Accepted] {
             let mut attempts = Attempts::of(false);
             assert!(!attempts.sent(at(10), unproved));
             assert!(!attempts.sent(at(20), InsertAnswer::Written), "after a first answer without proof");
@@ -237,14 +237,14 @@ mod tests {
 
     #[test]
     fn an_answer_counts_as_written_only_in_time_and_with_all_rows() {
-        let validity = Duration::from_millis(VALIDITY.unsigned_abs());
+        let validity = Duration::from_millis(STATEMENT_VALIDITY_MS.unsigned_abs());
         for (rows, elapsed, expected) in [
             (Some(3), Duration::ZERO, InsertAnswer::Written),
             (Some(3), validity - Duration::from_millis(1), InsertAnswer::Written),
-            (Some(3), validity, InsertAnswer::Taken),
-            (Some(0), Duration::ZERO, InsertAnswer::Taken),
-            (Some(4), Duration::ZERO, InsertAnswer::Taken),
-            (None, Duration::ZERO, InsertAnswer::Taken),
+            (Some(3), validity, InsertAnswer::Accepted),
+            (Some(0), Duration::ZERO, InsertAnswer::Accepted),
+            (Some(4), Duration::ZERO, InsertAnswer::Accepted),
+            (None, Duration::ZERO, InsertAnswer::Accepted),
         ] {
             assert_eq!(InsertAnswer::of(rows, 3, elapsed), expected, "{rows:?} after {elapsed:?}");
         }
@@ -265,7 +265,7 @@ mod tests {
         for renamed in [false, false, true] {
             assert_eq!(attempts.renamed(), renamed);
             attempts.sent(at(now + 10), InsertAnswer::Written);
-            let until = at(now + 10 + EXECUTION);
+            let until = at(now + 10 + MAX_EXECUTION_MS);
             assert_eq!(judge(&TARGET, &mut attempts, NONE, at(now + 5)), Verdict::Wait(until));
             assert_eq!(judge(&TARGET, &mut attempts, NONE, at(now + 6)), Verdict::Wait(until));
             now = until.0;
@@ -278,9 +278,10 @@ mod tests {
     #[test]
     fn a_clock_set_back_prolongs_a_wait_by_at_most_one_statement() {
         const BACK: i64 = 3 * HOUR;
-        let waits = |now: i64| (now + OUTLASTED, Verdict::Wait(at(now + OUTLASTED)));
+        let waits =
+            |now: i64| (now + MAX_INSERT_LIFETIME_MS, Verdict::Wait(at(now + MAX_INSERT_LIFETIME_MS)));
         // The clock goes back either before the first check, or during the wait.
-        let mut early = attempts(BACK + VALIDITY, InsertAnswer::Written);
+        let mut early = attempts(BACK + STATEMENT_VALIDITY_MS, InsertAnswer::Written);
         let mut late = early;
         let (due, wait) = waits(0);
         assert_eq!(judge(&TARGET, &mut early, NONE, at(0)), wait);
@@ -295,18 +296,21 @@ mod tests {
     #[test]
     fn a_part_counts_as_lost_once_no_earlier_statement_can_write_it() {
         let mut attempts = attempts(10, InsertAnswer::Written);
-        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
+        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(5)), Verdict::Wait(at(10 + MAX_EXECUTION_MS)));
         assert_eq!((attempts.parts_lost(), attempts.renamed()), (0, false));
-        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(10 + EXECUTION)), Verdict::Send);
-        attempts.sent(at(2 * EXECUTION), InsertAnswer::Written);
-        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(EXECUTION)), Verdict::Wait(at(3 * EXECUTION)));
+        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(10 + MAX_EXECUTION_MS)), Verdict::Send);
+        attempts.sent(at(2 * MAX_EXECUTION_MS), InsertAnswer::Written);
+        assert_eq!(
+            judge(&TARGET, &mut attempts, NONE, at(MAX_EXECUTION_MS)),
+            Verdict::Wait(at(3 * MAX_EXECUTION_MS))
+        );
         assert_eq!((attempts.parts_lost(), attempts.renamed()), (1, true));
     }
 
     #[test]
     fn a_part_that_appears_during_the_wait_is_applied() {
         let mut attempts = attempts(10, InsertAnswer::Written);
-        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
+        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(5)), Verdict::Wait(at(10 + MAX_EXECUTION_MS)));
         assert_eq!(judge(&TARGET, &mut attempts, TARGET.end, at(6)), Verdict::Applied);
     }
 
@@ -332,8 +336,8 @@ mod tests {
         let target = Target { expires_at: Some(at(100)), ..TARGET };
         assert_eq!(judge(&target, &mut Attempts::default(), NONE, at(100)), Verdict::Send);
         assert_eq!(judge(&target, &mut attempts(110, InsertAnswer::None), NONE, at(100)), Verdict::Send);
-        for taken in [InsertAnswer::Taken, InsertAnswer::Written] {
-            assert_eq!(judge(&target, &mut attempts(110, taken), NONE, at(100)), Verdict::Applied);
+        for successful in [InsertAnswer::Accepted, InsertAnswer::Written] {
+            assert_eq!(judge(&target, &mut attempts(110, successful), NONE, at(100)), Verdict::Applied);
         }
         assert_ne!(judge(&target, &mut attempts(110, InsertAnswer::Written), NONE, at(99)), Verdict::Applied);
     }

@@ -2,10 +2,10 @@
 //!
 //! One thread polls Kafka's client, because a member that does not poll in time is removed from the group. This thread
 //! never handles a record, so no record can delay it. A pipeline starts at the committed offset of each assigned
-//! partition. The pipelines of revoked partitions stop at the end of a batch, within [`RELEASE`](super::RELEASE),
-//! before their partitions are released. The callbacks of Kafka's client only record what happened. If the outcome of a
-//! commit is unknown, the member leaves the group and joins it again, so that Kafka refuses the commit if it arrives
-//! late.
+//! partition. The pipelines of revoked partitions stop at the end of a batch, within
+//! [`RELEASE_TIMEOUT`](super::RELEASE_TIMEOUT), before their partitions are released. The callbacks of Kafka's client
+//! only record what happened. If the outcome of a commit is unknown, the member leaves the group and joins it again, so
+//! that Kafka refuses the commit if it arrives late.
 //!
 //! Invariants: a partition never has two pipelines, no record is read outside a pipeline, and no partition is released
 //! while one of its commits is under way.
@@ -22,7 +22,7 @@ use crate::group::applied_watches::AppliedWatches;
 use crate::group::assignment::WaitingPartition;
 use crate::group::rebalance::Release;
 use crate::group::{GroupError, LeaveReason};
-use crate::kafka::client::POLL;
+use crate::kafka::client::POLL_TIMEOUT;
 use crate::kafka::group_context::{GroupConsumer, RebalanceEvent};
 use crate::pipeline::context::Services;
 use crate::pipeline::{Pipeline, PipelineEnd};
@@ -97,7 +97,7 @@ impl Member {
     }
 
     fn poll(&self) -> Result<(), GroupError> {
-        match self.consumer.poll(POLL) {
+        match self.consumer.poll(POLL_TIMEOUT) {
             None => Ok(()),
             Some(Ok(record)) => Err(GroupError::Stray(rdkafka::Message::partition(&record))),
             Some(Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId))) => {

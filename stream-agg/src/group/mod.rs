@@ -29,13 +29,13 @@ pub mod applied_watches;
 
 pub mod orphans;
 
-pub use rebalance::RELEASE;
+pub use rebalance::RELEASE_TIMEOUT;
 
 /// The waits before this process joins the group again. They grow, because each join makes the group assign all
 /// partitions again.
 const JOIN_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(30));
 /// After a membership of at least this length, the wait before the next join is the shortest one again.
-const LASTING: Duration = Duration::from_secs(120);
+const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(120);
 
 /// Why the process cannot be a member of the group.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +111,7 @@ pub fn run_member(
 /// How long to wait after a membership that lasted for `lived`. The wait grows while memberships are short, for example
 /// because Kafka refuses every commit.
 fn pause_after(pauses: &mut Backoff, lived: Duration) -> Duration {
-    if lived >= LASTING {
+    if lived >= BACKOFF_RESET_AFTER {
         pauses.reset();
     }
     pauses.wait()
@@ -130,15 +130,15 @@ mod tests {
     use super::*;
 
     /// A member that does not wait is done within this time.
-    const AT_ONCE: Duration = Duration::from_millis(500);
+    const SHORT_WAIT: Duration = Duration::from_millis(500);
     const DEADLINE: Duration = Duration::from_secs(30);
 
     #[test]
     fn a_pause_works_on_a_thread_outside_the_runtime_and_ends_at_shutdown() {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let before = Instant::now();
-        pause(runtime.handle(), &CancellationToken::new(), AT_ONCE);
-        assert!(before.elapsed() >= AT_ONCE);
+        pause(runtime.handle(), &CancellationToken::new(), SHORT_WAIT);
+        assert!(before.elapsed() >= SHORT_WAIT);
         let stopped = CancellationToken::new();
         stopped.cancel();
         pause(runtime.handle(), &stopped, DEADLINE);
@@ -148,13 +148,13 @@ mod tests {
     #[test]
     fn waits_before_a_join_grow_while_memberships_are_short() {
         let mut pauses = JOIN_RETRIES.backoff();
-        let short = LASTING.mul_f64(0.5);
+        let short = BACKOFF_RESET_AFTER.mul_f64(0.5);
         let waits: Vec<_> = (0..7).map(|_| pause_after(&mut pauses, short)).collect();
         assert!(waits[0] <= JOIN_RETRIES.shortest(), "{waits:?}");
         assert!(
             waits[5] >= JOIN_RETRIES.longest() / 2 && waits[6] >= JOIN_RETRIES.longest() / 2,
             "{waits:?}"
         );
-        assert!(pause_after(&mut pauses, LASTING) <= JOIN_RETRIES.shortest());
+        assert!(pause_after(&mut pauses, BACKOFF_RESET_AFTER) <= JOIN_RETRIES.shortest());
     }
 }

@@ -18,14 +18,14 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::group::{GroupError, RELEASE};
+use crate::group::{GroupError, RELEASE_TIMEOUT};
 use crate::health::Health;
-use crate::kafka::client::{POLL, group_consumer};
+use crate::kafka::client::{POLL_TIMEOUT, group_consumer};
 use crate::pipeline::context::Services;
 
 /// Time from an assignment to the first check, and between two checks. A member that releases a partition needs less
 /// time, so a partition that has no owner in two consecutive checks is an orphan.
-const CHECK: Duration = RELEASE;
+const CHECK_INTERVAL: Duration = RELEASE_TIMEOUT;
 /// Timeout of a request to Kafka about the group or the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The state of a group that is not rebalancing.
@@ -57,7 +57,7 @@ async fn until_all_have_owners(
 ) {
     let mut before = BTreeSet::new();
     loop {
-        time::sleep(CHECK).await;
+        time::sleep(CHECK_INTERVAL).await;
         let (metadata_client, asked) = (Arc::clone(metadata_client), Arc::clone(config));
         let Ok(found) = spawn_blocking(move || without_owner(&metadata_client, &asked)).await else { return };
         let now = match found {
@@ -103,7 +103,7 @@ fn force_rebalance(
     guest.subscribe(&[topic]).map_err(failed)?;
     let latest = Instant::now() + REBALANCE_TIMEOUT;
     while !guest.context().has_events() && Instant::now() < latest && !shutdown.is_cancelled() {
-        let _served = guest.poll(POLL);
+        let _served = guest.poll(POLL_TIMEOUT);
     }
     guest.context().acknowledge_immediately(&guest, []);
     Ok(())
@@ -120,7 +120,7 @@ fn without_owner(metadata_client: &BaseConsumer, config: &Config) -> KafkaResult
     let all = found.flat_map(MetadataTopic::partitions).map(MetadataPartition::id);
     let mut all: BTreeSet<i32> = all.collect();
     for member in group.members() {
-        let Some(assigned) = member.assignment().and_then(|bytes| assigned(bytes, topic)) else {
+        let Some(assigned) = member.assignment().and_then(|bytes| decode_assignment(bytes, topic)) else {
             return Ok(None);
         };
         all.retain(|partition| !assigned.contains(partition));
@@ -130,7 +130,7 @@ fn without_owner(metadata_client: &BaseConsumer, config: &Config) -> KafkaResult
 
 /// The partitions of `topic` in an assignment. `bytes` is the assignment as the leader of the group encodes it: Kafka's
 /// `ConsumerProtocolAssignment`, any version. `None` if the bytes have another format.
-fn assigned(bytes: &[u8], topic: &str) -> Option<BTreeSet<i32>> {
+fn decode_assignment(bytes: &[u8], topic: &str) -> Option<BTreeSet<i32>> {
     let mut rest = bytes;
     let _version = take::<2>(&mut rest)?;
     let mut ours = BTreeSet::new();
@@ -163,16 +163,16 @@ mod tests {
 
     #[test]
     fn an_assignment_is_decoded_into_the_partitions_of_each_topic() {
-        assert_eq!(assigned(BYTES, "events"), Some(BTreeSet::from([0, 3])));
-        assert_eq!(assigned(BYTES, "ab"), Some(BTreeSet::from([7])));
-        assert_eq!(assigned(BYTES, "other"), Some(BTreeSet::new()));
+        assert_eq!(decode_assignment(BYTES, "events"), Some(BTreeSet::from([0, 3])));
+        assert_eq!(decode_assignment(BYTES, "ab"), Some(BTreeSet::from([7])));
+        assert_eq!(decode_assignment(BYTES, "other"), Some(BTreeSet::new()));
     }
 
     #[test]
     fn malformed_assignments_are_not_decoded() {
         for length in 0..BYTES.len() - 4 {
-            assert_eq!(assigned(&BYTES[..length], "events"), None, "{length} bytes");
+            assert_eq!(decode_assignment(&BYTES[..length], "events"), None, "{length} bytes");
         }
-        assert_eq!(assigned(b"\0\0\0\0\0\x01\xff\xff", "events"), None);
+        assert_eq!(decode_assignment(b"\0\0\0\0\0\x01\xff\xff", "events"), None);
     }
 }

@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::group::member::Member;
 use crate::group::{GroupError, LeaveReason};
-use crate::kafka::client::{POLL, partition_list};
+use crate::kafka::client::{POLL_TIMEOUT, partition_list};
 use crate::kafka::group_context::RebalanceEvent;
 use crate::pipeline::{Pipeline, PipelineEnd};
 
 /// How long a pipeline may take to finish the batch that it is inserting.
-pub const RELEASE: Duration = Duration::from_secs(10);
-/// How long, after [`RELEASE`], a partition may be held because a commit is under way. One attempt of a request takes
-/// up to `socket.timeout.ms` (60 s), and librdkafka makes at most three attempts.
+pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long, after [`RELEASE_TIMEOUT`], a partition may be held because a commit is under way. One attempt of a request
+/// takes up to `socket.timeout.ms` (60 s), and librdkafka makes at most three attempts.
 ///
 /// No other member gets the partition until it is released. While this member holds it, the member keeps polling and
 /// sending heartbeats, so it exceeds neither `max.poll.interval.ms` nor the session timeout. librdkafka joins no later
@@ -29,7 +29,7 @@ pub const RELEASE: Duration = Duration::from_secs(10);
 /// for the same time once more. Kafka then begins a generation that this member has not joined. Only then may the
 /// partition get another owner. Kafka refuses a commit that is still under way with ILLEGAL_GENERATION (22) or
 /// UNKNOWN_MEMBER_ID (25), because the commit belongs to the previous generation.
-const HELD: Duration = Duration::from_secs(150);
+const MAX_COMMIT_WAIT: Duration = Duration::from_secs(150);
 
 /// Revoked partitions that are not released yet.
 pub(super) struct Release {
@@ -58,14 +58,14 @@ enum Held {
 impl HoldLimit {
     /// The limit for pipelines that were stopped at `now`.
     fn from(now: Instant) -> Self {
-        Self { finish_by: now + RELEASE }
+        Self { finish_by: now + RELEASE_TIMEOUT }
     }
 
     fn check(self, now: Instant) -> Held {
         let late = now.saturating_duration_since(self.finish_by);
         match late {
             Duration::ZERO => Held::Finish,
-            late if late > HELD => Held::TimedOut,
+            late if late > MAX_COMMIT_WAIT => Held::TimedOut,
             _ => Held::GiveUp,
         }
     }
@@ -144,7 +144,7 @@ impl Member {
             if held == Held::TimedOut {
                 return Err(GroupError::CommitTimedOut(self.pipelines.keys().copied().collect()));
             }
-            let _served = self.consumer.poll(POLL);
+            let _served = self.consumer.poll(POLL_TIMEOUT);
         }
         let waiting: Vec<_> = self.waiting.iter().map(|waiting| waiting.partition).collect();
         self.stop_waiting(&waiting);
@@ -178,7 +178,7 @@ mod tests {
     use crate::pipeline::context::PartitionContext;
 
     /// A member that does not wait is done within this time.
-    const AT_ONCE: Duration = Duration::from_millis(500);
+    const SHORT_WAIT: Duration = Duration::from_millis(500);
     const DEADLINE: Duration = Duration::from_secs(30);
 
     /// A member whose Kafka never answers, with a pipeline whose commit is under way.
@@ -197,7 +197,7 @@ mod tests {
         let (left, leaving) = mpsc::channel();
         let thread = thread::spawn(move || left.send(member.leave(&CancellationToken::new()).is_ok()));
         assert!(
-            leaving.recv_timeout(AT_ONCE).is_err(),
+            leaving.recv_timeout(SHORT_WAIT).is_err(),
             "a commit under way could arrive after the next owner's"
         );
         drop(commit);
@@ -210,7 +210,7 @@ mod tests {
         let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
         let (mut member, commit) = committing(runtime.handle().clone());
         member.begin_release(vec![0]);
-        let until = Instant::now() + AT_ONCE;
+        let until = Instant::now() + SHORT_WAIT;
         while Instant::now() < until {
             assert!(matches!(member.end_release(), Ok(None)) && member.releasing.is_some());
         }
@@ -225,10 +225,10 @@ mod tests {
         let limit = HoldLimit::from(start);
         for (after, expected) in [
             (Duration::ZERO, Held::Finish),
-            (RELEASE, Held::Finish),
-            (RELEASE + Duration::from_millis(1), Held::GiveUp),
-            (RELEASE + HELD, Held::GiveUp),
-            (RELEASE + HELD + Duration::from_millis(1), Held::TimedOut),
+            (RELEASE_TIMEOUT, Held::Finish),
+            (RELEASE_TIMEOUT + Duration::from_millis(1), Held::GiveUp),
+            (RELEASE_TIMEOUT + MAX_COMMIT_WAIT, Held::GiveUp),
+            (RELEASE_TIMEOUT + MAX_COMMIT_WAIT + Duration::from_millis(1), Held::TimedOut),
         ] {
             assert_eq!(limit.check(start + after), expected, "{after:?}");
         }

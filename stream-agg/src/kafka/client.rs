@@ -17,7 +17,7 @@ use crate::kafka::timestamps::Admin;
 use crate::protocol::progress::NextOffset;
 
 /// How long one poll waits for events.
-pub(crate) const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 /// Timeout of a seek.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -91,7 +91,7 @@ pub(crate) fn seek<C: ConsumerContext>(
         let list = consumer.seek_partitions(list, ASK_TIMEOUT)?;
         match list.elements().first().map(TopicPartitionListElem::error) {
             // The seek fails until another thread of the client has started the fetcher of the partition.
-            Some(Err(_)) if Instant::now() < until => drop(consumer.poll(POLL)),
+            Some(Err(_)) if Instant::now() < until => drop(consumer.poll(POLL_TIMEOUT)),
             Some(Err(error)) => return Err(error),
             Some(Ok(())) | None => return Ok(()),
         }

@@ -26,7 +26,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The waits before a refused commit is retried.
 const COMMIT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
 /// How long a refused commit is retried before this process joins the group again.
-const PATIENCE: Duration = Duration::from_secs(15);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The committed offset of a partition and its metadata; `None` if nothing is committed.
 pub type Committed = Option<(NextOffset, String)>;
@@ -72,7 +72,7 @@ impl Committer {
     pub async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), CommitAborted> {
         let metadata = intent.to_string();
         let mut backoff = COMMIT_RETRIES.backoff();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + RETRY_TIMEOUT;
         loop {
             let (topic, partition, text) = (self.topic.clone(), self.partition, metadata.clone());
             let member = Arc::clone(&self.member);

@@ -58,7 +58,7 @@ pub struct Adoptable {
 pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<Adoptable>, AdoptError> {
     let mut all = Vec::with_capacity(partitions.len());
     for partition in partitions.iter().copied() {
-        let (_, found) = look(config, partition, log).await?;
+        let (_, found) = read_state(config, partition, log).await?;
         all.push(Adoptable { partition, log, committed: found.committed });
     }
     // One group reads all partitions, so checking one partition shows whether the group is empty.
@@ -66,16 +66,20 @@ pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<
     if let Some(Adoptable { partition, committed, .. }) = asked {
         let offline_error = AdoptError::offline(*partition);
         let offline = Offline::new(config, *partition).map_err(offline_error)?;
-        offline.outlast_inserts(committed).await.map_err(offline_error)?;
+        offline.wait_for_inserts_to_end(committed).await.map_err(offline_error)?;
     }
     Ok(all)
 }
 
 /// Reads the state of `partition` in Kafka. Returns an error if it contradicts what the operator says about the log.
-async fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>, KafkaState), AdoptError> {
+async fn read_state(
+    config: &Config,
+    partition: u16,
+    log: Log,
+) -> Result<(Offline<'_>, KafkaState), AdoptError> {
     let offline_error = AdoptError::offline(partition);
     let offline = Offline::new(config, partition).map_err(offline_error)?;
-    let found = offline.found().await.map_err(offline_error)?;
+    let found = offline.kafka_state().await.map_err(offline_error)?;
     match check_log(partition, log, &found)? {
         Some((end, epoch)) if !offline.holds(end, epoch).map_err(offline_error)? => {
             Err(AdoptError::Truncated { partition, from: end })
@@ -97,11 +101,11 @@ pub async fn adopt(
     let Adoptable { partition, log, committed } = part;
     let offline_error = AdoptError::offline(partition);
     let store_error = AdoptError::store(partition);
-    let (offline, found) = look(config, partition, log).await?;
+    let (offline, found) = read_state(config, partition, log).await?;
     let store = Store::new(&config.migrate.store);
     let in_tables = markers::newest_generation(&store, partition).await.map_err(store_error)?;
     let log_generation = in_tables.max(found.intent().map(|(_, intent)| intent.log_generation));
-    let ours = configs::ours(&store, config).await.map_err(store_error)?;
+    let ours = configs::own_declaration(&store, config).await.map_err(store_error)?;
     let last = last_declaration(&store, partition, &found, &ours).await.map_err(store_error)?;
     let (wanted, intent) = match log {
         Log::New { from } => {

@@ -52,12 +52,12 @@ pub use watch::Auditor;
 /// expires during the audit.
 pub const MAX_DAYS: u16 = (LEDGER_DAYS - 1) as u16;
 /// How long an audit waits until `progress` has passed the markers of the rollups.
-const CATCH_UP: Duration = Duration::from_secs(30);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an audit waits for `progress` of a log that so far only has markers: the first batch of that log may be in
 /// flight.
-const FIRST_BATCH: Duration = Duration::from_secs(2);
+const FIRST_BATCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two queries of `progress`.
-const LOOK: Duration = Duration::from_millis(200);
+const PROGRESS_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How far back an audit looks, and the timeout of its queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,18 +65,18 @@ pub struct Reach {
     /// Days of arrival before today, at most [`MAX_DAYS`].
     pub days: u16,
     /// Timeout of one query.
-    pub patience: Duration,
+    pub query_timeout: Duration,
 }
 
 impl Reach {
     /// The reach of an audit that an operator starts, which may take long.
     pub fn of_days(days: u16) -> Self {
-        Self { days: days.min(MAX_DAYS), patience: Duration::from_secs(30 * 60) }
+        Self { days: days.min(MAX_DAYS), query_timeout: Duration::from_secs(30 * 60) }
     }
 
     /// The reach of the periodic audit, which runs while the aggregator works.
     pub fn recent() -> Self {
-        Self { days: 2, patience: Duration::from_secs(60) }
+        Self { days: 2, query_timeout: Duration::from_secs(60) }
     }
 }
 
@@ -162,10 +162,10 @@ type Ledger = BTreeMap<Key, LedgerSpan>;
 pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Result<Audit, AuditError> {
     let failed = |what| move |source| AuditError { what, source };
     let Declaration { rollups, limits, .. } = declaration;
-    let reader = Reader { store, patience: reach.patience };
+    let reader = Reader { store, query_timeout: reach.query_timeout };
     let mut frame =
         reader.frame(reach.days, limits.time).await.map_err(failed("read what can be compared"))?;
-    let known = reader.declared_in(rollups).await.map_err(failed("read configs"))?;
+    let declared_in = reader.declared_in(rollups).await.map_err(failed("read configs"))?;
 
     let ledger = reader.ledger(&frame).await.map_err(failed("read the ledger"))?;
     let offsets = offsets(&reader, &frame, &ledger).await.map_err(failed("look for gaps in the ledger"))?;
@@ -184,12 +184,13 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
     if reader.may_lack_raw_rows(&frame).await.map_err(failed("look for lines that arrived long ago"))? {
         frame.may_have_lost_raw_rows();
     }
-    let days = reader.days(&frame, &snapshots, &known).await.map_err(failed("count raw rows by day"))?;
+    let days =
+        reader.days(&frame, &snapshots, &declared_in).await.map_err(failed("count raw rows by day"))?;
     let events = tables.iter().find(|table| table.table == EVENTS);
     let wrong = events.filter(|table| table.missing + table.duplicate > 0);
     let surplus = wrong.map(|table| table.duplicate.cast_signed() - table.missing.cast_signed());
     for (at, snapshot) in snapshots.iter().enumerate() {
-        let (table, wrong) = judge::rollup(&frame, snapshot, at, &days, &known[at], surplus);
+        let (table, wrong) = judge::rollup(&frame, snapshot, at, &days, &declared_in[at], surplus);
         tables.push(table);
         findings.extend(wrong);
     }
@@ -214,13 +215,13 @@ async fn rows(
 ) -> Result<(Vec<Audited>, Vec<Finding>), StoreError> {
     let mut raw = reader.raw(frame).await?;
     let differing = judge::differing(ledger, &raw);
-    let mut made = reader.made(frame, &differing).await?;
-    let since = made.values().map(|made| made.since).min().unwrap_or(i64::MAX);
+    let mut arrivals = reader.arrivals(frame, &differing).await?;
+    let since = arrivals.values().map(|span| span.since).min().unwrap_or(i64::MAX);
     judge::add(&mut raw, reader.earlier_raw(frame, &differing, since).await?);
     let differing = judge::differing(ledger, &raw);
-    made.retain(|key, _| differing.contains(key));
-    let details = reader.details(frame, &judge::looked_into(&differing, &made), since).await?;
-    Ok(judge::rows(frame, ledger, &raw, &made, &details))
+    arrivals.retain(|key, _| differing.contains(key));
+    let details = reader.details(frame, &judge::spans_to_detail(&differing, &arrivals), since).await?;
+    Ok(judge::rows(frame, ledger, &raw, &arrivals, &details))
 }
 
 /// Waits until `progress` has passed everything that the rollups held when they were read. Returns the logs whose
@@ -242,10 +243,10 @@ async fn caught_up(
             .collect();
         let unknown = reached.keys().any(|log| !progress.contains_key(log));
         let waited = begun.elapsed();
-        if (late.is_empty() && !(unknown && waited < FIRST_BATCH)) || waited >= CATCH_UP {
+        if (late.is_empty() && !(unknown && waited < FIRST_BATCH_TIMEOUT)) || waited >= CATCH_UP_TIMEOUT {
             return Ok(late);
         }
-        time::sleep(LOOK).await;
+        time::sleep(PROGRESS_POLL_INTERVAL).await;
         progress = reader.progress().await?;
     }
 }

@@ -40,7 +40,7 @@ mod raw;
 mod since;
 
 use cut::{Chunk, RawDay};
-use raw::Lacking;
+use raw::DeclarationsWithoutRollup;
 use since::SinceBefore;
 
 /// Number of rows at which a chunk is full; the rows of its last record may exceed it. This bounds memory. The number
@@ -48,10 +48,10 @@ use since::SinceBefore;
 const MAX_CHUNK_ROWS: u64 = 100_000;
 /// A day of raw rows is skipped if ClickHouse may drop it within this time: a part of a day must not be counted as
 /// the whole day.
-const MARGIN: i64 = HOUR;
+const EXPIRY_MARGIN_MS: i64 = HOUR;
 /// Minimum time for an insert. A table remembers its last 50,000 deduplication tokens, and must remember the tokens
 /// of live batches for 110 s. At this pace, a backfill adds only 4,400 tokens in that time.
-const PACE: Duration = Duration::from_millis(25);
+const MIN_INSERT_TIME: Duration = Duration::from_millis(25);
 
 /// Why a rollup was not filled, or only partly filled. Running the command again counts nothing twice.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +130,12 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     tables::check(&store, rollups.fields()).await?;
     let in_use = check_in_use(config, &store, name).await?;
     let since_before = SinceBefore::read(&store, name, &in_use).await?;
-    let lacking = lacking(&store, rollup).await?;
+    let without_rollup = declarations_without(&store, rollup).await?;
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::new(&config.migrate.kafka.brokers));
     let mut backfill = Backfill {
         topic: &config.migrate.kafka.topic,
-        declaration_hash: configs::ours(&store, config).await?.hash(),
+        declaration_hash: configs::own_declaration(&store, config).await?.hash(),
         rollup,
         inserter: Arc::new(Inserter::new(&config.migrate.store, store.clone(), Arc::clone(&metrics), health)),
         store,
@@ -147,7 +147,7 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
             cells_there: 0,
             folded_rows: 0,
         },
-        lacking,
+        without_rollup,
     };
     let first_raw_day = backfill.fill().await?;
     since_before.replace(&backfill.store, name, first_raw_day).await?;
@@ -173,15 +173,18 @@ async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<
 }
 
 /// The declarations that raw rows name, except those with `rollup`.
-async fn lacking(store: &Store, rollup: &Rollup) -> Result<Lacking, BackfillError> {
-    let mut lacking = Lacking::new();
+async fn declarations_without(
+    store: &Store,
+    rollup: &Rollup,
+) -> Result<DeclarationsWithoutRollup, BackfillError> {
+    let mut without_rollup = DeclarationsWithoutRollup::new();
     for declaration_hash in raw::declarations(store).await? {
         let declared = configs::read(store, declaration_hash).await??;
         if declared.rollups.get(&rollup.name).is_none() {
-            lacking.insert(declaration_hash, declared.limits.time);
+            without_rollup.insert(declaration_hash, declared.limits.time);
         }
     }
-    Ok(lacking)
+    Ok(without_rollup)
 }
 
 /// A backfill that is running.
@@ -190,7 +193,7 @@ struct Backfill<'c> {
     /// Hash of the declaration of this process.
     declaration_hash: u64,
     rollup: &'c Rollup,
-    lacking: Lacking,
+    without_rollup: DeclarationsWithoutRollup,
     store: Store,
     inserter: Arc<Inserter>,
     filled: Filled,
@@ -201,10 +204,10 @@ impl Backfill<'_> {
     /// every event that arrived.
     async fn fill(&mut self) -> Result<UnixMillis, BackfillError> {
         let mut first_day = since::first_raw_day(apply::since::now(&self.store).await?);
-        if self.lacking.is_empty() {
+        if self.without_rollup.is_empty() {
             return Ok(first_day);
         }
-        let raw_days = raw::raw_days(&self.store, &self.lacking).await?;
+        let raw_days = raw::raw_days(&self.store, &self.without_rollup).await?;
         for (at, raw_day) in (1..).zip(&raw_days) {
             let (day, partition) = (day(raw_day.day), raw_day.partition);
             if self.fill_raw_day(*raw_day).await? {
@@ -230,10 +233,10 @@ impl Backfill<'_> {
         let (table, source) = (self.rollup.table().name(), self.source(raw_day));
         let markers = markers::of_backfill(&self.store, table, &self.rollup.name, source).await?;
         self.inserter.set_clock(markers.now);
-        if markers.now.0 >= partition_ends(raw_day.day, RAW_DAYS).0 - MARGIN {
+        if markers.now.0 >= partition_ends(raw_day.day, RAW_DAYS).0 - EXPIRY_MARGIN_MS {
             return Ok(false);
         }
-        let records = raw::records(&self.store, raw_day, &self.lacking).await?;
+        let records = raw::records(&self.store, raw_day, &self.without_rollup).await?;
         let reached: BTreeSet<_> = markers.all.iter().map(|marker| marker.applied_end).collect();
         for chunk in cut::cut(records, &reached, MAX_CHUNK_ROWS) {
             self.fill_chunk(raw_day, &chunk, markers.now).await?;
@@ -248,7 +251,7 @@ impl Backfill<'_> {
         now: UnixMillis,
     ) -> Result<(), BackfillError> {
         let begun = Instant::now();
-        let rows = raw::rows(&self.store, raw_day, chunk, &self.lacking, self.rollup).await?;
+        let rows = raw::rows(&self.store, raw_day, chunk, &self.without_rollup, self.rollup).await?;
         if rows.len() as u64 != chunk.rows {
             return Err(BackfillError::Vanished { day: day(raw_day.day) });
         }
@@ -264,7 +267,7 @@ impl Backfill<'_> {
         self.filled.rows += chunk.rows;
         self.filled.folded_rows += folded_rows;
         self.filled.cells += cells.len() as u64;
-        let until = begun + PACE * u32::try_from(cells.len()).unwrap_or(u32::MAX);
+        let until = begun + MIN_INSERT_TIME * u32::try_from(cells.len()).unwrap_or(u32::MAX);
         let token = Token::of_backfill(source, self.topic, name, start, Offset::new(end.to_i64() - 1));
         // An earlier run may have inserted some of the cells.
         let declared = DeclaredBatch { token, source, start, end, cells, rebuilt: true };

@@ -101,7 +101,7 @@ pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRol
     check_in_use(config, &store, name).await?;
     // From here on, a process that declares the rollup refuses to start.
     configs::note_dropped(&store, name).await.map_err(failed("record that it is dropped"))?;
-    let wait = offline::outlasting();
+    let wait = offline::insert_lifetime();
     tracing::info!("waiting {} s, because an insert of rollup `{name}` may still arrive", wait.as_secs());
     time::sleep(wait).await;
     check_in_use(config, &store, name).await?;

@@ -24,7 +24,7 @@ use crate::kafka::topic::TopicWatch;
 use crate::metrics::Metrics;
 use crate::pipeline::applied_watch::Applied;
 use crate::protocol::progress::NextOffset;
-use crate::protocol::stall::{PATIENCE, Stalls};
+use crate::protocol::stall::{STALLED_AFTER, Stalls};
 
 /// Timeout of the request to Kafka for the ends of the logs.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -123,8 +123,8 @@ impl ProgressPublisher {
             let next = applied_watch.applied().next;
             // If the end is unknown, Kafka does not answer, which is reported separately.
             let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
-            if stalls.stands_still(*partition, next, waits, now) {
-                let reason = format!("records wait, but none was applied for {} s", PATIENCE.as_secs());
+            if stalls.is_stalled(*partition, next, waits, now) {
+                let reason = format!("records wait, but none was applied for {} s", STALLED_AFTER.as_secs());
                 self.health.degraded(Component::Progress(*partition), reason);
             } else {
                 self.health.recovered(Component::Progress(*partition));

@@ -27,7 +27,7 @@ mod tenants;
 
 mod views;
 
-use self::views::Made;
+use self::views::ViewChanges;
 
 /// The backoff while Kafka or ClickHouse cannot be reached.
 const MIGRATE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -140,12 +140,12 @@ pub enum MigrateError {
 /// A permanent error at once, or the last transient error when the deadline has passed.
 pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     let deadline = Instant::now() + config.deadline;
-    let applied = persist(deadline, "clickhouse", || tables(config)).await?;
-    persist(deadline, "clickhouse", || check_rows_are_visible(config)).await?;
-    let Made { views, dropped } = persist(deadline, "clickhouse", || views::make(config)).await?;
-    let of_tenants = persist(deadline, "clickhouse", || tenants::make(config)).await?;
-    let topic_created = persist(deadline, "kafka", || topic(config)).await?;
-    let tenants::Made { tenants, dropped: dropped_tenants } = of_tenants;
+    let applied = retry_until(deadline, "clickhouse", || tables(config)).await?;
+    retry_until(deadline, "clickhouse", || check_rows_are_visible(config)).await?;
+    let ViewChanges { views, dropped } = retry_until(deadline, "clickhouse", || views::make(config)).await?;
+    let of_tenants = retry_until(deadline, "clickhouse", || tenants::make(config)).await?;
+    let topic_created = retry_until(deadline, "kafka", || topic(config)).await?;
+    let tenants::TenantChanges { tenants, dropped: dropped_tenants } = of_tenants;
     Ok(Migrated { applied, views, dropped_views: dropped, tenants, dropped_tenants, topic_created })
 }
 
@@ -160,7 +160,7 @@ pub fn users_xml(config: &MigrateConfig) -> String {
 }
 
 /// Retries `attempt` until it succeeds, fails permanently, or the deadline has passed.
-async fn persist<T, F>(
+async fn retry_until<T, F>(
     deadline: Instant,
     what: &str,
     mut attempt: impl FnMut() -> F,

@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::{self, Instant};
 
 use crate::apply::store::StoreError;
-use crate::apply::verdict::OUTLASTED;
+use crate::apply::verdict::MAX_INSERT_LIFETIME_MS;
 use crate::config::{Config, fixed};
 use crate::kafka::client::seek;
 use crate::kafka::commit;
@@ -31,7 +31,7 @@ const CHECK_PAUSE: Duration = Duration::from_secs(1);
 /// Pause before a request is repeated that failed because the group had no coordinator.
 const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 /// Timeout of one poll of a queue.
-const POLL: Duration = Duration::from_millis(50);
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 /// Maximum difference between the clocks of machines.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
@@ -64,8 +64,8 @@ pub enum OfflineError {
 }
 
 /// How long to wait until no insert that was sent before can still arrive.
-pub(crate) fn outlasting() -> Duration {
-    Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCK_TOLERANCE
+pub(crate) fn insert_lifetime() -> Duration {
+    Duration::from_millis(MAX_INSERT_LIFETIME_MS.unsigned_abs()) + CLOCK_TOLERANCE
 }
 
 /// Whether Kafka is choosing or loading the group's coordinator, as it does for a moment after a broker has started,
@@ -97,7 +97,7 @@ impl<'c> Offline<'c> {
     ///
     /// # Errors
     /// The error of Kafka.
-    pub async fn found(&self) -> Result<KafkaState, OfflineError> {
+    pub async fn kafka_state(&self) -> Result<KafkaState, OfflineError> {
         let until = Instant::now() + ASK_TIMEOUT;
         loop {
             match self.find() {
@@ -127,7 +127,7 @@ impl<'c> Offline<'c> {
     /// # Errors
     /// No offset is committed, or the intent cannot be read.
     pub async fn intent(&self) -> Result<(NextOffset, Intent), OfflineError> {
-        let (from, metadata) = self.found().await?.committed.ok_or(OfflineError::NothingCommitted)?;
+        let (from, metadata) = self.kafka_state().await?.committed.ok_or(OfflineError::NothingCommitted)?;
         Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
     }
 
@@ -155,7 +155,7 @@ impl<'c> Offline<'c> {
         seek(&reader, topic, partition, end, epoch)?;
         let until = std::time::Instant::now() + ASK_TIMEOUT;
         while std::time::Instant::now() < until {
-            match queue.poll(POLL) {
+            match queue.poll(POLL_TIMEOUT) {
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
                 Some(Err(error)) => match classify(&error) {
                     ReadError::OffsetGone => return Ok(false),
@@ -199,7 +199,7 @@ impl<'c> Offline<'c> {
         from: NextOffset,
         intent: &Intent,
     ) -> Result<(), OfflineError> {
-        if self.found().await?.committed == *found {
+        if self.kafka_state().await?.committed == *found {
             self.commit(from, intent)
         } else {
             Err(OfflineError::Changed)
@@ -220,8 +220,8 @@ impl<'c> Offline<'c> {
     ///
     /// # Errors
     /// An aggregator joined the group during the wait, or the error of Kafka.
-    pub async fn outlast_inserts(&self, committed: &Committed) -> Result<(), OfflineError> {
-        let wait = outlasting();
+    pub async fn wait_for_inserts_to_end(&self, committed: &Committed) -> Result<(), OfflineError> {
+        let wait = insert_lifetime();
         let commit_again = || {
             let committed = committed.as_ref();
             committed.map_or(Ok(()), |(from, metadata)| self.commit_text(*from, metadata))

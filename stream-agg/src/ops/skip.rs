@@ -95,7 +95,7 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     if !from.is_at_or_below(offset) {
         return Err(SkipError::Applied { partition, offset, from });
     }
-    let end = offline.found().await.map_err(offline_error)?.end;
+    let end = offline.kafka_state().await.map_err(offline_error)?.end;
     if end.is_at_or_below(offset) {
         return Err(SkipError::Beyond { partition, offset, end });
     }
@@ -106,7 +106,7 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     if is_declared || is_adopted {
         // Twice: the second check finds rows of inserts that were in flight during the first one.
         check_not_stored(config, partition, &intent, offset).await?;
-        offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
+        offline.wait_for_inserts_to_end(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
         check_not_stored(config, partition, &intent, offset).await?;
     }
     offline.commit(from, &skipping).map_err(offline_error)?;

@@ -72,7 +72,7 @@ pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError>
     if split == intent.split {
         return Err(SplitError::Indivisible { partition, from, last, parts: split.len() + 1 });
     }
-    offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
+    offline.wait_for_inserts_to_end(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
     let intent = Intent { split, ..intent };
     offline.commit(from, &intent).map_err(offline_error)?;
     Ok(Split { partition, from, ends: intent.ends() })

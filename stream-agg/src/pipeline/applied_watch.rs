@@ -38,7 +38,7 @@ impl AppliedWatch {
     }
 
     /// Returns once every record below `next` is in every cell.
-    pub(crate) async fn reaches(&self, next: NextOffset) {
+    pub(crate) async fn wait_until_applied(&self, next: NextOffset) {
         // Waiting cannot fail, because the sender lives as long as `self`.
         let _ = self.applied.subscribe().wait_for(|applied| applied.next >= Some(next)).await;
     }

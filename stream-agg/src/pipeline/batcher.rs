@@ -43,13 +43,13 @@ struct BatchLimits {
     config: BatchConfig,
     /// One rollup for each combination of table and retention. It stands for all rollups of the combination: their rows
     /// expire on the same days, so they are in the same cells.
-    kinds: Vec<Rollup>,
+    cell_kinds: Vec<Rollup>,
     max_cells: usize,
 }
 
 /// A cell of the open batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Touched {
+enum TouchedCell {
     /// A cell of `events`, by day of arrival.
     Events(UnixMillis),
     /// A cell of `ledger`, by the day on which Kafka appended the records.
@@ -65,7 +65,7 @@ struct Open {
     entries: Vec<LedgerEntry>,
     bytes: usize,
     since: Option<Instant>,
-    cells: HashSet<Touched>,
+    cells: HashSet<TouchedCell>,
     /// How many rows have their cells counted.
     counted: usize,
     /// The days of the event and of the arrival of the last counted row.
@@ -123,12 +123,12 @@ impl Batcher {
     }
 
     /// Whether the declared batch has been rebuilt completely.
-    pub fn has_rebuilt(&self) -> bool {
+    pub fn is_rebuilt(&self) -> bool {
         self.limits.is_none() && self.ends.is_empty()
     }
 
     /// Whether the open batch is part of a declared batch. It then closes only at one of its declared ends.
-    pub fn rebuilds(&self) -> bool {
+    pub fn is_rebuilding(&self) -> bool {
         self.limits.is_none()
     }
 
@@ -139,18 +139,18 @@ impl Batcher {
 
     /// Does not count `time` as age of the open batch: during that time, the batch waited for this process, not for
     /// records.
-    pub fn waited(&mut self, time: Duration) {
+    pub fn exclude_from_age(&mut self, time: Duration) {
         self.open.since = self.open.since.map(|since| since + time);
     }
 
     /// The decoded lines of the open batch. The caller appends the lines of a record here before it calls
     /// [`Self::push`].
-    pub fn decoded(&mut self) -> &mut DecodedLines {
+    pub fn decoded_mut(&mut self) -> &mut DecodedLines {
         &mut self.open.decoded
     }
 
-    /// Adds a record of `bytes` bytes, whose lines were appended to [`Self::decoded`] before. Returns the batch that
-    /// the record completes, if any.
+    /// Adds a record of `bytes` bytes, whose lines were appended to [`Self::decoded_mut`] before. Returns the batch
+    /// that the record completes, if any.
     pub fn push(&mut self, entry: LedgerEntry, bytes: usize, now: Instant) -> Option<Batch> {
         self.count_cells(&entry);
         let open = &mut self.open;
@@ -186,7 +186,7 @@ impl Batcher {
 
     /// Closes the open batch, if there is one and it may end here. A declared batch ends only at its declared end.
     pub fn close(&mut self) -> Option<Batch> {
-        if self.is_empty() || self.rebuilds() { None } else { self.close_at(self.open.last()) }
+        if self.is_empty() || self.is_rebuilding() { None } else { self.close_at(self.open.last()) }
     }
 
     /// Closes the open batch so that it ends at `end`.
@@ -198,13 +198,13 @@ impl Batcher {
     }
 
     fn count_cells(&mut self, entry: &LedgerEntry) {
-        let Some(BatchLimits { kinds, .. }) = &self.limits else { return };
+        let Some(BatchLimits { cell_kinds, .. }) = &self.limits else { return };
         let Open { decoded: DecodedLines { rows, dead_letters, .. }, cells, counted, days, .. } =
             &mut self.open;
         let taken = entry.kafka_time.floor(DAY);
-        cells.insert(Touched::Ledger(taken));
+        cells.insert(TouchedCell::Ledger(taken));
         if dead_letters.kafka_time.last().is_some_and(|last| last.floor(DAY) == taken) {
-            cells.insert(Touched::DeadLetters(taken));
+            cells.insert(TouchedCell::DeadLetters(taken));
         }
         for row in *counted..rows.len() {
             let (happened, arrived) = (rows.event_time[row].floor(DAY), rows.server_time[row].floor(DAY));
@@ -212,11 +212,11 @@ impl Batcher {
             if days.replace((happened, arrived)) == Some((happened, arrived)) {
                 continue;
             }
-            cells.insert(Touched::Events(arrived));
+            cells.insert(TouchedCell::Events(arrived));
             let received = rows.received[row];
             let kept = |rollup: &&Rollup| rollup.kept_until(happened).is_none_or(|until| until > received);
-            let of_rollup = |rollup: &Rollup| Touched::Rollups(rollup.table(), rollup.expires(happened));
-            cells.extend(kinds.iter().filter(kept).map(of_rollup));
+            let of_rollup = |rollup: &Rollup| TouchedCell::Rollups(rollup.table(), rollup.expires(happened));
+            cells.extend(cell_kinds.iter().filter(kept).map(of_rollup));
         }
         *counted = rows.len();
     }
@@ -224,18 +224,18 @@ impl Batcher {
 
 impl BatchLimits {
     fn new(config: BatchConfig, rollups: &Rollups) -> Self {
-        let mut kinds = Vec::<Rollup>::new();
+        let mut cell_kinds = Vec::<Rollup>::new();
         for rollup in rollups.iter() {
             let same = |other: &Rollup| {
                 (other.table(), other.retention_days) == (rollup.table(), rollup.retention_days)
             };
-            if !kinds.iter().any(same) {
-                kinds.push(rollup.clone());
+            if !cell_kinds.iter().any(same) {
+                cell_kinds.push(rollup.clone());
             }
         }
-        let retentions: HashSet<_> = kinds.iter().filter_map(|rollup| rollup.retention_days).collect();
+        let retentions: HashSet<_> = cell_kinds.iter().filter_map(|rollup| rollup.retention_days).collect();
         let max_cells = MAX_CELLS + MAX_CELLS_OF_RETENTION * retentions.len();
-        Self { config, kinds, max_cells }
+        Self { config, cell_kinds, max_cells }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Limits the memory of large batches, for all partitions of the process together.
 //!
 //! A batch that grows large needs a permit, and keeps it until it is applied. Invariant: no partition waits for a
-//! permit for ever, although a partition that makes no progress keeps its permit. After [`PATIENCE`], a waiting
+//! permit for ever, although a partition that makes no progress keeps its permit. After [`PERMIT_TIMEOUT`], a waiting
 //! partition continues with small batches, and a declared batch is finished without a permit.
 
 use std::num::NonZeroUsize;
@@ -16,7 +16,7 @@ use crate::config::BatchConfig;
 /// A batch of this size or more is large. Smaller batches need no permit.
 pub const LARGE_BYTES: usize = 1 << 20;
 /// Longest time that a batch waits for a permit. Without a permit, it closes while it is small.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The permits for large batches, shared by all partitions of the process.
 pub struct LargeBatchBudget(Arc<Semaphore>);
@@ -44,7 +44,7 @@ impl LargeBatchBudget {
 
     /// A permit, or `None` if no permit is free in time. The batch that has waited longest gets the next permit.
     pub async fn acquire(&self) -> Option<Permit> {
-        let held = time::timeout(PATIENCE, Arc::clone(&self.0).acquire_owned()).await.ok()?;
+        let held = time::timeout(PERMIT_TIMEOUT, Arc::clone(&self.0).acquire_owned()).await.ok()?;
         Some(Permit { _held: Some(held.expect("the semaphore is never closed")) })
     }
 }

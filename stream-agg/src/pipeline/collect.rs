@@ -16,7 +16,7 @@ use schemas::time::UnixMillis;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::clock::{self, off_clock};
+use crate::clock::{self, implausible_time};
 use crate::health::Component;
 use crate::kafka::group_context::GroupContext;
 use crate::kafka::librdkafka;
@@ -32,7 +32,7 @@ use crate::protocol::declaration::Declaration;
 use crate::protocol::intent::Intent;
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover::RecoverError;
-use crate::protocol::truncation::{was_truncated, was_written_later};
+use crate::protocol::truncation::{was_truncated, was_written_after_truncation};
 use crate::protocol::window::Window;
 use crate::rows::batch::Batch;
 use crate::rows::decode::{Record, decode};
@@ -41,7 +41,7 @@ use crate::rows::decode::{Record, decode};
 /// queue may just be empty until the next fetch.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(500);
 /// How often a pipeline that gets no records checks whether it should stop.
-const POLL: Duration = Duration::from_millis(50);
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
 mod close;
 
@@ -138,8 +138,8 @@ impl<'p> Collector<'p> {
     /// Whether the batch that ends at `end` is the last one under an earlier declaration: the declaration of a batch
     /// that an earlier owner declared, or of records that `stream-agg adopt` found in the tables.
     fn ends_earlier_declaration(&self, end: NextOffset) -> bool {
-        if self.batcher.rebuilds() {
-            return self.batcher.has_rebuilt();
+        if self.batcher.is_rebuilding() {
+            return self.batcher.is_rebuilt();
         }
         let ours = Arc::ptr_eq(&self.context.services.declaration, &self.declaration);
         !ours && self.intent_before.adopted.is_none_or(|adopted| adopted <= end)
@@ -182,7 +182,10 @@ impl<'p> Collector<'p> {
         sender: &mpsc::Sender<PipelineMessage>,
     ) -> Result<(), CollectorEnd> {
         self.check_topic()?;
-        let wait = self.batcher.due_in(Instant::now(), *backlog_until).map_or(POLL, |due| due.min(POLL));
+        let wait = self
+            .batcher
+            .due_in(Instant::now(), *backlog_until)
+            .map_or(POLL_TIMEOUT, |due| due.min(POLL_TIMEOUT));
         let outcome = match records.next(wait) {
             Some(Ok(message)) => {
                 let now = UnixMillis::from(SystemTime::now());
@@ -245,7 +248,7 @@ impl<'p> Collector<'p> {
         }
         let (offset, epoch) = (Offset::new(message.offset()), librdkafka::leader_epoch(message));
         if let Some((last, _)) =
-            self.last_declared.filter(|declared| was_written_later(*declared, offset, epoch))
+            self.last_declared.filter(|declared| was_written_after_truncation(*declared, offset, epoch))
         {
             return Err(RecoverError::LogTruncated { from: last.next() }.into());
         }
@@ -269,12 +272,12 @@ impl<'p> Collector<'p> {
 
     /// Warns if the time that Kafka gave a record is not plausible while this machine's clock shows `now`.
     fn check_time(&mut self, offset: Offset, time: UnixMillis, now: UnixMillis) {
-        let Some(off) = off_clock(time, self.newest_time, now) else { return };
+        let Some(implausible) = implausible_time(time, self.newest_time, now) else { return };
         let PartitionContext { services, partition, .. } = self.context;
         services.metrics.records_off_clock.inc();
         if self.clock_warnings.is_due(Instant::now()) {
             tracing::warn!(
-                "partition {partition}: kafka appended offset {offset} at {time}, which is {off}; compare the clocks of \
+                "partition {partition}: kafka appended offset {offset} at {time}, which is {implausible}; compare the clocks of \
                  the brokers and of this machine: until they agree, repeated events may count twice"
             );
         }
@@ -285,7 +288,7 @@ impl<'p> Collector<'p> {
         let PartitionContext { services, partition, .. } = self.context;
         let next = self.read_end.max(self.batcher.start());
         match classify(&error) {
-            ReadError::OffsetGone => Err(self.gone(next, error).into()),
+            ReadError::OffsetGone => Err(self.why_gone(next, error).into()),
             ReadError::Unreadable => Err(StoppedPartition::Unreadable(next, error).into()),
             ReadError::Transient => {
                 self.read_failed = true;
@@ -300,14 +303,14 @@ impl<'p> Collector<'p> {
 
     /// Why the record at `next` is not in the log. This asks Kafka for the topic id again, because the log of a topic
     /// that was deleted and created again looks like a truncated log.
-    fn gone(&self, next: NextOffset, error: KafkaError) -> StoppedPartition {
+    fn why_gone(&self, next: NextOffset, error: KafkaError) -> StoppedPartition {
         let _noted = self.context.services.topic_watch.id();
         match (self.check_topic(), self.context.watermarks()) {
             (Err(recreated), _) => recreated,
             (Ok(()), Ok((low, _))) if was_truncated(next, low) => {
                 RecoverError::LogTruncated { from: next }.into()
             }
-            (Ok(()), _) => StoppedPartition::Gone(next, error),
+            (Ok(()), _) => StoppedPartition::RecordsGone(next, error),
         }
     }
 
@@ -321,8 +324,8 @@ impl<'p> Collector<'p> {
         let asked = Instant::now();
         let acquiring = stop.run_until_cancelled(services.large_batches.acquire());
         let permit = services.runtime.block_on(acquiring).flatten();
-        self.permit = permit.or_else(|| self.batcher.rebuilds().then(Permit::over_budget));
-        self.batcher.waited(asked.elapsed());
+        self.permit = permit.or_else(|| self.batcher.is_rebuilding().then(Permit::over_budget));
+        self.batcher.exclude_from_age(asked.elapsed());
         self.permit.is_some()
     }
 
@@ -344,7 +347,7 @@ impl<'p> Collector<'p> {
             value,
         };
         let limits = &self.declaration.limits;
-        let entry = decode(&record, limits, &mut self.window, self.batcher.decoded())
+        let entry = decode(&record, limits, &mut self.window, self.batcher.decoded_mut())
             .map_err(|error| StoppedPartition::Format(offset, error))?;
         Ok(self.batcher.push(entry, value.len(), Instant::now()))
     }
@@ -368,7 +371,7 @@ impl<'p> Collector<'p> {
             let mut asked = records.spooled_ahead();
             asked.insert(*id);
             let asking = async {
-                applied_watch.reaches(start).await;
+                applied_watch.wait_until_applied(start).await;
                 known_in_ledger(services, log_generation, *partition, &asked, start).await
             };
             let answer = services.runtime.block_on(stop.run_until_cancelled(asking));

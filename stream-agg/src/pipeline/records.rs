@@ -13,11 +13,11 @@ use uuid::Uuid;
 use crate::kafka::group_context::GroupContext;
 
 /// Limits of the records that are polled ahead of the one that is decoded next: their number and their bytes.
-const AHEAD_RECORDS: usize = 1000;
-const AHEAD_BYTES: usize = 8 << 20;
+const MAX_RECORDS_AHEAD: usize = 1000;
+const MAX_BYTES_AHEAD: usize = 8 << 20;
 
 /// A record that Kafka appended longer ago than this, in milliseconds, belongs to a backlog.
-const BACKLOG_AGE: i64 = 15 * SECOND;
+const BACKLOG_AGE_MS: i64 = 15 * SECOND;
 
 /// The records of the partition in their order. Some were polled ahead of the one that is decoded next.
 pub(super) struct Records<'q> {
@@ -37,8 +37,8 @@ impl<'q> Records<'q> {
         let bytes = |ahead: &VecDeque<KafkaResult<BorrowedMessage<'_>>>| -> usize {
             ahead.iter().flatten().map(BorrowedMessage::payload_len).sum()
         };
-        let mut left = AHEAD_BYTES.saturating_sub(bytes(&self.ahead));
-        while self.ahead.len() < AHEAD_RECORDS
+        let mut left = MAX_BYTES_AHEAD.saturating_sub(bytes(&self.ahead));
+        while self.ahead.len() < MAX_RECORDS_AHEAD
             && left > 0
             && let Some(next) = self.queue.poll(Duration::ZERO)
         {
@@ -67,5 +67,5 @@ pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
 /// Whether the record belongs to a backlog. During a backlog, batches grow to their full size, because smaller batches
 /// would not make any answer fresher.
 pub(super) fn is_backlog(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
-    message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > BACKLOG_AGE)
+    message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > BACKLOG_AGE_MS)
 }

@@ -17,7 +17,7 @@ pub(crate) enum StoppedPartition {
     #[error("stopped at offset {0}")]
     Format(Offset, #[source] HeadError),
     #[error("records from offset {0} on are not applied and no longer in the log")]
-    Gone(NextOffset, #[source] KafkaError),
+    RecordsGone(NextOffset, #[source] KafkaError),
     #[error("kafka's client cannot read the records at offset {0} or after it")]
     Unreadable(NextOffset, #[source] KafkaError),
 }
@@ -30,7 +30,7 @@ impl PartitionContext {
         let Services { health, metrics, runtime, .. } = &*self.services;
         let help = match stopped {
             StoppedPartition::Recover(error) => error.help(self.partition),
-            StoppedPartition::Gone(..) => help(self.partition),
+            StoppedPartition::RecordsGone(..) => help(self.partition),
             StoppedPartition::Format(offset, _) => help_format(self.partition, *offset),
             StoppedPartition::Unreadable(..) => help_unreadable(self.partition),
         };

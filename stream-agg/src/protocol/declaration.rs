@@ -12,7 +12,7 @@ use schemas::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::protocol::limits::{DECODE_VERSION, DecodeLimits, MAX_GROUPS, READABLE};
+use crate::protocol::limits::{DECODE_VERSION, DecodeLimits, MAX_GROUPS, READABLE_VERSIONS};
 use crate::protocol::window::WindowLimits;
 
 /// Everything that determines which rows a record becomes, except the record itself.
@@ -73,7 +73,7 @@ pub enum DeclarationError {
     /// This release does not support its decode version.
     #[error(
         "read a declaration: its decode version is {0}, this release reads {first} to {DECODE_VERSION}",
-        first = READABLE.start()
+        first = READABLE_VERSIONS.start()
     )]
     Version(u32),
 }
@@ -136,7 +136,7 @@ impl Declaration {
     /// # Errors
     /// Another release wrote the text, and this release does not know its format or cannot produce the same rows.
     pub fn parse(text: &str) -> Result<Self, DeclarationError> {
-        Self::parse_version(text, READABLE)
+        Self::parse_version(text, READABLE_VERSIONS)
     }
 
     fn parse_version(text: &str, readable: RangeInclusive<u32>) -> Result<Self, DeclarationError> {

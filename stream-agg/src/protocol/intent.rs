@@ -22,7 +22,7 @@ use crate::protocol::window::{Digest, WindowMark};
 /// The version that this release writes.
 const VERSION: &str = "v2";
 /// The previous version, which this release reads too.
-const BEFORE: &str = "v1";
+const PREVIOUS_VERSION: &str = "v1";
 /// Maximum number of split points, so that the metadata stays within Kafka's limit.
 pub const MAX_SPLIT_POINTS: usize = 63;
 /// Maximum number of skipped offsets, for the same reason.
@@ -180,7 +180,7 @@ impl FromStr for Intent {
     fn from_str(text: &str) -> Result<Self, IntentError> {
         let mut words = text.split(' ');
         match words.next() {
-            Some(VERSION | BEFORE) => {}
+            Some(VERSION | PREVIOUS_VERSION) => {}
             Some(other) if is_version(other) => return Err(IntentError::Version(other.to_owned())),
             _ => return Err(garbled(text)),
         }
@@ -273,7 +273,7 @@ mod tests {
     const TEXT: &str = "v2 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20 n=5eed \
                         t=0000000000000000000000000000cafe e=4 E=5 P=9,11 X=8,12";
     /// An intent as the previous release wrote it.
-    const TEXT_BEFORE: &str = "v1 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20";
+    const PREVIOUS_TEXT: &str = "v1 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20";
 
     #[track_caller]
     fn check_garbled(text: &str) {
@@ -327,8 +327,8 @@ mod tests {
 
     #[test]
     fn an_intent_of_the_previous_release_is_read() {
-        let intent: Intent = TEXT_BEFORE.parse().unwrap();
-        assert_eq!(intent.to_string(), TEXT_BEFORE.replacen("v1", "v2", 1));
+        let intent: Intent = PREVIOUS_TEXT.parse().unwrap();
+        assert_eq!(intent.to_string(), PREVIOUS_TEXT.replacen("v1", "v2", 1));
     }
 
     #[test]

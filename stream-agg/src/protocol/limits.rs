@@ -18,7 +18,7 @@ pub const MAX_DEAD_LETTER_BYTES: usize = 4096;
 /// this release can still finish a batch of the previous version.
 pub const DECODE_VERSION: u32 = 2;
 /// Versions whose batches this release can finish: the current version and the previous one.
-pub const READABLE: RangeInclusive<u32> =
+pub const READABLE_VERSIONS: RangeInclusive<u32> =
     (if DECODE_VERSION > 1 { DECODE_VERSION - 1 } else { 1 })..=DECODE_VERSION;
 
 /// Maximum number of days that a spool may hold a record. This is much shorter than the retention of the ledger.
@@ -26,11 +26,11 @@ pub const MAX_SPOOLED_DAYS: i64 = 14;
 
 /// Maximum number of days between the arrival of a line at the edge and its append to Kafka. An older `server_time`
 /// is not trusted.
-pub const LONGEST_WAY_DAYS: i64 = MAX_SPOOLED_DAYS + 1;
+pub const MAX_DAYS_TO_KAFKA: i64 = MAX_SPOOLED_DAYS + 1;
 
-/// How far an edge's clock may be ahead of Kafka's, in milliseconds. Rows depend on this value and on the numbers of
-/// days above, so other values need a new [`DECODE_VERSION`].
-pub(crate) const EDGE_AHEAD: i64 = HOUR;
+/// How far an edge's clock may be ahead of Kafka's. Rows depend on this value and on the numbers of days above, so
+/// other values need a new [`DECODE_VERSION`].
+pub(crate) const MAX_EDGE_CLOCK_AHEAD_MS: i64 = HOUR;
 
 /// The limits that affect rows, in addition to the records and the rollups. The last three fields are constants of a
 /// release. A batch is always finished with the values under which it was declared.
@@ -40,7 +40,7 @@ pub struct DecodeLimits {
     pub time: TimeLimits,
     /// How far back repeats are recognized.
     pub window: WindowLimits,
-    /// How records are decoded: one of [`READABLE`].
+    /// How records are decoded: one of [`READABLE_VERSIONS`].
     pub version: u32,
     /// Days that a spool may hold a record.
     pub spooled_days: i64,

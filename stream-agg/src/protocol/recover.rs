@@ -123,7 +123,7 @@ pub enum RecoverError {
     },
     /// Records that are not applied are no longer in the log.
     #[error("records from {from} on are not applied, but the log begins at {low}: retention deleted them")]
-    Gone {
+    RecordsGone {
         /// The committed offset.
         from: NextOffset,
         /// Where the log begins.
@@ -282,7 +282,7 @@ fn in_log(resume: Resume, found: &KafkaState) -> Result<Resume, RecoverError> {
         return Err(RecoverError::BeyondLog { reached, end: found.end });
     }
     if resume.from < found.low {
-        return Err(RecoverError::Gone { from: resume.from, low: found.low });
+        return Err(RecoverError::RecordsGone { from: resume.from, low: found.low });
     }
     Ok(resume)
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::protocol::progress::NextOffset;
 
 /// How long records may wait while none is applied. An insert and its retry take less time.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const STALLED_AFTER: Duration = Duration::from_secs(90);
 
 /// For each partition, the first offset that is not applied, and since when this offset has not changed.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
 impl Stalls {
     /// Whether `partition` is stalled. `next` is the first offset that is not applied, or `None` before the partition
     /// is restored. `waits` says whether the log has records at or after `next`.
-    pub fn stands_still(
+    pub fn is_stalled(
         &mut self,
         partition: i32,
         next: Option<NextOffset>,
@@ -31,7 +31,7 @@ impl Stalls {
         if *known != next || !waits {
             (*known, *since) = (next, now);
         }
-        now.duration_since(*since) >= PATIENCE
+        now.duration_since(*since) >= STALLED_AFTER
     }
 
     /// Forgets the partitions that the process no longer has, and returns them.
@@ -46,13 +46,13 @@ mod tests {
 
     /// Compares the seconds at which a partition is found to be stalled, if it is checked every ten seconds.
     #[track_caller]
-    fn check(looks: impl Fn(u64) -> (Option<i64>, bool), expected: &[u64]) {
+    fn check(observe: impl Fn(u64) -> (Option<i64>, bool), expected: &[u64]) {
         let (start, mut stalls) = (Instant::now(), Stalls::default());
-        let stands = |second: &u64| {
-            let (next, waits) = looks(*second);
-            stalls.stands_still(3, next.map(NextOffset::new), waits, start + Duration::from_secs(*second))
+        let is_stalled = |second: &u64| {
+            let (next, waits) = observe(*second);
+            stalls.is_stalled(3, next.map(NextOffset::new), waits, start + Duration::from_secs(*second))
         };
-        let found: Vec<_> = (0..=200).step_by(10).filter(stands).collect();
+        let found: Vec<_> = (0..=200).step_by(10).filter(is_stalled).collect();
         assert_eq!(found, expected);
     }
 
@@ -74,10 +74,10 @@ mod tests {
     fn a_revoked_partition_is_forgotten_once_and_its_time_starts_anew() {
         let (start, mut stalls) = (Instant::now(), Stalls::default());
         let next = Some(NextOffset::new(7));
-        assert!(!stalls.stands_still(3, next, true, start));
-        assert!(stalls.stands_still(3, next, true, start + PATIENCE));
+        assert!(!stalls.is_stalled(3, next, true, start));
+        assert!(stalls.is_stalled(3, next, true, start + STALLED_AFTER));
         assert_eq!(stalls.forget(|partition| partition == 3), [3]);
         assert!(stalls.forget(|partition| partition == 3).is_empty());
-        assert!(!stalls.stands_still(3, next, true, start + PATIENCE));
+        assert!(!stalls.is_stalled(3, next, true, start + STALLED_AFTER));
     }
 }

@@ -13,7 +13,11 @@ pub(crate) fn was_truncated(next: NextOffset, low: NextOffset) -> bool {
 /// Whether the record at `offset` with this leader `epoch` was written after the log had been truncated inside the
 /// declared batch. `declared` is the offset and the leader epoch of the last record of the batch. Epochs never
 /// decrease in a log, and every record that is written after a truncation has a later epoch.
-pub(crate) fn was_written_later(declared: (Offset, i32), offset: Offset, epoch: Option<i32>) -> bool {
+pub(crate) fn was_written_after_truncation(
+    declared: (Offset, i32),
+    offset: Offset,
+    epoch: Option<i32>,
+) -> bool {
     let (last, of_last) = declared;
     offset <= last && epoch.is_some_and(|epoch| epoch > of_last)
 }
@@ -34,7 +38,7 @@ mod tests {
         let declared = (Offset::new(14), 3);
         let check = |offset, epoch, expected| {
             assert_eq!(
-                was_written_later(declared, Offset::new(offset), epoch),
+                was_written_after_truncation(declared, Offset::new(offset), epoch),
                 expected,
                 "{offset} {epoch:?}"
             );

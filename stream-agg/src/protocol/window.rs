@@ -65,7 +65,7 @@ pub struct Window {
     set: HashSet<u64>,
     /// How many further times an id is in `ids`, if it is there more than once. This happens only with the id of a
     /// repeated record.
-    again: HashMap<u64, u32>,
+    extra_copies: HashMap<u64, u32>,
     sum: u128,
 }
 
@@ -120,7 +120,7 @@ impl Window {
             self.ids.push_back(id);
             self.sum = self.sum.wrapping_add(summand(offset, id));
             if !self.set.insert(id) {
-                *self.again.entry(id).or_default() += 1;
+                *self.extra_copies.entry(id).or_default() += 1;
             }
         }
         let ids = (self.ids.len() - before) as u32;
@@ -167,12 +167,12 @@ impl Window {
         let Some(record) = self.records.pop_front() else { return };
         for id in self.ids.drain(..record.ids as usize) {
             self.sum = self.sum.wrapping_sub(summand(record.offset, id));
-            match self.again.get_mut(&id) {
+            match self.extra_copies.get_mut(&id) {
                 None => {
                     self.set.remove(&id);
                 }
                 Some(1) => {
-                    self.again.remove(&id);
+                    self.extra_copies.remove(&id);
                 }
                 Some(more) => *more -= 1,
             }

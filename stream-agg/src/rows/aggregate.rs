@@ -25,12 +25,12 @@ mod groups;
 
 mod measures;
 
-use dimensions::numbered;
+use dimensions::dictionary_column;
 use groups::{Groups, group};
 use measures::{Members, values};
 use units::Units;
 
-pub use dimensions::Numbered;
+pub use dimensions::DictionaryColumn;
 pub use measures::{Sets, Values};
 
 /// The value of each dimension of a folded group.
@@ -46,7 +46,7 @@ pub struct Aggregate<'r> {
     /// Start of the bucket.
     pub buckets: Vec<UnixMillis>,
     /// The dimensions of the rollup.
-    pub dimensions: Vec<Numbered<'r>>,
+    pub dimensions: Vec<DictionaryColumn<'r>>,
     /// Number of events.
     pub counts: Vec<u64>,
     /// The other measures of the rollup, each with the column that stores it.
@@ -61,8 +61,9 @@ pub struct Aggregate<'r> {
 pub fn aggregate<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: usize) -> Aggregate<'r> {
     let rows = strata.rows;
     let units = Units::of(rollup, strata);
-    let mut dimensions: Vec<_> = rollup.dimensions.iter().map(|d| numbered(d, rows, &units.rows)).collect();
-    let Groups { firsts, of_unit, others, folded_rows } =
+    let mut dimensions: Vec<_> =
+        rollup.dimensions.iter().map(|d| dictionary_column(d, rows, &units.rows)).collect();
+    let Groups { firsts, of_unit, folded, folded_rows } =
         group(rollup, rows, &units, &dimensions, max_groups);
     let buckets: Vec<_> = firsts.iter().map(|at| bucket(rollup, rows, units.rows[*at])).collect();
     let mut cells = BTreeMap::<_, Vec<GroupId>>::new();
@@ -71,9 +72,9 @@ pub fn aggregate<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: usize) ->
     }
     for dimension in &mut dimensions {
         dimension.numbers = firsts.iter().map(|at| dimension.numbers[*at]).collect();
-        if !others.is_empty() {
+        if !folded.is_empty() {
             let other = dimension.intern(OTHER);
-            others.iter().for_each(|group| dimension.numbers[*group as usize] = other);
+            folded.iter().for_each(|group| dimension.numbers[*group as usize] = other);
         }
     }
     let members = Members::new(&units, &of_unit, strata);

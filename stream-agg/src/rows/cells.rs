@@ -127,13 +127,18 @@ impl Marker {
     }
 }
 
-fn coded(block: &mut BlockBuilder, name: &str, column: &Interned, order: &[RowId]) {
-    keys(block, name, &column.texts, order.iter().map(|row| column.numbers[*row as usize]));
+fn append_interned(block: &mut BlockBuilder, name: &str, column: &Interned, order: &[RowId]) {
+    append_low_cardinality(block, name, &column.texts, order.iter().map(|row| column.numbers[*row as usize]));
 }
 
 /// Appends a column of interned texts. Its first row is the empty text of the marker row. The dictionary of the column
 /// has only texts that occur in the column.
-fn keys(block: &mut BlockBuilder, name: &str, texts: &Interner, numbers: impl Iterator<Item = u32>) {
+fn append_low_cardinality(
+    block: &mut BlockBuilder,
+    name: &str,
+    texts: &Interner,
+    numbers: impl Iterator<Item = u32>,
+) {
     const UNSEEN: u32 = u32::MAX;
     let mut places = vec![UNSEEN; texts.count()];
     let mut keys = vec![""];

@@ -13,7 +13,7 @@ use crate::protocol::progress::Offset;
 use crate::rows::columns::{Interned, Texts};
 
 /// The tenant in a dead letter whose line names no readable tenant.
-const NOBODY: &str = "?";
+const UNKNOWN_TENANT: &str = "?";
 /// Why a line became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
@@ -103,8 +103,8 @@ impl DeadLetters {
         reason: &Reason,
         max_bytes: usize,
     ) {
-        self.place(offset, kafka_time, number);
-        self.tenant.push(line::tenant_of(line).unwrap_or(NOBODY));
+        self.push_position(offset, kafka_time, number);
+        self.tenant.push(line::tenant_of(line).unwrap_or(UNKNOWN_TENANT));
         self.reason.push(reason.code());
         let text = String::from_utf8_lossy(&line[..line.len().min(max_bytes)]);
         // U+FFFD has three bytes and may replace a single byte, so the text can be longer than `max_bytes`.
@@ -124,13 +124,13 @@ impl DeadLetters {
         let Some(sample) = Sample::read(line) else {
             return self.push(offset, kafka_time, number, line, &Reason::Sample, max_bytes);
         };
-        self.place(offset, kafka_time, number);
+        self.push_position(offset, kafka_time, number);
         self.tenant.push(&sample.tenant);
         self.reason.push(&edge_reason(&sample));
         self.text.push(&sample.text);
     }
 
-    fn place(&mut self, offset: Offset, kafka_time: UnixMillis, number: u32) {
+    fn push_position(&mut self, offset: Offset, kafka_time: UnixMillis, number: u32) {
         self.ko.push(offset.to_u64());
         self.line.push(number);
         self.kafka_time.push(kafka_time);

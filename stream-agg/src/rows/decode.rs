@@ -20,7 +20,7 @@ use schemas::row::STORABLE;
 use schemas::time::{DAY, UnixMillis};
 use uuid::Uuid;
 
-use crate::protocol::limits::{DecodeLimits, EDGE_AHEAD, LONGEST_WAY_DAYS};
+use crate::protocol::limits::{DecodeLimits, MAX_DAYS_TO_KAFKA, MAX_EDGE_CLOCK_AHEAD_MS};
 use crate::protocol::progress::Offset;
 use crate::protocol::window::{Window, line_id, record_id};
 use crate::rows::columns::Rows;
@@ -211,11 +211,11 @@ pub fn decode(
 /// Whether the record was in a spool for so long that the ledger may have dropped the row of an earlier copy of it. The
 /// age of the record decides this. A query to the ledger may not, because its result would change with time.
 fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
-    let made = || {
+    let created_at = || {
         let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
         Some(i64::try_from(seconds).ok()? * 1000 + i64::from(nanos / 1_000_000))
     };
-    head.spooled && made().is_some_and(|made| made < kafka_time.0 - days * DAY)
+    head.spooled && created_at().is_some_and(|created_at| created_at < kafka_time.0 - days * DAY)
 }
 
 type Line<'a> = Enriched<'a, Vec<(Cow<'a, str>, &'a str)>>;
@@ -234,13 +234,14 @@ struct Arrival {
 }
 
 impl Arrival {
-    /// The `server_time` of a line if it is at most [`LONGEST_WAY_DAYS`] before and at most [`EDGE_AHEAD`] after
-    /// Kafka's time; else Kafka's time. This time decides in which table partition the raw row is stored. An edge with
-    /// a wrong clock must not create table partitions, or add rows to days that are already archived.
+    /// The `server_time` of a line if it is at most [`MAX_DAYS_TO_KAFKA`] before and at most
+    /// [`MAX_EDGE_CLOCK_AHEAD_MS`] after Kafka's time; else Kafka's time. This time decides in which table partition
+    /// the raw row is stored. An edge with a wrong clock must not create table partitions, or add rows to days that are
+    /// already archived.
     fn of(line: &Line<'_>, kafka_time: UnixMillis, version: u32) -> Result<Self, Reason> {
-        let believed = kafka_time.0 - LONGEST_WAY_DAYS * DAY..=kafka_time.0 + EDGE_AHEAD;
+        let trusted = kafka_time.0 - MAX_DAYS_TO_KAFKA * DAY..=kafka_time.0 + MAX_EDGE_CLOCK_AHEAD_MS;
         // Version 1 of the decoding code trusted the clock of every edge.
-        let replaced = version > 1 && !believed.contains(&line.server_time.0);
+        let replaced = version > 1 && !trusted.contains(&line.server_time.0);
         let time = if replaced { kafka_time } else { line.server_time };
         // From version 2 on, this happens only if Kafka's time is out of range, too.
         if !STORABLE.contains(&time) {

@@ -52,7 +52,7 @@ pub(crate) struct Open {
 pub(crate) enum Step {
     Send,
     InsertAnswer,
-    Look(UnixMillis),
+    ReadMarkerFrom(UnixMillis),
     Applied,
     Stopped,
 }
@@ -72,7 +72,11 @@ impl Pipeline {
         if let Some(last) = resume.rebuild {
             let last = Some(last.next().to_i64() - 1);
             // The markers are read first, because another process may have inserted rows of the batch.
-            pipeline.open(Commit { from: resume.from.to_i64(), last }, Attempts::of(true), Step::Look(now));
+            pipeline.open(
+                Commit { from: resume.from.to_i64(), last },
+                Attempts::of(true),
+                Step::ReadMarkerFrom(now),
+            );
         }
         Ok(pipeline)
     }

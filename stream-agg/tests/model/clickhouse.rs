@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use schemas::time::UnixMillis;
-use stream_agg::apply::verdict::{EXECUTION, Target};
+use stream_agg::apply::verdict::{MAX_EXECUTION_MS, Target};
 use stream_agg::protocol::progress::NextOffset;
 
 /// A table partition.
@@ -32,7 +32,7 @@ pub(crate) struct Statement {
 impl Statement {
     /// Whether ClickHouse has stopped executing the statement.
     pub(crate) fn over(&self, now: UnixMillis) -> bool {
-        self.admitted && self.deadline.0 + EXECUTION <= now.0
+        self.admitted && self.deadline.0 + MAX_EXECUTION_MS <= now.0
     }
 }
 

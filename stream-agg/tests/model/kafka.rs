@@ -54,7 +54,7 @@ impl Kafka {
         self.wire.iter().any(idle)
     }
 
-    pub(crate) fn take(&mut self, commit: Commit) {
+    pub(crate) fn store_commit(&mut self, commit: Commit) {
         if let Some(before) = self.committed {
             let redeclared = before.last.is_some() && before.from == commit.from && before != commit;
             self.changed |= redeclared || commit.from < before.from;

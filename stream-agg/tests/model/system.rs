@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use schemas::time::UnixMillis;
 use stateright::{Model, Property};
 use stream_agg::apply::insert::Token;
-use stream_agg::apply::verdict::{Attempts, InsertAnswer, VALIDITY, Verdict, judge};
+use stream_agg::apply::verdict::{Attempts, InsertAnswer, STATEMENT_VALIDITY_MS, Verdict, judge};
 use stream_agg::protocol::progress::{AfterCommit, CommitOutcome, after_commit, may_release};
 use stream_agg::rows::cells::Source;
 
@@ -54,7 +54,7 @@ pub(crate) enum Event {
     CommitRefused(usize, CommitOutcome),
     CommitGivenUp(usize),
     Send(usize, usize),
-    Look(usize, usize),
+    ReadMarker(usize, usize),
     Admit(usize),
     Skip(usize),
     Write(usize),
@@ -64,9 +64,9 @@ pub(crate) enum Event {
     Forget(usize, String),
     Crash(usize),
     Revoke(usize),
-    TakeForDead(usize),
+    ConsiderDead(usize),
     EndPipeline(usize),
-    LetGo(usize),
+    Release(usize),
     Tick,
 }
 
@@ -152,7 +152,7 @@ impl System {
         let Process { pipeline, revoked, lost } = &self.processes[at];
         let leaves = *revoked || *lost;
         if leaves && may_release(pipeline.is_none(), self.kafka.has_call(at)) {
-            events.push(Event::LetGo(at));
+            events.push(Event::Release(at));
         }
         let Some(pipeline) = pipeline else {
             if self.kafka.owner.is_none() && !leaves {
@@ -167,7 +167,7 @@ impl System {
                 Step::Send if self.statements.len() < self.left.statements => {
                     events.push(Event::Send(at, cell));
                 }
-                Step::Look(from) if from <= self.now => events.push(Event::Look(at, cell)),
+                Step::ReadMarkerFrom(from) if from <= self.now => events.push(Event::ReadMarker(at, cell)),
                 _ => {}
             }
         }
@@ -178,7 +178,7 @@ impl System {
             events.push(Event::Crash(at));
         }
         if self.left.moves > 0 && self.kafka.owner == Some(at) && !leaves {
-            events.extend([Event::Revoke(at), Event::TakeForDead(at)]);
+            events.extend([Event::Revoke(at), Event::ConsiderDead(at)]);
         }
     }
 
@@ -224,14 +224,14 @@ impl System {
             Event::Commit(at, commit) => self.commit(at, commit),
             Event::CommitArrives(at) => {
                 let Sent { process, commit, under_way } = self.kafka.wire.remove(at);
-                self.kafka.take(commit);
+                self.kafka.store_commit(commit);
                 if under_way {
-                    self.hear(process, CommitOutcome::Accepted);
+                    self.commit_answered(process, CommitOutcome::Accepted);
                 }
             }
             Event::CommitRefused(at, end) => {
                 let Sent { process, .. } = self.kafka.wire.remove(at);
-                self.hear(process, end);
+                self.commit_answered(process, end);
             }
             Event::CommitGivenUp(at) => {
                 self.left.losses -= 1;
@@ -242,10 +242,10 @@ impl System {
                 } else {
                     self.kafka.wire[at].under_way = false;
                 }
-                self.hear(process, CommitOutcome::Unknown);
+                self.commit_answered(process, CommitOutcome::Unknown);
             }
             Event::Send(at, cell) => self.send(at, cell),
-            Event::Look(at, cell) => self.look(at, cell),
+            Event::ReadMarker(at, cell) => self.read_marker(at, cell),
             Event::Admit(at) => self.statements[at].admitted = true,
             Event::Skip(at) => {
                 // The condition of the insert throws an exception.
@@ -288,24 +288,24 @@ impl System {
                 self.left.moves -= 1;
                 self.processes[at].revoked = true;
             }
-            Event::TakeForDead(at) => {
+            Event::ConsiderDead(at) => {
                 self.left.moves -= 1;
                 self.processes[at].lost = true;
                 self.kafka.release(at);
                 self.kafka.wire.retain(|sent| sent.process != at || sent.under_way);
             }
             Event::EndPipeline(at) => {
-                self.forsake(at);
+                self.stop_waiting(at);
                 self.processes[at].pipeline = None;
             }
-            Event::LetGo(at) => {
+            Event::Release(at) => {
                 self.kafka.release(at);
                 self.processes[at].revoked = false;
                 self.processes[at].lost = false;
             }
             Event::Tick => {
                 self.left.ticks -= 1;
-                self.now = UnixMillis(self.now.0 + VALIDITY);
+                self.now = UnixMillis(self.now.0 + STATEMENT_VALIDITY_MS);
                 let now = self.now;
                 self.drop_statements(|statement| statement.over(now));
             }
@@ -326,7 +326,7 @@ impl System {
     }
 
     /// Does what [`stream_agg::kafka::commit`] does with the outcome of a commit.
-    fn hear(&mut self, at: usize, end: CommitOutcome) {
+    fn commit_answered(&mut self, at: usize, end: CommitOutcome) {
         let committed = self.kafka.committed;
         let Some(pipeline) = &mut self.processes[at].pipeline else { return };
         let Some(commit) = pipeline.committing.take() else { return };
@@ -334,7 +334,7 @@ impl System {
             AfterCommit::Proceed => {
                 pipeline.known = Some(commit);
                 pipeline.open(commit, Attempts::of(false), Step::Send);
-                self.forsake(at);
+                self.stop_waiting(at);
             }
             AfterCommit::ReadBack if committed == pipeline.known => self.commit(at, commit),
             AfterCommit::ReadBack | AfterCommit::Rejoin | AfterCommit::Shutdown => self.end(at),
@@ -348,12 +348,12 @@ impl System {
         *step = Step::InsertAnswer;
         let source = Source { log_generation: 0, partition: 0, declaration_hash: 1 };
         let token = Token::new(source, "t", target.start, last, 0).text(attempts.renamed());
-        let deadline = UnixMillis(self.now.0 + VALIDITY);
+        let deadline = UnixMillis(self.now.0 + STATEMENT_VALIDITY_MS);
         let process = Some(at);
         self.statements.push(Statement { process, cell, target, deadline, token, admitted: false });
     }
 
-    fn look(&mut self, at: usize, cell: usize) {
+    fn read_marker(&mut self, at: usize, cell: usize) {
         let (now, marker) = (self.now, self.cells[cell].marker);
         let batch = self.batch(at);
         let target = batch.target();
@@ -362,7 +362,7 @@ impl System {
         *step = match verdict {
             Verdict::Applied => return self.applied(at, cell),
             Verdict::Send => Step::Send,
-            Verdict::Wait(until) => Step::Look(until),
+            Verdict::Wait(until) => Step::ReadMarkerFrom(until),
             Verdict::Stop(_) => Step::Stopped,
         };
     }
@@ -374,14 +374,14 @@ impl System {
             // An answer after the deadline of its statement proves nothing.
             let answer = match done {
                 true if now < statement.deadline => InsertAnswer::Written,
-                true => InsertAnswer::Taken,
+                true => InsertAnswer::Accepted,
                 false => InsertAnswer::None,
             };
             let open = &mut self.batch(at).cells[statement.cell];
             if open.attempts.sent(statement.deadline, answer) {
                 self.applied(at, statement.cell);
             } else {
-                open.step = Step::Look(now);
+                open.step = Step::ReadMarkerFrom(now);
             }
         }
     }
@@ -413,7 +413,7 @@ impl System {
     /// Ends a process or its membership in the group. Requests that the process has sent to Kafka and ClickHouse may
     /// still take effect, except commits of a member that Kafka considers dead.
     fn end(&mut self, at: usize) {
-        self.forsake(at);
+        self.stop_waiting(at);
         if self.processes[at].lost {
             self.kafka.wire.retain(|sent| sent.process != at);
         }
@@ -423,7 +423,7 @@ impl System {
     }
 
     /// Makes the process stop waiting for its statements.
-    fn forsake(&mut self, at: usize) {
+    fn stop_waiting(&mut self, at: usize) {
         self.statements.iter_mut().filter(|s| s.process == Some(at)).for_each(|s| s.process = None);
     }
 

@@ -78,7 +78,7 @@ pub(crate) enum Event {
     Close,
     AskLogsEnd,
     TellLogsEnd,
-    HearLogsEnd,
+    ReceiveLogEnd,
     Take,
     Insert(usize),
     Settle,
@@ -205,7 +205,7 @@ impl System {
                 let question = &mut self.pipeline().collector.question;
                 *question = question.map(|question| Question { end, ..question });
             }
-            Event::HearLogsEnd => self.pipeline().hear_logs_end(bounds, &log),
+            Event::ReceiveLogEnd => self.pipeline().receive_log_end(bounds, &log),
             Event::Take => self.take(),
             Event::Insert(cell) => self.insert(*cell),
             Event::Settle => self.settle(),

@@ -12,11 +12,11 @@ use crate::rows::cells::{Cell, Source};
 
 /// How long a server that lacks memory counts as busy. After that, the insert counts as too large for it: a batch has
 /// up to 64 MiB of records and needs several times as much memory.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
+const MAX_MEMORY_SHORTAGE: Duration = Duration::from_secs(60);
 /// Pause between attempts while ClickHouse refuses an insert. The insert is retried until ClickHouse accepts it,
 /// because a limit may be raised, a constraint dropped or a right granted at any moment, and this should not need a
 /// restart. The pause is not shorter because each attempt sends all rows.
-pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(15);
+pub(super) const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How an attempt failed. The worse failure is the greater value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ impl FailedAttempt {
         match failure {
             Failure::ConditionFailed => Self::ConditionFailed,
             Failure::Transient => Self::Transient,
-            Failure::OutOfMemory if short_of_memory < MEMORY_PATIENCE => Self::Transient,
+            Failure::OutOfMemory if short_of_memory < MAX_MEMORY_SHORTAGE => Self::Transient,
             Failure::OutOfMemory | Failure::Refused => Self::Refused,
         }
     }
@@ -57,7 +57,7 @@ impl BatchDescription {
     /// The message while ClickHouse refuses `cell`.
     pub(super) fn refused(&self, cell: &Cell, error: &StoreError) -> String {
         let Cell { table, partition_id, .. } = cell;
-        let every = REFUSED_WAIT.as_secs();
+        let every = REFUSED_RETRY_INTERVAL.as_secs();
         if self.of_a_backfill() {
             return format!(
                 "`{table}` {partition_id}: {error}; the insert is retried every {every} s. Check the limits, constraints and \
@@ -85,10 +85,10 @@ impl BatchDescription {
     }
 
     /// The report of a cell whose rows are not sent any more.
-    pub(super) fn stopped(&self, cell: &Cell, lost: StopCause) -> StoppedBatch {
+    pub(super) fn stopped(&self, cell: &Cell, cause: StopCause) -> StoppedBatch {
         let Cell { table, partition_id, .. } = cell;
         let partition = self.source.partition;
-        let help = match lost {
+        let help = match cause {
             _ if self.of_a_backfill() => "; repair clickhouse, then run the backfill again".to_owned(),
             StopCause::ForeignMarker(_) => recover::help(partition),
             // A restart does not help: it would send the rows under the same tokens, which ClickHouse remembers for
@@ -105,7 +105,7 @@ impl BatchDescription {
                 self.offsets()
             ),
         };
-        StoppedBatch { table, partition_id: partition_id.clone(), offsets: self.offsets(), lost, help }
+        StoppedBatch { table, partition_id: partition_id.clone(), offsets: self.offsets(), cause, help }
     }
 
     /// The first and the last offset, as declared. For a backfill, these are positions within a day of raw rows, not
@@ -126,12 +126,12 @@ impl BatchDescription {
 
 /// A batch whose inserts were stopped, and what an operator can do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{table}` {partition_id}, offsets {offsets}: {lost}{help}")]
+#[error("`{table}` {partition_id}, offsets {offsets}: {cause}{help}")]
 pub struct StoppedBatch {
     table: &'static str,
     partition_id: String,
     offsets: String,
-    lost: StopCause,
+    cause: StopCause,
     help: String,
 }
 
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_stopped_batch_says_why_and_what_to_do() {
         let foreign = StopCause::ForeignMarker(NextOffset::new(7));
-        for (log_generation, lost, expected) in [
+        for (log_generation, cause, expected) in [
             (
                 0,
                 foreign,
@@ -220,7 +220,7 @@ mod tests {
                 "clickhouse acknowledged its rows three times and does not have them; repair clickhouse, then run the backfill again",
             ),
         ] {
-            let stopped = rows(log_generation).stopped(&cell(), lost);
+            let stopped = rows(log_generation).stopped(&cell(), cause);
             assert_eq!(stopped.to_string(), format!("`events` 20261121, offsets 5..9: {expected}"));
         }
         let single = BatchDescription { end: NextOffset::new(6), ..rows(0) };

@@ -5,8 +5,8 @@
 
 use schemas::time::{SECOND, UnixMillis};
 
-use crate::apply::store::WHOLE;
-use crate::apply::verdict::{EXECUTION, Target};
+use crate::apply::store::COMPLETE_ANSWER_SETTINGS;
+use crate::apply::verdict::{MAX_EXECUTION_MS, Target};
 use crate::rows::cells::{Cell, Source};
 
 /// Settings of every insert, in addition to those of every statement. One block becomes one part, completely or not at
@@ -35,9 +35,9 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
     let own = [
         ("insert_deduplication_token", token.to_owned()),
         ("query_id", format!("sa/{token}/{table}/{partition_id}/{}", deadline.0)),
-        ("max_execution_time", (EXECUTION / SECOND).to_string()),
+        ("max_execution_time", (MAX_EXECUTION_MS / SECOND).to_string()),
     ];
-    let fixed = WHOLE.into_iter().chain(SETTINGS);
+    let fixed = COMPLETE_ANSWER_SETTINGS.into_iter().chain(SETTINGS);
     own.into_iter().chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
 }
 

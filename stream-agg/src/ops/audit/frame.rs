@@ -17,10 +17,10 @@ pub type Log = (u16, u16);
 
 /// Maximum number of days between the arrival of a line and the append of its record in Kafka, unless the id of the
 /// record shows more. This takes only minutes, but clocks differ.
-pub const ON_THE_WAY: i64 = 2;
+pub const MAX_APPEND_DELAY_DAYS: i64 = 2;
 /// Maximum number of days between the arrival of the first line of a record and the creation of the record's id. It
 /// takes only moments, but midnight may be in between.
-pub const GATHERED: i64 = 1;
+pub const MAX_ID_DELAY_DAYS: i64 = 1;
 
 /// What ClickHouse holds; days are counted since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +45,10 @@ pub struct Frame {
     /// The first offset of each log that is compared.
     pub floors: BTreeMap<Log, u64>,
     /// The first day, by Kafka's time since 1970, that is compared; `None` if nothing has expired.
-    pub from: Option<i64>,
+    pub compared_from: Option<i64>,
     /// Raw rows that arrived before this day were dropped, although the ledger still has their records; `None` if there
     /// are no such rows.
-    pub gone: Option<i64>,
+    pub raw_dropped_before: Option<i64>,
     /// All raw rows that arrived from this day on still exist and are read; `None` if no raw row has ever expired.
     pub whole_from: Option<i64>,
     /// Which client clocks are trusted.
@@ -56,36 +56,43 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// What can be compared of the last `days` days. [`Self::begin_at`] sets the floors later.
+    /// What can be compared of the last `days` days. [`Self::set_floors`] sets the floors later.
     pub fn new(held: &Held, days: u16, progress: BTreeMap<Log, u64>, time: TimeLimits) -> Self {
         let today = day(held.now);
         let wanted = today - i64::from(days);
         // The first day that has raw rows, if the ledger has records of earlier days: the raw rows of those days were
         // dropped.
-        let gone = held.raw.filter(|raw| held.stored.is_some_and(|stored| stored < *raw));
+        let raw_dropped_before = held.raw.filter(|raw| held.stored.is_some_and(|stored| stored < *raw));
         // The ledger's day from 30 days ago expires at midnight, and earlier days may have expired already.
         let all_in_ledger = held.stored.is_none_or(|stored| stored > today - i64::from(LEDGER_DAYS));
-        let from = match gone {
-            Some(raw) => Some(wanted.max(raw + ON_THE_WAY)),
+        let compared_from = match raw_dropped_before {
+            Some(raw) => Some(wanted.max(raw + MAX_APPEND_DELAY_DAYS)),
             None if held.since >= wanted && all_in_ledger => None,
             None => Some(wanted),
         };
-        let mut frame =
-            Self { now: held.now, progress, floors: BTreeMap::new(), from, gone, whole_from: None, time };
+        let mut frame = Self {
+            now: held.now,
+            progress,
+            floors: BTreeMap::new(),
+            compared_from,
+            raw_dropped_before,
+            whole_from: None,
+            time,
+        };
         frame.whole_from = frame.raw_from().map(|from| from.max(frame.kept_from()));
         frame
     }
 
     /// The first day of arrival that is read from the raw table; `None` means all of it.
     pub fn raw_from(&self) -> Option<i64> {
-        self.from.map(|from| from - ON_THE_WAY)
+        self.compared_from.map(|from| from - MAX_APPEND_DELAY_DAYS)
     }
 
     /// Sets the floors. `firsts` has the first offset of each log in the ledger. If nothing has expired, each log is
     /// compared from offset 0. If the ledger then begins at a later offset, earlier rows may have expired after all, in
     /// the ledger and in the raw table.
-    pub fn begin_at(&mut self, firsts: &BTreeMap<Log, u64>) {
-        if self.from.is_some() {
+    pub fn set_floors(&mut self, firsts: &BTreeMap<Log, u64>) {
+        if self.compared_from.is_some() {
             self.floors.clone_from(firsts);
             return;
         }
@@ -99,7 +106,7 @@ impl Frame {
     /// The first day of arrival whose raw rows ClickHouse keeps until the audit ends, even if midnight passes.
     pub fn kept_from(&self) -> i64 {
         let kept = day(self.now) - i64::from(RAW_DAYS) + 1;
-        self.gone.map_or(kept, |gone| gone.max(kept))
+        self.raw_dropped_before.map_or(kept, |dropped| dropped.max(kept))
     }
 
     /// Takes into account that raw rows may have expired before the audit, and may expire during it.

@@ -63,7 +63,7 @@ pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
     for (key @ (log_generation, partition, _), span) in ledger {
         let floor = frame.floors.get(&(*log_generation, *partition)).copied().filter(|floor| *floor > 0);
         let end = ends.entry((*log_generation, *partition)).or_insert_with(|| floor.unwrap_or(span.first));
-        counted.between((*log_generation, *partition), *end, span.first);
+        counted.add_gap((*log_generation, *partition), *end, span.first);
         let (all, records) = (span.last + 1 - span.first, span.records);
         counted.offsets.expected += all;
         counted.offsets.found += records;
@@ -73,14 +73,14 @@ pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
         *end = span.last + 1;
     }
     for (log, end) in ends {
-        counted.between(log, end, frame.progress.get(&log).copied().unwrap_or(end));
+        counted.add_gap(log, end, frame.progress.get(&log).copied().unwrap_or(end));
     }
     counted
 }
 
 impl Counted {
     /// Adds the gap `[end, next)`, if it is not empty.
-    fn between(&mut self, (log_generation, partition): Log, end: u64, next: u64) {
+    fn add_gap(&mut self, (log_generation, partition): Log, end: u64, next: u64) {
         if end < next {
             self.offsets.expected += next - end;
             self.offsets.gaps.push(Gap { log_generation, partition, first: end, last: next - 1 });

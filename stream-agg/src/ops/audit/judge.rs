@@ -6,7 +6,7 @@ use schemas::rollup::{Condition, Dimension, Grain, Rollup};
 use schemas::time::{DAY, UnixMillis};
 
 use super::frame::{Frame, Log};
-use super::read::{EVENTS, Key, Known, LEDGER, LedgerSpan, Made, RawSpan, SPAN};
+use super::read::{DeclaredIn, EVENTS, Key, LEDGER, LedgerSpan, RawSpan, SPAN, SpanArrivals};
 use super::{Audited, Finding};
 
 /// Maximum number of findings that are listed for a table, and of gaps that are listed for the ledger. The sums include
@@ -123,27 +123,28 @@ pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
 
 /// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]. Spans whose raw rows cannot have
 /// expired come first, because something other than expiry makes them differ.
-pub fn looked_into(differing: &[Key], made: &BTreeMap<Key, Made>) -> Vec<Key> {
-    let (may_be, wrong): (Vec<_>, Vec<_>) = differing.iter().partition(|key| dropped(made, key) > 0);
+pub fn spans_to_detail(differing: &[Key], arrivals: &BTreeMap<Key, SpanArrivals>) -> Vec<Key> {
+    let (may_be, wrong): (Vec<_>, Vec<_>) =
+        differing.iter().partition(|key| may_be_dropped(arrivals, key) > 0);
     wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()
 }
 
 /// Stored lines of a span whose raw rows may have expired.
-fn dropped(made: &BTreeMap<Key, Made>, key: &Key) -> u64 {
-    made.get(key).map_or(0, |made| made.dropped)
+fn may_be_dropped(arrivals: &BTreeMap<Key, SpanArrivals>, key: &Key) -> u64 {
+    arrivals.get(key).map_or(0, |span| span.may_be_dropped)
 }
 
 fn of<T: Copy + Default>(spans: &BTreeMap<Key, T>, key: &Key) -> T {
     spans.get(key).copied().unwrap_or_default()
 }
 
-/// Judges the ledger and the raw table. For the differing spans, `made` has the number of raw rows that may have
+/// Judges the ledger and the raw table. For the differing spans, `arrivals` has the number of raw rows that may have
 /// expired, and `details` the numbers of missing and duplicate rows.
 pub fn rows(
     frame: &Frame,
     ledger: &BTreeMap<Key, LedgerSpan>,
     raw: &BTreeMap<Key, RawSpan>,
-    made: &BTreeMap<Key, Made>,
+    arrivals: &BTreeMap<Key, SpanArrivals>,
     details: &BTreeMap<Key, (u64, u64)>,
 ) -> (Vec<Audited>, Vec<Finding>) {
     let mut records = Table::new(LEDGER, note(frame));
@@ -161,7 +162,7 @@ pub fn rows(
             events.add(|| span_of(key), most, found, (0, 0));
             continue;
         }
-        let may_be_dropped = dropped(made, &key);
+        let may_be_dropped = may_be_dropped(arrivals, &key);
         unknown += may_be_dropped;
         let least = most.saturating_sub(may_be_dropped);
         let counted = (least.saturating_sub(found), found.saturating_sub(most));
@@ -185,7 +186,7 @@ pub fn rollup(
     snapshot: &Snapshot<'_>,
     at: usize,
     days: &Days,
-    known: &Known,
+    declared_in: &DeclaredIn,
     surplus: Option<i64>,
 ) -> (Audited, Vec<Finding>) {
     let rollup = snapshot.rollup;
@@ -200,7 +201,7 @@ pub fn rollup(
         *sums = (sums.0 + declared, sums.1 + any);
     }
     let mut notes = Vec::from_iter(Some(note(frame)).filter(|note| !note.is_empty()));
-    if !known.always {
+    if !declared_in.always {
         notes.push("declared later: at least the events since then, at most all events".to_owned());
     }
     if rollup.retention_days.is_some() {
@@ -212,7 +213,7 @@ pub fn rollup(
     for day in days.into_iter().filter(|day| undivided || is_kept(rollup, *day, frame.now)) {
         let whole = if undivided { frame.whole_from.is_none() } else { frame.is_whole(day) };
         let (least, any) = must.get(&day).copied().unwrap_or_default();
-        let most = match (whole, known.always) {
+        let most = match (whole, declared_in.always) {
             (false, _) => u64::MAX,
             (true, false) => any,
             (true, true) => least,
@@ -226,10 +227,10 @@ pub fn rollup(
     }
     match surplus {
         Some(_) if !rollup.conditions.is_empty() && table.is_wrong() => {
-            table.acquit("not judged: the table events differs from the ledger");
+            table.clear_findings("not judged: the table events differs from the ledger");
         }
         Some(surplus) if table.is_wrong() && difference == -i128::from(surplus) => {
-            table.acquit("differs from the table events by as much as the ledger does");
+            table.clear_findings("differs from the table events by as much as the ledger does");
         }
         _ => {}
     }
@@ -276,7 +277,7 @@ impl Table {
     }
 
     /// Clears the findings, because the cause is in another table.
-    fn acquit(&mut self, why: &str) {
+    fn clear_findings(&mut self, why: &str) {
         self.findings.clear();
         (self.sum.missing, self.sum.duplicate) = (0, 0);
         self.remark(why);
@@ -290,9 +291,9 @@ impl Table {
 
 /// The note about what is left out of the comparison of all tables.
 fn note(frame: &Frame) -> String {
-    match (frame.gone, frame.from) {
-        (Some(gone), Some(from)) => {
-            format!("from {} on: raw rows before {} are gone", date(from), date(gone))
+    match (frame.raw_dropped_before, frame.compared_from) {
+        (Some(dropped), Some(from)) => {
+            format!("from {} on: raw rows before {} are gone", date(from), date(dropped))
         }
         (None, Some(from)) => format!("from {} on", date(from)),
         (_, None) => String::new(),

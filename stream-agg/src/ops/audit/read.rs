@@ -16,8 +16,8 @@ mod rollups;
 
 mod sql;
 
-pub use rollups::Known;
-pub use spans::{LedgerSpan, Made, RawSpan};
+pub use rollups::DeclaredIn;
+pub use spans::{LedgerSpan, RawSpan, SpanArrivals};
 
 /// The raw table.
 pub const EVENTS: &str = "events";
@@ -34,7 +34,7 @@ pub struct Reader<'s> {
     /// The database.
     pub store: &'s Store,
     /// Timeout of one query.
-    pub patience: Duration,
+    pub query_timeout: Duration,
 }
 
 impl Reader<'_> {
@@ -42,12 +42,12 @@ impl Reader<'_> {
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
-        let seconds = self.patience.as_secs();
+        let seconds = self.query_timeout.as_secs();
         let sql = format!(
             "{sql} SETTINGS max_threads = 2, max_memory_usage = 1073741824, max_execution_time = {seconds}, \
              optimize_aggregation_in_order = 1"
         );
-        self.store.rows_within(self.patience, &sql).await
+        self.store.rows_within(self.query_timeout, &sql).await
     }
 
     /// The offsets and days of the last `days` days that can be compared.
@@ -66,14 +66,14 @@ impl Reader<'_> {
         let first = |millis: i64| (millis != 0).then(|| day(millis));
         let held = Held { now: UnixMillis(now), since: day(since), raw: first(raw), stored: first(stored) };
         let mut frame = Frame::new(&held, days, progress, time);
-        frame.begin_at(&self.firsts(frame.from.unwrap_or(0)).await?);
+        frame.set_floors(&self.first_offsets(frame.compared_from.unwrap_or(0)).await?);
         Ok(frame)
     }
 
     /// For each log, the offset from which on Kafka appended every record on the day `from` or later. This is the
     /// offset of the first record of these days, or the highest marker of an earlier day if that is greater. It can be
     /// greater if Kafka's clock went back.
-    async fn firsts(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
+    async fn first_offsets(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
         let from = start_of(from);
         let sql = format!(
             "SELECT g, kp, max(at) FROM (\

@@ -62,17 +62,17 @@ pub(super) struct Chunk {
 impl Chunk {
     /// Before the chunk is inserted, the markers of its cells are at or below this position.
     pub(super) fn start(&self) -> NextOffset {
-        place(self.log_generation, *self.offsets.start())
+        marker_position(self.log_generation, *self.offsets.start())
     }
 
     /// After the chunk was inserted, the markers of its cells are at this position.
     pub(super) fn applied_end(&self) -> NextOffset {
-        place(self.log_generation, *self.offsets.end() + 1)
+        marker_position(self.log_generation, *self.offsets.end() + 1)
     }
 }
 
 /// The position of a record in a raw day, by generation and then by offset.
-fn place(log_generation: u16, offset: u64) -> NextOffset {
+fn marker_position(log_generation: u16, offset: u64) -> NextOffset {
     assert!(
         log_generation < FIRST_BACKFILL_GENERATION && offset < 1 << OFFSET_BITS,
         "generation {log_generation} and offset {offset} fit a marker"
@@ -91,7 +91,7 @@ pub(super) fn cut(
     for RawRecord { log_generation, offset, rows } in records {
         let joins = |chunk: &Chunk| {
             let begins_later =
-                markers.range(chunk.applied_end()..=place(log_generation, offset)).next().is_some();
+                markers.range(chunk.applied_end()..=marker_position(log_generation, offset)).next().is_some();
             chunk.log_generation == log_generation && chunk.rows < max_rows && !begins_later
         };
         match chunks.last_mut().filter(|chunk| joins(chunk)) {
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_chunk_ends_at_a_marker() {
         let records = [1, 2, 5, 6].map(|offset| record(0, offset, 1));
-        let chunks = cut(records, &[place(0, 3)].into(), 10);
+        let chunks = cut(records, &[marker_position(0, 3)].into(), 10);
         assert_eq!(ranges(&chunks), [(0, 1, 2, 2), (0, 5, 6, 2)]);
     }
 

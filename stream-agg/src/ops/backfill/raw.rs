@@ -22,7 +22,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// The declarations that raw rows name, except those with the rollup: for each hash, which client clocks the
 /// declaration trusts.
-pub(super) type Lacking = BTreeMap<u64, TimeLimits>;
+pub(super) type DeclarationsWithoutRollup = BTreeMap<u64, TimeLimits>;
 
 /// The columns of a raw row that rollups read.
 #[derive(clickhouse::Row, serde::Deserialize)]
@@ -52,36 +52,39 @@ pub(super) async fn declarations(store: &Store) -> Result<Vec<u64>, StoreError> 
     store.rows_within(READ_TIMEOUT, sql).await
 }
 
-/// All raw days with `lacking` rows, by day.
-pub(super) async fn raw_days(store: &Store, lacking: &Lacking) -> Result<Vec<RawDay>, StoreError> {
+/// All raw days with rows of the declarations `without_rollup`, by day.
+pub(super) async fn raw_days(
+    store: &Store,
+    without_rollup: &DeclarationsWithoutRollup,
+) -> Result<Vec<RawDay>, StoreError> {
     let sql = format!(
         "SELECT DISTINCT toUnixTimestamp64Milli(toDateTime64(toStartOfDay(server_time), 3, 'UTC')) AS day, kp \
          FROM events WHERE tenant != '' AND {} ORDER BY day, kp",
-        of(lacking)
+        of(without_rollup)
     );
     let rows: Vec<(i64, u16)> = store.rows_within(READ_TIMEOUT, &sql).await?;
     Ok(rows.into_iter().map(|(day, partition)| RawDay { day: UnixMillis(day), partition }).collect())
 }
 
-/// The records of a raw day with `lacking` rows.
+/// The records of a raw day with rows of the declarations `without_rollup`.
 pub(super) async fn records(
     store: &Store,
     raw_day: RawDay,
-    lacking: &Lacking,
+    without_rollup: &DeclarationsWithoutRollup,
 ) -> Result<Vec<RawRecord>, StoreError> {
     let sql = format!(
         "SELECT g, ko, count() AS rows FROM events WHERE {} GROUP BY g, ko ORDER BY g, ko",
-        in_raw_day(raw_day, lacking)
+        in_raw_day(raw_day, without_rollup)
     );
     store.rows_within(READ_TIMEOUT, &sql).await
 }
 
-/// The `lacking` rows of a chunk, in the order in which they were stored.
+/// The rows of a chunk that have the declarations `without_rollup`, in the order in which they were stored.
 pub(super) async fn rows(
     store: &Store,
     raw_day: RawDay,
     chunk: &Chunk,
-    lacking: &Lacking,
+    without_rollup: &DeclarationsWithoutRollup,
     rollup: &Rollup,
 ) -> Result<Rows, StoreError> {
     let sql = format!(
@@ -91,7 +94,7 @@ pub(super) async fn rows(
          WHERE {raw_day} AND g = {log_generation} AND ko BETWEEN {first} AND {last} ORDER BY ko, line",
         // The column `props` is the largest one, and most rollups do not need it.
         props = if reads_props(rollup) { "props" } else { "'{}'" },
-        raw_day = in_raw_day(raw_day, lacking),
+        raw_day = in_raw_day(raw_day, without_rollup),
         log_generation = chunk.log_generation,
         first = chunk.offsets.start(),
         last = chunk.offsets.end(),
@@ -99,7 +102,8 @@ pub(super) async fn rows(
     let read: Vec<RawRow> = store.rows_within(READ_TIMEOUT, &sql).await?;
     let mut rows = Rows::default();
     for row in read {
-        let limits = lacking.get(&row.declaration_hash).expect("only rows of these declarations are read");
+        let limits =
+            without_rollup.get(&row.declaration_hash).expect("only rows of these declarations are read");
         push(&row, limits, &mut rows);
     }
     Ok(rows)
@@ -158,13 +162,13 @@ fn reads_props(rollup: &Rollup) -> bool {
         || rollup.measures.iter().any(|(_, measure)| measure.field().is_some())
 }
 
-fn in_raw_day(raw_day: RawDay, lacking: &Lacking) -> String {
+fn in_raw_day(raw_day: RawDay, without_rollup: &DeclarationsWithoutRollup) -> String {
     let RawDay { day, partition } = raw_day;
     let id = partition_id(day);
-    format!("_partition_id = '{id}' AND tenant != '' AND kp = {partition} AND {}", of(lacking))
+    format!("_partition_id = '{id}' AND tenant != '' AND kp = {partition} AND {}", of(without_rollup))
 }
 
-fn of(lacking: &Lacking) -> String {
-    let hashes: Vec<_> = lacking.keys().map(u64::to_string).collect();
+fn of(without_rollup: &DeclarationsWithoutRollup) -> String {
+    let hashes: Vec<_> = without_rollup.keys().map(u64::to_string).collect();
     format!("cfg IN ({})", hashes.join(", "))
 }

@@ -13,14 +13,14 @@ use tokio::time::{self, Instant};
 
 use crate::apply::since::{self, SincePartition, SinceRow};
 use crate::apply::store::{Store, StoreError};
-use crate::ops::backfill::MARGIN;
+use crate::ops::backfill::EXPIRY_MARGIN_MS;
 use crate::protocol::since::NOT_COUNTED;
 
 /// How long to wait for partitions that have committed a declaration with the rollup, but have not yet stored the
 /// moment since which they count the rollup. They store it right after the commit.
-const PATIENCE: Duration = Duration::from_secs(15);
+const MAX_SINCE_WAIT: Duration = Duration::from_secs(15);
 /// Shortest and longest wait between two queries.
-const LOOK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
+const SINCE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// The moments that were stored for a rollup before it is filled.
 pub(super) struct SinceBefore {
@@ -29,10 +29,10 @@ pub(super) struct SinceBefore {
 
 impl SinceBefore {
     /// Reads the stored moments of `rollup`. The partitions `in_use` have a declaration with the rollup. If such a
-    /// partition does not store its moment within [`PATIENCE`], its row is not replaced.
+    /// partition does not store its moment within [`MAX_SINCE_WAIT`], its row is not replaced.
     pub(super) async fn read(store: &Store, rollup: &str, in_use: &[u16]) -> Result<Self, StoreError> {
-        let mut backoff = LOOK_RETRIES.backoff();
-        let latest = Instant::now() + PATIENCE;
+        let mut backoff = SINCE_RETRIES.backoff();
+        let latest = Instant::now() + MAX_SINCE_WAIT;
         loop {
             let all = since::of_rollup(store, rollup).await?;
             let is_open =
@@ -82,7 +82,7 @@ fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> 
 
 /// The first day that the raw table holds completely at the time `now`.
 pub(super) fn first_raw_day(now: UnixMillis) -> UnixMillis {
-    UnixMillis(UnixMillis(now.0 + MARGIN).floor(DAY).0 - i64::from(RAW_DAYS) * DAY)
+    UnixMillis(UnixMillis(now.0 + EXPIRY_MARGIN_MS).floor(DAY).0 - i64::from(RAW_DAYS) * DAY)
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
     fn the_first_raw_day_is_the_first_one_that_is_not_about_to_be_dropped() {
         for now in [20_000 * DAY, 20_000 * DAY + 22 * HOUR, 20_000 * DAY + 23 * HOUR, 20_001 * DAY - 1] {
             let first = first_raw_day(UnixMillis(now));
-            let is_held = |day: i64| now < partition_ends(UnixMillis(day), RAW_DAYS).0 - MARGIN;
+            let is_held = |day: i64| now < partition_ends(UnixMillis(day), RAW_DAYS).0 - EXPIRY_MARGIN_MS;
             assert!(is_held(first.0) && !is_held(first.0 - DAY), "{first} at {}", UnixMillis(now));
         }
     }

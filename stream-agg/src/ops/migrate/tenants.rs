@@ -22,14 +22,14 @@ mod policies;
 
 /// ClickHouse's error codes on a server that takes its users from a file: the user cannot be changed, or there is no
 /// storage for a new user.
-const FROM_A_FILE: [u32; 2] = [495, 514];
+const USERS_IN_FILE_ERRORS: [u32; 2] = [495, 514];
 
 /// The first version of each ClickHouse release in which a reader can read only its views.
-const LEAST: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3, 74]];
+const MIN_VERSIONS: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3, 74]];
 
 /// What `make` has done.
 #[derive(Debug, Default)]
-pub(super) struct Made {
+pub(super) struct TenantChanges {
     /// The tenants that have a database now.
     pub(super) tenants: usize,
     /// The tenants whose database was dropped.
@@ -37,7 +37,7 @@ pub(super) struct Made {
 }
 
 /// Creates the database of every declared tenant, and removes the databases of tenants that are no longer declared.
-pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
+pub(super) async fn make(config: &MigrateConfig) -> Result<TenantChanges, MigrateError> {
     let server = Store::without_database(&config.store);
     let notes = Notes { store: Store::new(&config.store), prefix: format!("tenant_{}.", config.bi_database) };
     let noted: BTreeSet<String> = notes.read().await?.into_iter().collect();
@@ -54,25 +54,25 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
             create(config, &server, &notes, tenant).await?;
         }
     }
-    Ok(Made { tenants: declared.len(), dropped })
+    Ok(TenantChanges { tenants: declared.len(), dropped })
 }
 
 /// Refuses a server on which tenants would not be isolated from each other.
 async fn check_version(config: &MigrateConfig, server: &Store) -> Result<(), MigrateError> {
     let found: Vec<String> = server.rows("SELECT version()").await.map_err(failed("version()"))?;
     let found = found.concat();
-    if !keeps_readers_in_views(&found) && !config.allow_old_server {
+    if !confines_readers_to_views(&found) && !config.allow_old_server {
         return Err(MigrateError::OldServer(found));
     }
     Ok(())
 }
 
-fn keeps_readers_in_views(version: &str) -> bool {
+fn confines_readers_to_views(version: &str) -> bool {
     let numbers: Vec<u32> = version.split('.').map_while(|number| number.parse().ok()).collect();
     let release = |least: &&[u32; 4]| numbers.starts_with(&least[..2]);
-    match LEAST.iter().find(release) {
+    match MIN_VERSIONS.iter().find(release) {
         Some(least) => numbers[..] >= least[..],
-        None => numbers[..] > LEAST[LEAST.len() - 1][..],
+        None => numbers[..] > MIN_VERSIONS[MIN_VERSIONS.len() - 1][..],
     }
 }
 
@@ -95,9 +95,9 @@ async fn create(
     if !notes.read().await?.contains(&tenant.name) {
         notes.write(note, 1).await?;
     }
-    let names = config.definer_names();
+    let names = config.definers();
     let users = access::of_tenant(tenant, &config.rollups, config.databases(), names);
-    give_rights(config, server, tenant, &users).await?;
+    create_users(config, server, tenant, &users).await?;
     let on = Databases { views: &database, ..config.databases() };
     let definer = tenant.definer(names.views);
     let definers = Definers { views: &definer, ..names };
@@ -134,7 +134,7 @@ async fn still_there(
 }
 
 /// Creates the users. If the server takes them from a file, only checks that the definer has its row policy.
-async fn give_rights(
+async fn create_users(
     config: &MigrateConfig,
     server: &Store,
     tenant: &Tenant,
@@ -231,7 +231,7 @@ async fn drop_users(server: &Store, tenant: &str, statements: &[String]) -> Resu
 async fn apply_to_users(server: &Store, tenant: &str, name: &str, sql: &str) -> Result<(), MigrateError> {
     apply(server, name, sql).await.map_err(|error| match error {
         MigrateError::Apply { source: StoreError::Refused { code, .. }, .. }
-            if FROM_A_FILE.contains(&code) =>
+            if USERS_IN_FILE_ERRORS.contains(&code) =>
         {
             MigrateError::UsersAreInAFile(tenant.to_owned())
         }
@@ -248,10 +248,10 @@ mod tests {
         for good in
             ["26.6.5.113", "26.6.6.1", "26.7.7.84", "26.8.3.74", "26.8.10.1-lts", "26.9.1.1", "27.1.1.1"]
         {
-            assert!(keeps_readers_in_views(good), "{good}");
+            assert!(confines_readers_to_views(good), "{good}");
         }
         for bad in ["26.7.2.1", "26.6.5.112", "26.8.3.73", "26.5.9.1", "25.12.1.1", "26.8", "head", ""] {
-            assert!(!keeps_readers_in_views(bad), "{bad}");
+            assert!(!confines_readers_to_views(bad), "{bad}");
         }
     }
 }

@@ -18,7 +18,7 @@ const UNKNOWN_USER: u32 = 192;
 const UNKNOWN_DATABASE: u32 = 81;
 
 /// What `make` has done.
-pub(super) struct Made {
+pub(super) struct ViewChanges {
     /// Number of views that were created or replaced.
     pub(super) views: usize,
     /// The views that were dropped, by name.
@@ -29,12 +29,12 @@ pub(super) struct Made {
 ///
 /// If the server does not have the users that `config` names, the views use the rights of their readers. Such views
 /// give nobody more rights than before.
-pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
+pub(super) async fn make(config: &MigrateConfig) -> Result<ViewChanges, MigrateError> {
     let database = &config.bi_database;
     let server = Store::without_database(&config.store);
     apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {}", identifier(database))).await?;
     let views = bi::views(&config.rollups, config.databases());
-    match make_in(config, database, &views, config.definer_names()).await {
+    match make_in(config, database, &views, config.definers()).await {
         Err(MigrateError::Apply { source: StoreError::Refused { code: UNKNOWN_USER, .. }, .. }) => {
             tracing::warn!(
                 "this ClickHouse lacks the user `{}` or `{}`, so readers of the views of `{database}` need rights on the \
@@ -54,7 +54,7 @@ pub(super) async fn make_in(
     database: &str,
     views: &[View],
     definers: Definers<'_>,
-) -> Result<Made, MigrateError> {
+) -> Result<ViewChanges, MigrateError> {
     replace(config, database, views, Rights::Definers(definers)).await
 }
 
@@ -63,7 +63,7 @@ async fn replace(
     database: &str,
     views: &[View],
     rights: Rights<'_>,
-) -> Result<Made, MigrateError> {
+) -> Result<ViewChanges, MigrateError> {
     let server = Store::without_database(&config.store);
     let tables = tables_in(&server, database).await?;
     if let Some(view) = views.iter().find(|view| tables.contains(&view.name)) {
@@ -87,7 +87,7 @@ async fn replace(
     // The views are dropped before their notes are cleared. So if this migration is killed here, the next one still
     // finds the notes and can drop the remaining views.
     notes.write(&dropped, 0).await?;
-    Ok(Made { views: views.len(), dropped })
+    Ok(ViewChanges { views: views.len(), dropped })
 }
 
 /// Drops the views in a database that migrations have created. Returns the names of the other objects in the

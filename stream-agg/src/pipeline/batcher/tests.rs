@@ -32,7 +32,7 @@ fn push_as(batcher: &mut Batcher, offset: i64, record_id: Uuid, now: Instant) {
 
 /// Adds a record with a row for each time.
 fn push(batcher: &mut Batcher, offset: i64, times: &[i64], now: Instant) -> Option<Batch> {
-    let rows = &mut batcher.decoded().rows;
+    let rows = &mut batcher.decoded_mut().rows;
     for time in times {
         rows.ko.push(offset as u64);
         rows.event_time.push(UnixMillis(*time));
@@ -107,12 +107,12 @@ fn a_batch_ages_from_its_first_record_and_an_empty_batch_has_no_deadline() {
 #[test]
 fn time_spent_waiting_for_this_process_does_not_age_a_batch() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
-    batcher.waited(Duration::from_secs(9));
+    batcher.exclude_from_age(Duration::from_secs(9));
     assert_eq!(batcher.deadline(), None, "nothing is open");
     push(&mut batcher, 10, &[0], now);
-    batcher.waited(Duration::ZERO);
+    batcher.exclude_from_age(Duration::ZERO);
     assert_eq!(batcher.deadline(), Some(now + Duration::from_secs(2)));
-    batcher.waited(Duration::from_secs(3));
+    batcher.exclude_from_age(Duration::from_secs(3));
     assert_eq!(batcher.deadline(), Some(now + Duration::from_secs(5)));
 }
 
@@ -156,7 +156,7 @@ fn implausible_event_times_do_not_close_a_batch() {
 fn days_of_arrival_close_a_batch_at_the_limit_on_cells() {
     let (mut batcher, now) = (batcher(10_000, 1 << 20), Instant::now());
     let arrive = |batcher: &mut Batcher, offset: i64, day: i64| {
-        let rows = &mut batcher.decoded().rows;
+        let rows = &mut batcher.decoded_mut().rows;
         rows.ko.push(offset as u64);
         rows.event_time.push(UnixMillis(0));
         rows.server_time.push(UnixMillis(day * DAY));
@@ -194,7 +194,7 @@ fn every_cell_of_a_batch_counts_towards_the_limit() {
         value: &value,
     };
     let limits = DecodeLimits::default();
-    let entry = decode(&record, &limits, &mut Window::new(), batcher.decoded()).unwrap();
+    let entry = decode(&record, &limits, &mut Window::new(), batcher.decoded_mut()).unwrap();
     assert_eq!((entry.stored, entry.rejected), (2, 1));
     batcher.push(entry, value.len(), now);
     let counted = batcher.open.cells.len();
@@ -212,9 +212,9 @@ fn a_declared_batch_is_rebuilt_regardless_of_the_limits() {
     assert!(push(&mut batcher, 11, &[0; 9], now).is_none());
     assert_eq!(batcher.deadline(), None);
     assert!(batcher.close().is_none(), "a declared batch closes only at its declared end");
-    assert!(batcher.close_before(Offset::new(14)).is_none() && !batcher.has_rebuilt());
+    assert!(batcher.close_before(Offset::new(14)).is_none() && !batcher.is_rebuilt());
     check(push(&mut batcher, 14, &[0], now), 10, 14, 10);
-    assert!(batcher.has_rebuilt());
+    assert!(batcher.is_rebuilt());
 }
 
 #[test]
@@ -242,13 +242,13 @@ fn a_declared_and_split_batch_is_rebuilt_part_by_part() {
     let mut batcher = Batcher::rebuild(NextOffset::new(10), ends);
     assert!(push(&mut batcher, 10, &[0], now).is_none());
     check(push(&mut batcher, 11, &[0], now), 10, 11, 2);
-    assert!(batcher.rebuilds() && !batcher.has_rebuilt());
+    assert!(batcher.is_rebuilding() && !batcher.is_rebuilt());
     // The offset 13 is not in the log.
     assert!(push(&mut batcher, 12, &[0], now).is_none());
     check(batcher.close_before(Offset::new(14)), 12, 13, 1);
-    assert!(!batcher.has_rebuilt());
+    assert!(!batcher.is_rebuilt());
     check(push(&mut batcher, 14, &[0], now), 14, 14, 1);
-    assert!(batcher.has_rebuilt());
+    assert!(batcher.is_rebuilt());
 }
 
 #[test]

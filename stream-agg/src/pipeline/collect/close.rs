@@ -38,7 +38,7 @@ impl Collector<'_> {
             );
             services.metrics.miscounted(records);
         }
-        let (start, end, rebuilt) = (batch.start, batch.end, self.batcher.rebuilds());
+        let (start, end, rebuilt) = (batch.start, batch.end, self.batcher.is_rebuilding());
         let declaration_hash = self.declaration.hash();
         let last = Offset::new(end.to_i64() - 1);
         // A rebuilt batch keeps the nonce, and therefore the token, that its first owner gave it.
@@ -48,14 +48,14 @@ impl Collector<'_> {
             last_epoch: self.newest_epoch,
             nonce,
             declaration_hash,
-            ..above(&self.intent_before, start)
+            ..without_earlier(&self.intent_before, start)
         };
         let after = Intent {
             declaration_hash,
             window: self.window.mark(end),
             newest: batch.entries.last().map(|entry| entry.kafka_time),
             log: LogMark { epoch: self.newest_epoch, ..self.intent_before.log },
-            ..above(&self.intent_before, end)
+            ..without_earlier(&self.intent_before, end)
         };
         let source =
             Source { log_generation: intent.log_generation, partition: *partition, declaration_hash };
@@ -67,7 +67,7 @@ impl Collector<'_> {
         let token = if skipped { token.skipping() } else { token };
         self.intent_before = after.clone();
         // A split batch stays declared until its last part, so no intent follows the other parts.
-        let mut after = (!rebuilt || self.batcher.has_rebuilt()).then_some(after);
+        let mut after = (!rebuilt || self.batcher.is_rebuilt()).then_some(after);
         if self.ends_earlier_declaration(end) {
             self.begin_new_batches(end);
             // Even if no batch follows, the commit names the declaration that is in use from now on.
@@ -82,7 +82,7 @@ impl Collector<'_> {
     /// window. The next owner then has no window to restore.
     pub(super) fn idle(&mut self) -> Option<PipelineMessage> {
         let idle_check = IdleCheck {
-            state: match (self.batcher.rebuilds(), self.batcher.is_empty()) {
+            state: match (self.batcher.is_rebuilding(), self.batcher.is_empty()) {
                 (true, _) => WorkState::Rebuilding,
                 (false, false) => WorkState::OpenBatch,
                 (false, true) => WorkState::NoBatch,
@@ -113,7 +113,7 @@ impl Collector<'_> {
 }
 
 /// `intent` without a declared batch, and without anything that only concerns offsets below `start`.
-fn above(intent: &Intent, start: NextOffset) -> Intent {
+fn without_earlier(intent: &Intent, start: NextOffset) -> Intent {
     Intent {
         last: None,
         last_epoch: None,
@@ -148,11 +148,11 @@ mod tests {
             skipped: vec![offset(11), offset(15)],
             ..Intent::fresh(next(10), 7, 2, LogMark::default())
         };
-        let open = above(&intent, next(10));
+        let open = without_earlier(&intent, next(10));
         assert_eq!((open.last, open.last_epoch, open.adopted), (None, None, Some(next(20))));
         assert_eq!((open.split, open.skipped), (vec![], vec![offset(11), offset(15)]));
-        assert_eq!(above(&intent, next(15)).skipped, [offset(15)]);
-        let later = above(&intent, next(20));
+        assert_eq!(without_earlier(&intent, next(15)).skipped, [offset(15)]);
+        let later = without_earlier(&intent, next(20));
         assert_eq!((later.adopted, later.skipped), (None, vec![]));
     }
 }

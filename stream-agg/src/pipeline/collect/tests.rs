@@ -88,9 +88,9 @@ fn a_split_batch_keeps_its_declaration_until_its_last_part() {
     let context = PartitionContext::unanswered(runtime.handle().clone());
     let mut collector = rebuilding(&context);
     assert_eq!(push(&mut collector, 4), Some((NextOffset::new(5), true, false)));
-    assert!(collector.batcher.rebuilds() && !is_ours(&collector));
+    assert!(collector.batcher.is_rebuilding() && !is_ours(&collector));
     assert_eq!(push(&mut collector, 9), Some((NextOffset::new(10), true, true)));
-    assert!(!collector.batcher.rebuilds() && is_ours(&collector));
+    assert!(!collector.batcher.is_rebuilding() && is_ours(&collector));
 }
 
 #[test]

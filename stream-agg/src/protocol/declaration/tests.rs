@@ -67,10 +67,10 @@ fn every_value_that_changes_rows_changes_the_hash() {
 
 #[test]
 fn this_release_reads_its_decode_version_and_the_previous_one() {
-    assert_eq!(*READABLE.end(), DECODE_VERSION);
-    assert!(READABLE.contains(&DECODE_VERSION.saturating_sub(1).max(1)));
+    assert_eq!(*READABLE_VERSIONS.end(), DECODE_VERSION);
+    assert!(READABLE_VERSIONS.contains(&DECODE_VERSION.saturating_sub(1).max(1)));
     assert!(
-        *READABLE.start() >= 1 && READABLE.count() <= 2,
+        *READABLE_VERSIONS.start() >= 1 && READABLE_VERSIONS.count() <= 2,
         "a batch of an older version cannot be unfinished"
     );
 }

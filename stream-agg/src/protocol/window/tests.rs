@@ -185,7 +185,7 @@ proptest! {
         }
         original.expire(UnixMillis(i64::MAX), &limits);
         prop_assert_eq!(original.digest(), Digest::default());
-        prop_assert!(original.set.is_empty() && original.again.is_empty());
+        prop_assert!(original.set.is_empty() && original.extra_copies.is_empty());
     }
 }
 

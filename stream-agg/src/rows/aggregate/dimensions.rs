@@ -8,50 +8,50 @@ use crate::rows::columns::{Interned, Interner, RowId, Rows, Texts};
 use crate::rows::decode::props;
 
 /// A dictionary-encoded text column. The dictionary comes from the decoder, or was made for this rollup.
-pub struct Numbered<'r> {
-    texts: TextPool<'r>,
+pub struct DictionaryColumn<'r> {
+    texts: Dictionary<'r>,
     /// The number of the text, for each counted row or for each group.
     pub numbers: Vec<u32>,
 }
 
-enum TextPool<'r> {
+enum Dictionary<'r> {
     Decoded(&'r Interner),
     Own(Interner),
 }
 
-impl Numbered<'_> {
+impl DictionaryColumn<'_> {
     /// The number of `text`, which is added if it is new.
     pub(super) fn intern(&mut self, text: &str) -> u32 {
-        if let TextPool::Decoded(texts) = self.texts {
-            self.texts = TextPool::Own(texts.clone());
+        if let Dictionary::Decoded(texts) = self.texts {
+            self.texts = Dictionary::Own(texts.clone());
         }
         match &mut self.texts {
-            TextPool::Own(texts) => texts.intern(text),
-            TextPool::Decoded(_) => unreachable!("the decoded texts were just replaced by a copy"),
+            Dictionary::Own(texts) => texts.intern(text),
+            Dictionary::Decoded(_) => unreachable!("the decoded texts were just replaced by a copy"),
         }
     }
 
     /// The dictionary, which has the text of each number.
     pub fn texts(&self) -> &Interner {
         match &self.texts {
-            TextPool::Decoded(texts) => texts,
-            TextPool::Own(texts) => texts,
+            Dictionary::Decoded(texts) => texts,
+            Dictionary::Own(texts) => texts,
         }
     }
 }
 
 /// A text column of the batch.
 pub(super) enum TextColumn<'r> {
-    Numbered(&'r Interned),
+    Interned(&'r Interned),
     Plain(&'r Texts),
 }
 
 /// The texts of `column`.
 pub(super) fn text_column(column: Column, rows: &Rows) -> TextColumn<'_> {
     match column {
-        Column::Event => TextColumn::Numbered(&rows.event),
-        Column::Country => TextColumn::Numbered(&rows.country),
-        Column::DeviceOs => TextColumn::Numbered(&rows.device_os),
+        Column::Event => TextColumn::Interned(&rows.event),
+        Column::Country => TextColumn::Interned(&rows.country),
+        Column::DeviceOs => TextColumn::Interned(&rows.device_os),
         Column::DeviceId => TextColumn::Plain(&rows.device_id),
         Column::UserId => TextColumn::Plain(&rows.user_id),
         Column::Session => TextColumn::Plain(&rows.session),
@@ -65,18 +65,22 @@ pub(super) fn prop<'r>(rows: &'r Rows, path: &PropPath, row: RowId) -> Cow<'r, s
 }
 
 /// Dictionary-encodes a dimension of the units that count.
-pub(super) fn numbered<'r>(dimension: &Dimension, rows: &'r Rows, counted: &[RowId]) -> Numbered<'r> {
+pub(super) fn dictionary_column<'r>(
+    dimension: &Dimension,
+    rows: &'r Rows,
+    counted: &[RowId],
+) -> DictionaryColumn<'r> {
     let own = |text: &dyn Fn(RowId) -> Cow<'r, str>| {
         let mut texts = Interner::default();
         let numbers = counted.iter().map(|row| texts.intern(&text(*row))).collect();
-        Numbered { texts: TextPool::Own(texts), numbers }
+        DictionaryColumn { texts: Dictionary::Own(texts), numbers }
     };
     match dimension {
         Dimension::Prop(path) => own(&|row| prop(rows, path, row)),
         Dimension::Column(column) => match text_column(*column, rows) {
             TextColumn::Plain(texts) => own(&|row| texts.get(row).into()),
-            TextColumn::Numbered(column) => Numbered {
-                texts: TextPool::Decoded(&column.texts),
+            TextColumn::Interned(column) => DictionaryColumn {
+                texts: Dictionary::Decoded(&column.texts),
                 numbers: counted.iter().map(|row| column.numbers[*row as usize]).collect(),
             },
         },

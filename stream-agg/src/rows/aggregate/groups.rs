@@ -6,7 +6,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use schemas::rollup::Rollup;
 use schemas::time::UnixMillis;
 
-use super::dimensions::Numbered;
+use super::dimensions::DictionaryColumn;
 use super::units::Units;
 use super::{GroupId, bucket};
 use crate::rows::columns::Rows;
@@ -18,8 +18,8 @@ pub(super) struct Groups {
     /// The group of each unit.
     pub(super) of_unit: Vec<GroupId>,
     /// The groups of folded units.
-    pub(super) others: Vec<GroupId>,
-    /// Number of rows in the groups of `others`.
+    pub(super) folded: Vec<GroupId>,
+    /// Number of rows in the groups of `folded`.
     pub(super) folded_rows: u64,
 }
 
@@ -28,7 +28,7 @@ pub(super) fn group(
     rollup: &Rollup,
     rows: &Rows,
     units: &Units,
-    dimensions: &[Numbered<'_>],
+    dimensions: &[DictionaryColumn<'_>],
     max_groups: usize,
 ) -> Groups {
     let hasher = DefaultHashBuilder::default();
@@ -40,11 +40,11 @@ pub(super) fn group(
             .fold(hasher.hash_one((tenant(at), bucket(at))), |hash, number| hasher.hash_one((hash, number)))
     };
     let equal = |a: usize, b: usize| {
-        let same = |dimension: &Numbered<'_>| dimension.numbers[a] == dimension.numbers[b];
+        let same = |dimension: &DictionaryColumn<'_>| dimension.numbers[a] == dimension.numbers[b];
         tenant(a) == tenant(b) && bucket(a) == bucket(b) && dimensions.iter().all(same)
     };
     let mut groups = HashTable::<GroupId>::new();
-    let mut others = HashMap::<(u32, UnixMillis), GroupId>::new();
+    let mut folded = HashMap::<(u32, UnixMillis), GroupId>::new();
     let mut folded_rows = 0;
     let mut firsts = Vec::<usize>::new();
     let mut of_unit = Vec::with_capacity(units.rows.len());
@@ -56,7 +56,7 @@ pub(super) fn group(
             // A rollup without dimensions has one group for each tenant and bucket, so folding would change nothing.
             if groups.len() >= max_groups && !dimensions.is_empty() {
                 folded_rows += units.counts[at];
-                return *others.entry((tenant(at), bucket(at))).or_insert_with(|| {
+                return *folded.entry((tenant(at), bucket(at))).or_insert_with(|| {
                     firsts.push(at);
                     group
                 });
@@ -67,7 +67,7 @@ pub(super) fn group(
         });
         of_unit.push(group);
     }
-    let mut others: Vec<_> = others.into_values().collect();
-    others.sort_unstable();
-    Groups { firsts, of_unit, others, folded_rows }
+    let mut folded: Vec<_> = folded.into_values().collect();
+    folded.sort_unstable();
+    Groups { firsts, of_unit, folded, folded_rows }
 }

@@ -51,7 +51,7 @@ fn is_of_strata(field: &Dimension) -> bool {
 /// A condition, prepared for the texts of one batch.
 enum Test<'c, 'r> {
     /// The column, and whether each of its texts is one of the wanted values.
-    Numbered(&'r [u32], Vec<bool>),
+    Interned(&'r [u32], Vec<bool>),
     Text(&'r Texts, &'c [String]),
     Prop(&'c PropPath, &'c [String]),
 }
@@ -62,10 +62,10 @@ impl<'c, 'r> Test<'c, 'r> {
         match &condition.field {
             Dimension::Prop(path) => Self::Prop(path, wanted),
             Dimension::Column(column) => match text_column(*column, rows) {
-                TextColumn::Numbered(column) => {
+                TextColumn::Interned(column) => {
                     let numbers = 0..column.texts.count() as u32;
                     let is_wanted = |number| wanted.iter().any(|text| text == column.texts.get(number));
-                    Self::Numbered(&column.numbers, numbers.map(is_wanted).collect())
+                    Self::Interned(&column.numbers, numbers.map(is_wanted).collect())
                 }
                 TextColumn::Plain(texts) => Self::Text(texts, wanted),
             },
@@ -74,12 +74,12 @@ impl<'c, 'r> Test<'c, 'r> {
 
     /// Whether the condition holds for all rows of a stratum or for none.
     fn is_of_strata(&self) -> bool {
-        matches!(self, Self::Numbered(..))
+        matches!(self, Self::Interned(..))
     }
 
     fn holds(&self, rows: &Rows, row: RowId) -> bool {
         match self {
-            Self::Numbered(numbers, wanted) => wanted[numbers[row as usize] as usize],
+            Self::Interned(numbers, wanted) => wanted[numbers[row as usize] as usize],
             Self::Text(texts, wanted) => wanted.iter().any(|text| text == texts.get(row)),
             Self::Prop(path, wanted) => {
                 let held = prop(rows, path, row);

@@ -6,7 +6,7 @@ use std::iter::once;
 use schemas::tables::DEAD_LETTER_DAYS;
 use schemas::time::DAY;
 
-use super::{Cell, Marker, Source, coded, only_marker, repeated};
+use super::{Cell, Marker, Source, append_interned, only_marker, repeated};
 use crate::protocol::progress::NextOffset;
 use crate::rows::columns::RowId;
 use crate::rows::dead_letters::DeadLetters;
@@ -29,8 +29,8 @@ fn dead_letters_cell(letters: &DeadLetters, order: &[RowId], marker: Marker) -> 
     let count = order.len() + 1;
     let mut block = BlockBuilder::new(COLUMNS, count);
     let at = || order.iter().map(|row| *row as usize);
-    coded(&mut block, "tenant", &letters.tenant, order);
-    coded(&mut block, "reason", &letters.reason, order);
+    append_interned(&mut block, "tenant", &letters.tenant, order);
+    append_interned(&mut block, "reason", &letters.reason, order);
     repeated(&mut block, "g", "UInt16", source.log_generation.to_le_bytes(), count);
     repeated(&mut block, "kp", "UInt16", source.partition.to_le_bytes(), count);
     block.fixed("ko", "UInt64", once(0).chain(at().map(|row| letters.ko[row])).map(u64::to_le_bytes));

@@ -11,7 +11,7 @@ use schemas::tables::RAW_DAYS;
 use schemas::time::{DAY, HOUR};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Cell, Marker, Source, coded, fields, only_marker, repeated};
+use super::{Cell, Marker, Source, append_interned, fields, only_marker, repeated};
 use crate::protocol::declaration::Declaration;
 use crate::protocol::progress::NextOffset;
 use crate::rows::columns::{RowId, Rows};
@@ -100,8 +100,8 @@ fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
     for column in columns {
         let (name, kind) = (column.name(), column.column_type());
         match column {
-            RawColumn::Tenant => coded(&mut block, name, &rows.tenant, order),
-            RawColumn::Event => coded(&mut block, name, &rows.event, order),
+            RawColumn::Tenant => append_interned(&mut block, name, &rows.tenant, order),
+            RawColumn::Event => append_interned(&mut block, name, &rows.event, order),
             RawColumn::ClientTime => {
                 let values = once(start).chain(at().map(|row| rows.client_time[row]));
                 block.fixed(name, kind, values.map(|time| time.0.to_le_bytes()));
@@ -113,7 +113,7 @@ fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
             RawColumn::Ip => block.fixed(name, kind, once([0; 16]).chain(at().map(|row| rows.ip[row]))),
             RawColumn::UserId => block.text(name, kind, rest(|rows, row| rows.user_id.get(row))),
             RawColumn::DeviceId => block.text(name, kind, rest(|rows, row| rows.device_id.get(row))),
-            RawColumn::DeviceOs => coded(&mut block, name, &rows.device_os, order),
+            RawColumn::DeviceOs => append_interned(&mut block, name, &rows.device_os, order),
             RawColumn::Session => block.text(name, kind, rest(|rows, row| rows.session.get(row))),
             RawColumn::Sequence => {
                 let values = once(0).chain(at().map(|row| rows.sequence[row]));
@@ -124,7 +124,7 @@ fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
                 block.fixed(name, kind, values.map(i64::to_le_bytes));
             }
             RawColumn::ParamStr => block.text(name, kind, rest(|rows, row| rows.param_str.get(row))),
-            RawColumn::Country => coded(&mut block, name, &rows.country, order),
+            RawColumn::Country => append_interned(&mut block, name, &rows.country, order),
             RawColumn::EventId => {
                 let values = at().map(|row| native::uuid(rows.event_id[row]));
                 block.fixed(name, kind, once([0; 16]).chain(values));

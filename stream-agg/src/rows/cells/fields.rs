@@ -24,7 +24,9 @@ pub(super) fn column(block: &mut BlockBuilder, field: &Field, rows: &Rows, order
         }
         FieldType::Int => fixed(block, &name, kind, &read(&found, props::int), i64::to_le_bytes),
         FieldType::Float => fixed(block, &name, kind, &read(&found, props::float), f64::to_le_bytes),
-        FieldType::Bool => fixed(block, &name, kind, &read(&found, props::truth), |truth| [u8::from(truth)]),
+        FieldType::Bool => {
+            fixed(block, &name, kind, &read(&found, props::boolean), |value| [u8::from(value)])
+        }
         FieldType::Time => fixed(block, &name, kind, &read(&found, props::time), |time| time.0.to_le_bytes()),
     };
     (present - of_kind) as u64

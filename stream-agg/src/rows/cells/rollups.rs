@@ -7,7 +7,7 @@ use schemas::rollup::Rollup;
 use schemas::rollup::layout::{Expiry, MeasureColumn, Table};
 use schemas::time::UnixMillis;
 
-use super::{Cell, Cells, Source, keys, only_marker};
+use super::{Cell, Cells, Source, append_low_cardinality, only_marker};
 use crate::protocol::progress::NextOffset;
 use crate::rows::aggregate::{Aggregate, GroupId, Sets, Values, aggregate};
 use crate::rows::columns::Interner;
@@ -84,18 +84,23 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
     let dimensions = parts.iter().map(|part| part.rollup.dimensions.len()).max().unwrap_or_default();
     let measures = columns(parts);
     let width = measures.iter().map(width).sum::<usize>();
-    let mut block = BlockBuilder::new(FIXED + dimensions + width, count);
+    let mut block = BlockBuilder::new(FIXED_COLUMNS + dimensions + width, count);
     let groups =
         || parts.iter().flat_map(|part| part.groups.iter().map(move |group| (part, *group as usize)));
-    keys(&mut block, "tenant", tenants, groups().map(|(part, group)| part.aggregate.tenants[group]));
+    append_low_cardinality(
+        &mut block,
+        "tenant",
+        tenants,
+        groups().map(|(part, group)| part.aggregate.tenants[group]),
+    );
     names(&mut block, parts, backfill);
     let buckets = groups().map(|(part, group)| part.aggregate.buckets[group]);
     let buckets = once(UnixMillis(0)).chain(buckets).map(|time| seconds(time).to_le_bytes());
     block.fixed("bucket", "DateTime('UTC')", buckets);
     for at in 0..dimensions {
         let texts = groups().map(|(part, group)| {
-            let numbered = part.aggregate.dimensions.get(at);
-            numbered.map_or("", |numbered| numbered.texts().get(numbered.numbers[group]))
+            let column = part.aggregate.dimensions.get(at);
+            column.map_or("", |column| column.texts().get(column.numbers[group]))
         });
         block.text(&Rollup::dimension_column(at), "String", once("").chain(texts));
     }
@@ -132,7 +137,7 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
 }
 
 /// Columns that every block has: tenant, rollup, bucket, g, kp, expires, hwm, rows.
-const FIXED: usize = 8;
+const FIXED_COLUMNS: usize = 8;
 
 /// The measure columns, without `rows`, that any of `parts` uses, in the order of the table.
 fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<MeasureColumn> {

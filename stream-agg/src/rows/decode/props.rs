@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 /// Appends `fields` as one object.
 pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
-    object(fields, |json, out| value(&mend_surrogates(json), out), out);
+    object(fields, |json, out| value(&replace_unpaired_surrogates(json), out), out);
 }
 
 /// The text at a path of an object that [`write`] wrote: a string without its quotes, or a number, `true` or `false` as
@@ -68,7 +68,7 @@ pub fn float(json: &str) -> Option<f64> {
 }
 
 /// The value of `true` or `false`.
-pub fn truth(json: &str) -> Option<bool> {
+pub fn boolean(json: &str) -> Option<bool> {
     json.parse().ok()
 }
 
@@ -81,11 +81,11 @@ pub fn time(json: &str) -> Option<UnixMillis> {
 }
 
 /// Up to this number of fields, names are compared with each other; with more fields, names are hashed.
-const FEW: usize = 12;
+const MAX_UNHASHED_FIELDS: usize = 12;
 
 fn object(fields: &[(Cow<'_, str>, &str)], write_value: fn(&str, &mut String), out: &mut String) {
     let mut last = HashMap::new();
-    if fields.len() > FEW {
+    if fields.len() > MAX_UNHASHED_FIELDS {
         last.extend(fields.iter().enumerate().map(|(at, (name, _))| (&**name, at)));
     }
     let is_repeated = |at: usize, name: &str| match last.get(name) {
@@ -153,15 +153,15 @@ fn text(text: &str, out: &mut String) {
 }
 
 /// Replaces each `\u` escape of an unpaired surrogate by `\ufffd`, in strings and names.
-fn mend_surrogates(json: &str) -> Cow<'_, str> {
+fn replace_unpaired_surrogates(json: &str) -> Cow<'_, str> {
     if !json.contains("\\ud") && !json.contains("\\uD") {
         return Cow::Borrowed(json);
     }
-    let mut mended = String::with_capacity(json.len());
+    let mut replaced = String::with_capacity(json.len());
     let mut rest = json;
     // JSON has no backslash outside strings, so each one starts an escape.
     while let Some(at) = rest.find('\\') {
-        mended.push_str(&rest[..at]);
+        replaced.push_str(&rest[..at]);
         let escape = &rest[at..];
         let length = match (code_unit(escape), escape.get(6..).and_then(code_unit)) {
             (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
@@ -170,15 +170,15 @@ fn mend_surrogates(json: &str) -> Cow<'_, str> {
             (None, _) => 2,
         };
         if length == 0 {
-            mended.push_str("\\ufffd");
+            replaced.push_str("\\ufffd");
             rest = &escape[6..];
         } else {
-            mended.push_str(&escape[..length]);
+            replaced.push_str(&escape[..length]);
             rest = &escape[length..];
         }
     }
-    mended.push_str(rest);
-    Cow::Owned(mended)
+    replaced.push_str(rest);
+    Cow::Owned(replaced)
 }
 
 /// The UTF-16 code unit of the escape `\uXXXX` with which `text` begins.

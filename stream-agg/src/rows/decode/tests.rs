@@ -75,7 +75,7 @@ fn counts(entry: &LedgerEntry) -> [u32; 4] {
 }
 
 /// A line with this event id.
-fn called(id: u128) -> Vec<u8> {
+fn line_with_id(id: u128) -> Vec<u8> {
     enriched(&format!(r#"{{"event":"a","event_id":"{}"}}"#, Uuid::from_u128(id)))
 }
 
@@ -158,7 +158,7 @@ fn lines_with_a_time_that_no_table_can_store_become_dead_letters() {
     for (taken, stored) in [("2058-12-31 23:59:59.999", 1), ("2059-01-01 00:00:00", 0)] {
         let mut stream = Stream::default();
         let taken = UnixMillis::parse(taken).unwrap();
-        let entry = stream.take(42, taken.0, head(1), &[called(1)]).unwrap();
+        let entry = stream.take(42, taken.0, head(1), &[line_with_id(1)]).unwrap();
         assert_eq!(counts(&entry), [1, 1 - stored, 0, stored]);
     }
 }
@@ -177,7 +177,7 @@ fn all_lines_of_a_record_with_unreadable_headers_are_rejected() {
 fn a_record_in_a_later_format_is_an_error_and_stores_nothing() {
     for error in [HeadError::Version(9), HeadError::Kind("new".to_owned())] {
         let mut stream = Stream::default();
-        let entry = stream.take(42, 1000, Err(error.clone()), &[called(1)]);
+        let entry = stream.take(42, 1000, Err(error.clone()), &[line_with_id(1)]);
         assert_eq!(entry, Err(error));
         assert!(stream.out.rows.is_empty() && stream.out.dead_letters.is_empty());
         assert_eq!(stream.window.floor(), None);
@@ -188,20 +188,20 @@ fn a_record_in_a_later_format_is_an_error_and_stores_nothing() {
 fn a_record_that_an_operator_skips_is_all_dead_letters_and_stores_nothing() {
     let mut stream = Stream { skipped: true, ..Stream::default() };
     for head in [head(2), Err(HeadError::Version(9)), Err(HeadError::Kind("new".to_owned()))] {
-        let entry = stream.take(42, 1000, head, &[called(1), called(2)]).unwrap();
+        let entry = stream.take(42, 1000, head, &[line_with_id(1), line_with_id(2)]).unwrap();
         assert_eq!(counts(&entry), [2, 2, 0, 0]);
     }
     assert_eq!((stream.out.rows.len(), stream.out.dead_letters.len()), (0, 6));
     assert_eq!(stream.out.dead_letters.reason.get(0), "skipped");
     // No line of the record was stored, so a line that arrives again is not a repeat.
     stream.skipped = false;
-    assert_eq!(stream.counts(43, 1000, 8, &[called(1)]), [1, 0, 0, 1]);
+    assert_eq!(stream.counts(43, 1000, 8, &[line_with_id(1)]), [1, 0, 0, 1]);
 }
 
 #[test]
 fn samples_of_rejected_lines_are_kept_once_and_not_counted_as_lines() {
     let sample = |code, field| Sample::new("acme", UnixMillis(5), code, field, b"{").write();
-    let lines = [sample("bad_json", None), sample("bad_type", Some("event")), called(1)];
+    let lines = [sample("bad_json", None), sample("bad_type", Some("event")), line_with_id(1)];
     let mut stream = Stream::default();
     let head = Head { lines: 3, id: ID, spooled: false, kind: Kind::Rejected, trace: None };
     for offset in [10, 11] {
@@ -214,44 +214,45 @@ fn samples_of_rejected_lines_are_kept_once_and_not_counted_as_lines() {
     assert_eq!(shown(0), ("acme", "edge:bad_json", "{"));
     assert_eq!(shown(1), ("acme", "edge:bad_type:event", "{"));
     assert_eq!((shown(2).0, shown(2).1), ("default", "bad_sample"), "an event is not a sample");
-    assert_eq!(stream.counts(12, 0, 12, &[called(1)]), [1, 0, 0, 1], "its id is not in the window");
+    assert_eq!(stream.counts(12, 0, 12, &[line_with_id(1)]), [1, 0, 0, 1], "its id is not in the window");
 }
 
 #[test]
 fn an_event_with_an_id_is_stored_once_and_one_without_an_id_each_time() {
     let plain = enriched(r#"{"event":"a"}"#);
-    let nil = called(0);
+    let nil = line_with_id(0);
     let mut stream = Stream::default();
-    let lines = [called(1), plain.clone(), called(2), called(1), nil.clone(), nil.clone()];
+    let lines = [line_with_id(1), plain.clone(), line_with_id(2), line_with_id(1), nil.clone(), nil.clone()];
     assert_eq!(stream.counts(10, 0, 1, &lines), [6, 0, 1, 5], "twice in a record");
-    let lines = [called(2), plain, b"{".to_vec(), called(3), nil];
+    let lines = [line_with_id(2), plain, b"{".to_vec(), line_with_id(3), nil];
     assert_eq!(stream.counts(11, 0, 2, &lines), [5, 1, 1, 3], "in another record");
     assert_eq!(stream.out.rows.line, [0, 1, 2, 3, 4, 0, 1, 2]);
     assert_eq!(stream.out.dead_letters.line, [2]);
-    assert_eq!(stream.counts(12, DAY, 3, &[called(1)]), [1, 0, 1, 0], "at the age limit");
-    assert_eq!(stream.counts(13, DAY + 1, 4, &[called(1)]), [1, 0, 0, 1], "beyond the age limit");
+    assert_eq!(stream.counts(12, DAY, 3, &[line_with_id(1)]), [1, 0, 1, 0], "at the age limit");
+    assert_eq!(stream.counts(13, DAY + 1, 4, &[line_with_id(1)]), [1, 0, 0, 1], "beyond the age limit");
 }
 
 #[test]
 fn an_event_of_another_tenant_is_another_event() {
-    let mut other = called(1);
+    let mut other = line_with_id(1);
     let at = other.windows(7).position(|text| text == b"default").unwrap();
     other.splice(at..at + 7, *b"another");
-    assert_eq!(Stream::default().counts(10, 0, 1, &[called(1), other]), [2, 0, 0, 2]);
+    assert_eq!(Stream::default().counts(10, 0, 1, &[line_with_id(1), other]), [2, 0, 0, 2]);
 }
 
 #[test]
 fn the_ledger_holds_the_ids_of_stored_lines() {
     let (mut stream, plain) = (Stream::default(), enriched(r#"{"event":"a"}"#));
-    stream.counts(10, 0, 1, &[called(1)]);
-    let entry = stream.take(11, 0, head(4), &[called(2), called(1), plain, called(3)]).unwrap();
+    stream.counts(10, 0, 1, &[line_with_id(1)]);
+    let entry =
+        stream.take(11, 0, head(4), &[line_with_id(2), line_with_id(1), plain, line_with_id(3)]).unwrap();
     assert_eq!(entry.ids, [2, 3].map(|id| line_id("default", Uuid::from_u128(id))));
 }
 
 #[test]
 fn nothing_of_a_repeated_record_is_stored() {
     let mut stream = Stream::default();
-    let lines = [enriched(r#"{"event":"a"}"#), b"{".to_vec(), called(1)];
+    let lines = [enriched(r#"{"event":"a"}"#), b"{".to_vec(), line_with_id(1)];
     assert_eq!(stream.counts(10, 0, 1, &lines), [3, 1, 0, 2]);
     assert_eq!(stream.counts(11, 0, 1, &lines), [3, 1, 2, 0]);
     stream.known = true;
@@ -259,19 +260,19 @@ fn nothing_of_a_repeated_record_is_stored() {
     assert_eq!(stream.out.rows.len(), 2);
 }
 
-/// The moment at which a record was made, and an id with that time.
-fn made() -> (i64, Uuid) {
-    let made = 1_700_000_000_000;
-    (made, Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1))
+/// The moment at which a record was created_at, and an id with that time.
+fn record_created() -> (i64, Uuid) {
+    let created_at = 1_700_000_000_000;
+    (created_at, Uuid::from_u128(((created_at as u128) << 80) | (7 << 76) | (2 << 62) | 1))
 }
 
 #[test]
 fn a_batch_is_decoded_with_the_limits_that_it_was_declared_with() {
-    let (made, id) = made();
+    let (created_at, id) = record_created();
     let head = Ok(Head { lines: 1, id, spooled: true, kind: Kind::Events, trace: None });
     let limits = DecodeLimits { spooled_days: 3, dead_letter_bytes: 9, ..DecodeLimits::default() };
     let check = |kafka_time, limits: &DecodeLimits, expected: Option<&str>| {
-        let (line, mut out) = (called(1), DecodedLines::default());
+        let (line, mut out) = (line_with_id(1), DecodedLines::default());
         let record = Record {
             offset: Offset::new(10),
             kafka_time: UnixMillis(kafka_time),
@@ -284,30 +285,30 @@ fn a_batch_is_decoded_with_the_limits_that_it_was_declared_with() {
         let letter = (entry.rejected > 0).then(|| out.dead_letters.text.get(0));
         assert_eq!(letter, expected);
     };
-    check(made + 3 * DAY, &limits, None);
-    check(made + 3 * DAY + 1, &limits, Some("{\"tenant\""));
-    check(made + 3 * DAY + 1, &DecodeLimits::default(), None);
+    check(created_at + 3 * DAY, &limits, None);
+    check(created_at + 3 * DAY + 1, &limits, Some("{\"tenant\""));
+    check(created_at + 3 * DAY + 1, &DecodeLimits::default(), None);
 }
 
 #[test]
 fn a_record_that_was_spooled_for_too_long_becomes_dead_letters() {
-    let (made, id) = made();
+    let (created_at, id) = record_created();
     let check = |spooled, kafka_time, expected: [u32; 4]| {
         let mut stream = Stream::default();
         let entry = stream.take(
             10,
             kafka_time,
             Ok(Head { lines: 1, id, spooled, kind: Kind::Events, trace: None }),
-            &[called(1)],
+            &[line_with_id(1)],
         );
         assert_eq!(counts(&entry.unwrap()), expected);
         (0..stream.out.dead_letters.len() as u32).for_each(|row| {
             assert_eq!(stream.out.dead_letters.reason.get(row), "spooled_too_long");
         });
     };
-    check(true, made + 14 * DAY, [1, 0, 0, 1]);
-    check(true, made + 14 * DAY + 1, [1, 1, 0, 0]);
-    check(false, made + 14 * DAY + 1, [1, 0, 0, 1]);
+    check(true, created_at + 14 * DAY, [1, 0, 0, 1]);
+    check(true, created_at + 14 * DAY + 1, [1, 1, 0, 0]);
+    check(false, created_at + 14 * DAY + 1, [1, 0, 0, 1]);
 }
 
 /// Decodes a record of two lines whose header says `declared`, and checks which miscount is reported.
@@ -315,7 +316,7 @@ fn a_record_that_was_spooled_for_too_long_becomes_dead_letters() {
 fn check_miscount(kind: Kind, declared: u32, expected: Option<Miscount>) {
     let mut stream = Stream::default();
     let head = Head { lines: declared, id: ID, spooled: false, kind, trace: None };
-    let entry = stream.take(42, 1000, Ok(head), &[called(1), called(2)]).unwrap();
+    let entry = stream.take(42, 1000, Ok(head), &[line_with_id(1), line_with_id(2)]).unwrap();
     let of_events = if kind == Kind::Events { 2 } else { 0 };
     assert_eq!(counts(&entry), [of_events, 0, 0, of_events], "every line in the value counts");
     assert_eq!(stream.out.rows.len() + stream.out.dead_letters.len(), 2, "no row is added or left out");
@@ -341,11 +342,11 @@ fn all_miscounted_records_are_counted_and_the_first_is_reported() {
     let mut stream = Stream::default();
     let miscounted = [(10, head(2)), (11, head(1)), (12, head(5)), (13, Err(HeadError::Header("n")))];
     for (offset, head) in miscounted {
-        stream.take(offset, 0, head, &[called(offset as u128)]).unwrap();
+        stream.take(offset, 0, head, &[line_with_id(offset as u128)]).unwrap();
     }
     let first = Some(Miscount { offset: Offset::new(10), declared: 2, read: 1 });
     assert_eq!(stream.out.miscounted, Miscounted { records: 2, first });
     // A repeated record is not stored, but its lines are counted.
-    stream.take(14, 0, head(3), &[called(1)]).unwrap();
+    stream.take(14, 0, head(3), &[line_with_id(1)]).unwrap();
     assert_eq!(stream.out.miscounted.records, 3);
 }

@@ -72,7 +72,7 @@ impl Pipeline {
         if !self.stops && self.sent.is_none() {
             match self.collector.question {
                 Some(Question { end: None, .. }) => events.push(Event::TellLogsEnd),
-                Some(_) => events.push(Event::HearLogsEnd),
+                Some(_) => events.push(Event::ReceiveLogEnd),
                 None => self.events_of_collector(bounds, system, events),
             }
         }
@@ -121,7 +121,7 @@ impl Pipeline {
     }
 
     /// Receives Kafka's answer, and empties the window if the partition is idle.
-    pub(super) fn hear_logs_end(&mut self, bounds: &Bounds, log: &[Logged]) {
+    pub(super) fn receive_log_end(&mut self, bounds: &Bounds, log: &[Logged]) {
         let idle_check = self.idle_check(bounds, log);
         let Some(Question { asked, end: Some(end) }) = self.collector.question.take() else { return };
         if idle_check.is_some_and(|idle_check| idle_check.is_idle(asked, end)) {

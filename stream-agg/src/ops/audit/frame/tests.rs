@@ -16,12 +16,12 @@ fn frame(held: &Held, days: u16) -> Frame {
 /// Compares the first day by Kafka's time, the first day of arrival that is read, and the first day of arrival whose
 /// raw rows all exist. Each is a number of days before today.
 #[track_caller]
-fn check(held: &Held, days: u16, from: Option<i64>, raw_from: Option<i64>, whole_from: Option<i64>) {
+fn check(held: &Held, days: u16, compared_from: Option<i64>, raw_from: Option<i64>, whole_from: Option<i64>) {
     let found = frame(held, days);
     let before = |day: Option<i64>| day.map(|day| TODAY - day);
     assert_eq!(
-        [found.from, found.raw_from(), found.whole_from].map(before),
-        [from, raw_from, whole_from],
+        [found.compared_from, found.raw_from(), found.whole_from].map(before),
+        [compared_from, raw_from, whole_from],
         "{found:?}"
     );
 }
@@ -62,9 +62,12 @@ fn after_raw_days_were_dropped_only_later_days_are_compared() {
     let dropped = Held { raw: Some(TODAY - 5), ..young(20) };
     check(&dropped, 29, Some(3), Some(5), Some(5));
     check(&dropped, 2, Some(2), Some(4), Some(4));
-    assert_eq!((frame(&dropped, 29).gone, frame(&dropped, 29).kept_from()), (Some(TODAY - 5), TODAY - 5));
+    assert_eq!(
+        (frame(&dropped, 29).raw_dropped_before, frame(&dropped, 29).kept_from()),
+        (Some(TODAY - 5), TODAY - 5)
+    );
     // A line arrived before the first day by Kafka's time, because a spool held its record: nothing was dropped.
-    assert_eq!(frame(&Held { raw: Some(TODAY - 25), ..young(20) }, 29).gone, None);
+    assert_eq!(frame(&Held { raw: Some(TODAY - 25), ..young(20) }, 29).raw_dropped_before, None);
     // If a table is empty, it is unknown whether anything was dropped.
     for held in [Held { raw: None, ..young(20) }, Held { stored: None, ..young(20) }] {
         check(&held, 29, None, None, None);
@@ -90,7 +93,7 @@ fn a_day_is_whole_if_none_of_its_raw_rows_can_have_expired() {
 fn a_ledger_that_does_not_begin_with_its_log_may_have_lost_raw_rows() {
     let begun = |firsts: &[(Log, u64)]| {
         let mut frame = frame(&young(0), 2);
-        frame.begin_at(&firsts.iter().copied().collect());
+        frame.set_floors(&firsts.iter().copied().collect());
         assert_eq!(frame.floors, [(LOG, 0)].into(), "all of the log is compared");
         frame.whole_from.map(|day| TODAY - day)
     };
@@ -98,13 +101,13 @@ fn a_ledger_that_does_not_begin_with_its_log_may_have_lost_raw_rows() {
     assert_eq!(begun(&[(LOG, 1)]), Some(30));
     assert_eq!(begun(&[]), Some(30));
     let mut empty = Frame::new(&young(0), 2, [(LOG, 0)].into(), TimeLimits::default());
-    empty.begin_at(&BTreeMap::new());
+    empty.set_floors(&BTreeMap::new());
     assert_eq!(empty.whole_from, None, "nothing was ever in it");
 }
 
 #[test]
 fn a_log_is_compared_from_its_first_offset_in_the_compared_days() {
     let mut frame = frame(&young(3), 2);
-    frame.begin_at(&[(LOG, 7)].into());
+    frame.set_floors(&[(LOG, 7)].into());
     assert_eq!((frame.floors, frame.whole_from), ([(LOG, 7)].into(), Some(TODAY - 4)));
 }

@@ -12,8 +12,8 @@ fn frame(floor: u64, next: u64) -> Frame {
         now: UnixMillis(0),
         progress: [(LOG, next)].into(),
         floors: [(LOG, floor)].into(),
-        from: None,
-        gone: None,
+        compared_from: None,
+        raw_dropped_before: None,
         whole_from: None,
         time: TimeLimits::default(),
     }

@@ -10,8 +10,8 @@ fn frame(from: Option<i64>) -> Frame {
         now: UnixMillis(TODAY * DAY),
         progress: BTreeMap::new(),
         floors: BTreeMap::new(),
-        from,
-        gone: None,
+        compared_from: from,
+        raw_dropped_before: None,
         whole_from: from.map(|from| from - 2),
         time: schemas::row::TimeLimits::default(),
     }
@@ -75,9 +75,9 @@ fn raw_rows_that_arrived_earlier_are_added_to_those_of_their_span() {
 /// Judges a span of five stored lines. ClickHouse may have dropped the raw rows of two of them.
 #[track_caller]
 fn check_dropped(found: u64, details: &[(Key, (u64, u64))], wrong: (u64, u64)) {
-    let made = [(KEY, Made { since: TODAY - 40, dropped: 2 })].into();
+    let arrivals = [(KEY, SpanArrivals { since: TODAY - 40, may_be_dropped: 2 })].into();
     let details = details.iter().copied().collect();
-    let (tables, findings) = rows(&frame(None), &ledger(5, 77), &raw(found, 1), &made, &details);
+    let (tables, findings) = rows(&frame(None), &ledger(5, 77), &raw(found, 1), &arrivals, &details);
     let events = &tables[1];
     assert_eq!((events.missing, events.duplicate), wrong);
     assert_eq!((events.expected, events.found), (found.clamp(3, 5), found));
@@ -100,18 +100,18 @@ fn raw_rows_that_expired_before_their_record_are_not_missing() {
 
 #[test]
 fn spans_that_cannot_have_lost_rows_to_expiry_are_read_first() {
-    let dropped = |span| ((0, 0, span), Made { since: 0, dropped: u64::from(span < 30) });
-    let made: BTreeMap<_, _> = (0..40).map(dropped).collect();
+    let dropped = |span| ((0, 0, span), SpanArrivals { since: 0, may_be_dropped: u64::from(span < 30) });
+    let arrivals: BTreeMap<_, _> = (0..40).map(dropped).collect();
     let differing: Vec<Key> = (0..50).map(|span| (0, 0, span)).collect();
-    let looked_into: Vec<_> = looked_into(&differing, &made).iter().map(|key| key.2).collect();
-    assert_eq!(looked_into, (30..50).collect::<Vec<_>>());
+    let detailed: Vec<_> = spans_to_detail(&differing, &arrivals).iter().map(|key| key.2).collect();
+    assert_eq!(detailed, (30..50).collect::<Vec<_>>());
     let differing = &differing[..32];
-    let looked_into: Vec<_> = super::looked_into(differing, &made).iter().map(|key| key.2).collect();
-    assert_eq!(looked_into, [30, 31].into_iter().chain(0..18).collect::<Vec<_>>());
+    let detailed: Vec<_> = super::spans_to_detail(differing, &arrivals).iter().map(|key| key.2).collect();
+    assert_eq!(detailed, [30, 31].into_iter().chain(0..18).collect::<Vec<_>>());
 }
 
-const ALWAYS: Known = Known { declaration_hashes: Vec::new(), always: true };
-const LATER: Known = Known { declaration_hashes: Vec::new(), always: false };
+const ALWAYS: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: true };
+const LATER: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: false };
 
 /// Judges one day of a rollup. `must` has the numbers of events that the rollup must and may hold, `found` the number
 /// that it holds.
@@ -122,13 +122,13 @@ fn check(
     day: i64,
     must: (u64, u64),
     found: u64,
-    known: &Known,
+    declared_in: &DeclaredIn,
     wrong: (u64, u64),
 ) {
     let rollups = Rollups::built_in();
     let sums = vec![SnapshotRow::Sum { day, sum: found }];
     let snapshot = Snapshot::new(rollups.get(name).unwrap(), sums);
-    let (table, _) = rollup(frame, &snapshot, 0, &[(day, vec![must])].into(), known, None);
+    let (table, _) = rollup(frame, &snapshot, 0, &[(day, vec![must])].into(), declared_in, None);
     assert_eq!((table.missing, table.duplicate), wrong, "{table:?}");
 }
 

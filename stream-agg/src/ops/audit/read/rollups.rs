@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use schemas::rollup::{Dimension, PropPath, Rollup, Rollups};
 use schemas::time::DAY;
 
-use super::sql::{LOG, log_number, lookup, numbered, start_of};
+use super::sql::{LOG, by_log_number, log_number, lookup, start_of};
 use super::{EVENTS, Reader};
 use crate::apply::store::StoreError;
 use crate::ops::audit::frame::{Frame, Log};
@@ -15,7 +15,7 @@ use crate::protocol::declaration::{Declaration, known};
 
 /// Which declarations contain a rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct DeclaredIn {
     /// The hashes of the declarations.
     pub declaration_hashes: Vec<u64>,
     /// Whether all declarations contain the rollup.
@@ -24,7 +24,7 @@ pub struct Known {
 
 impl Reader<'_> {
     /// For each rollup, which declarations contain it unchanged.
-    pub async fn declared_in(&self, rollups: &Rollups) -> Result<Vec<Known>, StoreError> {
+    pub async fn declared_in(&self, rollups: &Rollups) -> Result<Vec<DeclaredIn>, StoreError> {
         let rows: Vec<(u64, String)> = self.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
         let all: Vec<_> = rows
             .into_iter()
@@ -39,7 +39,7 @@ impl Reader<'_> {
                 .filter(|(_, d)| contains(d))
                 .map(|(declaration_hash, _)| *declaration_hash)
                 .collect();
-            Known { always: declaration_hashes.len() == all.len(), declaration_hashes }
+            DeclaredIn { always: declaration_hashes.len() == all.len(), declaration_hashes }
         };
         Ok(rollups.iter().map(of_rollup).collect())
     }
@@ -74,10 +74,10 @@ impl Reader<'_> {
         &self,
         frame: &Frame,
         snapshots: &[Snapshot<'_>],
-        known: &[Known],
+        declared_in: &[DeclaredIn],
     ) -> Result<BTreeMap<i64, Vec<(u64, u64)>>, StoreError> {
         let mut counts = Vec::new();
-        for (snapshot, known) in snapshots.iter().zip(known) {
+        for (snapshot, declared_in) in snapshots.iter().zip(declared_in) {
             let rollup = snapshot.rollup;
             let expiry = format!("toUInt64({})", rollup.expires_sql("toUnixTimestamp64Milli(event_time)"));
             let cell = |(expiry, (log_generation, partition)): (u64, Log)| {
@@ -86,11 +86,11 @@ impl Reader<'_> {
             let cuts = snapshot.cuts.iter().map(|(at, applied_end)| (cell(*at), *applied_end));
             let cut = lookup(&format!("bitShiftLeft({expiry}, 32) + log"), cuts, 0);
             let counted = format!("(ko < bound OR ko < {cut}) AND {}", condition(rollup));
-            let stored = if known.always {
+            let stored = if declared_in.always {
                 counted.clone()
             } else {
                 let declaration_hashes: Vec<_> =
-                    known.declaration_hashes.iter().map(u64::to_string).collect();
+                    declared_in.declaration_hashes.iter().map(u64::to_string).collect();
                 format!("{counted} AND has(CAST([{}], 'Array(UInt64)'), cfg)", declaration_hashes.join(", "))
             };
             counts.push(format!("(countIf({stored}), countIf({counted}))"));
@@ -104,7 +104,7 @@ impl Reader<'_> {
              if(sent >= {earliest} AND sent <= arrived + {ahead}, client_time, server_time) AS event_time \
              SELECT intDiv(toUnixTimestamp64Milli(event_time), {DAY}) AS day, [{counts}] AS counts FROM {EVENTS} \
              WHERE tenant != '' AND server_time >= {from} GROUP BY day",
-            bound = lookup("log", numbered(&frame.progress), 0),
+            bound = lookup("log", by_log_number(&frame.progress), 0),
             earliest = frame.time.earliest.0,
             ahead = frame.time.ahead,
             counts = counts.join(", "),

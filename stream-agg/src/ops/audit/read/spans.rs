@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use schemas::time::UnixMillis;
 
-use super::sql::{among, made, may_be_dropped, of_ledger, of_raw, start_of};
+use super::sql::{created_at, in_spans, may_be_dropped, of_ledger, of_raw, start_of};
 use super::{EVENTS, Key, LEDGER, Reader, SPAN};
 use crate::apply::store::StoreError;
-use crate::ops::audit::frame::{Frame, GATHERED, day};
+use crate::ops::audit::frame::{Frame, MAX_ID_DELAY_DAYS, day};
 use crate::ops::audit::gaps::Gap;
 use crate::ops::audit::judge::MAX_FINDINGS;
 
@@ -43,11 +43,11 @@ pub struct RawSpan {
 
 /// When the lines of a span arrived, as far as the ids of its records show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Made {
+pub struct SpanArrivals {
     /// No line arrived before this day.
     pub since: i64,
     /// Stored lines that arrived so long ago that ClickHouse may have dropped their raw rows.
-    pub dropped: u64,
+    pub may_be_dropped: u64,
 }
 
 /// A [`LedgerSpan`] with its key.
@@ -122,7 +122,7 @@ impl Reader<'_> {
     ) -> Result<BTreeMap<Key, RawSpan>, StoreError> {
         let Some(from) = frame.raw_from().filter(|from| since < *from) else { return Ok(BTreeMap::new()) };
         let condition = format!("{} AND server_time < {}", of_raw(frame, Some(since)), start_of(from));
-        self.raw_spans(&format!("{condition} AND {}", among(spans))).await
+        self.raw_spans(&format!("{condition} AND {}", in_spans(spans))).await
     }
 
     async fn raw_spans(&self, condition: &str) -> Result<BTreeMap<Key, RawSpan>, StoreError> {
@@ -138,7 +138,11 @@ impl Reader<'_> {
     }
 
     /// When the lines of these spans arrived, as far as the ids of their records show.
-    pub async fn made(&self, frame: &Frame, spans: &[Key]) -> Result<BTreeMap<Key, Made>, StoreError> {
+    pub async fn arrivals(
+        &self,
+        frame: &Frame,
+        spans: &[Key],
+    ) -> Result<BTreeMap<Key, SpanArrivals>, StoreError> {
         if spans.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -146,14 +150,17 @@ impl Reader<'_> {
             "SELECT g, kp, intDiv(ko, {SPAN}) AS span, min({}), \
              toUInt64(sumIf(stored, {})) FROM {LEDGER} \
              WHERE {} AND stored > 0 AND {} GROUP BY g, kp, span",
-            made(),
+            created_at(),
             may_be_dropped(frame),
             of_ledger(frame),
-            among(spans)
+            in_spans(spans)
         );
         let rows: Vec<(u16, u16, u64, i64, u64)> = self.rows(&sql).await?;
-        let of_span = |(log_generation, partition, span, made, dropped)| {
-            ((log_generation, partition, span), Made { since: day(UnixMillis(made)) - GATHERED, dropped })
+        let of_span = |(log_generation, partition, span, created_at, may_be_dropped)| {
+            (
+                (log_generation, partition, span),
+                SpanArrivals { since: day(UnixMillis(created_at)) - MAX_ID_DELAY_DAYS, may_be_dropped },
+            )
         };
         Ok(rows.into_iter().map(of_span).collect())
     }
@@ -181,16 +188,16 @@ impl Reader<'_> {
             return Ok(BTreeMap::new());
         }
         let since = frame.raw_from().map(|from| from.min(since));
-        let among = among(spans);
+        let in_spans = in_spans(spans);
         let sql = format!(
             "SELECT g, kp, intDiv(ko, {SPAN}) AS span, toUInt64(sumIf(must - good, NOT gone)), \
              toUInt64(sum(rows - good)) FROM (\
              SELECT g, kp, ko, max(s) AS must, sum(raw) AS rows, max(dropped) AS gone, \
              arrayCount(l -> l < must, groupUniqArrayIf(at, raw = 1)) AS good FROM (\
              SELECT g, kp, ko, toUInt32(line) AS at, toUInt32(0) AS s, toUInt8(1) AS raw, toUInt8(0) AS dropped \
-             FROM {EVENTS} WHERE {} AND {among} \
+             FROM {EVENTS} WHERE {} AND {in_spans} \
              UNION ALL SELECT g, kp, ko, toUInt32(0), stored, toUInt8(0), {} \
-             FROM {LEDGER} WHERE {} AND {among}\
+             FROM {LEDGER} WHERE {} AND {in_spans}\
              ) GROUP BY g, kp, ko) GROUP BY g, kp, span",
             of_raw(frame, since),
             may_be_dropped(frame),
@@ -214,7 +221,7 @@ impl Reader<'_> {
              ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before \
              FROM {LEDGER} WHERE {} AND {}) WHERE ko > before + 1 ORDER BY g, kp, ko LIMIT {MAX_FINDINGS}",
             of_ledger(frame),
-            among(spans)
+            in_spans(spans)
         );
         let rows: Vec<(u16, u16, u64, u64)> = self.rows(&sql).await?;
         Ok(rows

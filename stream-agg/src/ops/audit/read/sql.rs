@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use schemas::time::DAY;
 
 use super::{Key, SPAN};
-use crate::ops::audit::frame::{Frame, GATHERED, Log};
-use crate::protocol::limits::LONGEST_WAY_DAYS;
+use crate::ops::audit::frame::{Frame, Log, MAX_ID_DELAY_DAYS};
+use crate::protocol::limits::MAX_DAYS_TO_KAFKA;
 
 /// Maximum number of spans that are listed in a query. If there are more, all spans are read.
-const MAX_NAMED: usize = 1000;
+const MAX_LISTED_SPANS: usize = 1000;
 
 /// SQL expression: the log of a row as a number ([`log_number`]).
 pub(super) const LOG: &str = "(toUInt64(g) * 65536 + kp)";
@@ -19,7 +19,7 @@ pub(super) fn log_number((log_generation, partition): Log) -> u64 {
     u64::from(log_generation) << 16 | u64::from(partition)
 }
 
-pub(super) fn numbered(offsets: &BTreeMap<Log, u64>) -> impl Iterator<Item = (u64, u64)> {
+pub(super) fn by_log_number(offsets: &BTreeMap<Log, u64>) -> impl Iterator<Item = (u64, u64)> {
     offsets.iter().map(|(log, offset)| (log_number(*log), *offset))
 }
 
@@ -42,15 +42,19 @@ pub(super) fn start_of(day: i64) -> String {
 }
 
 fn within(frame: &Frame) -> String {
-    let floor = lookup(LOG, numbered(&frame.floors), u64::MAX);
-    let bound = lookup(LOG, numbered(&frame.progress), 0);
+    let floor = lookup(LOG, by_log_number(&frame.floors), u64::MAX);
+    let bound = lookup(LOG, by_log_number(&frame.progress), 0);
     format!("ko >= {floor} AND ko < {bound}")
 }
 
 pub(super) fn of_ledger(frame: &Frame) -> String {
     // The condition on offsets would suffice: every row of an earlier day is below the floor. The condition on time
     // lets ClickHouse skip table partitions.
-    format!("tenant = '*' AND kafka_time >= {} AND {}", start_of(frame.from.unwrap_or(0)), within(frame))
+    format!(
+        "tenant = '*' AND kafka_time >= {} AND {}",
+        start_of(frame.compared_from.unwrap_or(0)),
+        within(frame)
+    )
 }
 
 pub(super) fn of_raw(frame: &Frame, from: Option<i64>) -> String {
@@ -60,20 +64,23 @@ pub(super) fn of_raw(frame: &Frame, from: Option<i64>) -> String {
 /// SQL expression on the ledger, in milliseconds: the time in the record's UUIDv7, or Kafka's time if the time in the
 /// UUIDv7 is implausible. It is implausible if it is later than Kafka's time, or so much earlier that decoding does not
 /// trust it either.
-pub(super) fn made() -> String {
+pub(super) fn created_at() -> String {
     let (id, kafka) =
         ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");
-    format!("if({id} < {kafka} - {longest}, {kafka}, least({id}, {kafka}))", longest = LONGEST_WAY_DAYS * DAY)
+    format!(
+        "if({id} < {kafka} - {longest}, {kafka}, least({id}, {kafka}))",
+        longest = MAX_DAYS_TO_KAFKA * DAY
+    )
 }
 
 /// SQL condition on the ledger: a line of the record may have arrived on a day that ClickHouse has dropped.
 pub(super) fn may_be_dropped(frame: &Frame) -> String {
-    format!("{} < {}", made(), (frame.kept_from() + GATHERED) * DAY)
+    format!("{} < {}", created_at(), (frame.kept_from() + MAX_ID_DELAY_DAYS) * DAY)
 }
 
 /// SQL condition: whether the row is in one of these spans; always true if there are too many spans to list.
-pub(super) fn among(spans: &[Key]) -> String {
-    if spans.len() > MAX_NAMED {
+pub(super) fn in_spans(spans: &[Key]) -> String {
+    if spans.len() > MAX_LISTED_SPANS {
         return "1".to_owned();
     }
     let list: Vec<_> = spans
@@ -89,9 +96,9 @@ mod tests {
 
     #[test]
     fn spans_are_listed_only_while_the_query_stays_short() {
-        assert_eq!(among(&[(0, 3, 7), (1, 2, 0)]), "(g, kp, intDiv(ko, 10000)) IN ((0, 3, 7), (1, 2, 0))");
+        assert_eq!(in_spans(&[(0, 3, 7), (1, 2, 0)]), "(g, kp, intDiv(ko, 10000)) IN ((0, 3, 7), (1, 2, 0))");
         // ClickHouse accepts queries of up to 256 KiB.
-        assert!(among(&vec![(u16::MAX, u16::MAX, u64::MAX / SPAN); MAX_NAMED]).len() < 64 << 10);
-        assert_eq!(among(&vec![(0, 0, 0); MAX_NAMED + 1]), "1");
+        assert!(in_spans(&vec![(u16::MAX, u16::MAX, u64::MAX / SPAN); MAX_LISTED_SPANS]).len() < 64 << 10);
+        assert_eq!(in_spans(&vec![(0, 0, 0); MAX_LISTED_SPANS + 1]), "1");
     }
 }
