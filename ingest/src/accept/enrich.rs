@@ -112,7 +112,8 @@ fn partition(users: &mut UserHasher, event: &Event<'_>, partitions: Partitions<'
 struct UserHasher {
     /// The tenant, a zero byte, and the user that was last hashed.
     key: Vec<u8>,
-    tenant: usize,
+    /// The length of the tenant and the zero byte.
+    prefix_len: usize,
 }
 
 impl UserHasher {
@@ -120,11 +121,11 @@ impl UserHasher {
         let mut key = Vec::with_capacity(tenant.len() + 1 + event::MAX_ID_BYTES);
         key.extend_from_slice(tenant.as_bytes());
         key.push(0);
-        Self { tenant: key.len(), key }
+        Self { prefix_len: key.len(), key }
     }
 
     fn hash(&mut self, identity: &[u8]) -> u64 {
-        self.key.truncate(self.tenant);
+        self.key.truncate(self.prefix_len);
         self.key.extend_from_slice(identity);
         xxh3_64(&self.key)
     }
