@@ -60,18 +60,18 @@ pub fn enrich(
         let written = line.text.and_then(|text| {
             let mut parsed = event::parse::<LookAlikes>(text)?;
             if let Some(country) = country.filter(|_| parsed.event.country == Country::default()) {
-                parsed.locate(country);
+                parsed.set_derived_country(country);
             }
             allowed.check(&parsed)?;
-            // From here on, the event is accepted. Warnings come before `identify`, because they depend on whether the
-            // client itself sent an `event_id`.
+            // From here on, the event is accepted. Warnings come before `set_derived_id`, because they depend on
+            // whether the client itself sent an `event_id`.
             if warnings::may_apply(&parsed) {
                 report.warn(line.number, &parsed);
             }
             if parsed.event.event_id.is_none()
                 && let Some(id) = identity.id(tenant, ordinal, &parsed)
             {
-                parsed.identify(id);
+                parsed.set_derived_id(id);
             }
             let (partition, spread) = partition(&mut users, &parsed.event, partitions);
             let replaced = chunk(&mut chunks, partition, lines, prefix).push(prefix, text, &parsed);
