@@ -30,7 +30,7 @@ pub(crate) struct Counters {
 }
 
 /// `part` of the rows of counters.
-const COUNTRIES: u8 = 3;
+const COUNTRIES_PART: u8 = 3;
 
 /// The values of the `?`, in order: tenants, tenants, first day, day after the last.
 const FROM: &str = " FROM (
@@ -69,7 +69,7 @@ impl SnapshotAnswer for Counters {
     }
 
     fn owns(row: &SnapshotRow) -> bool {
-        row.part == COUNTRIES
+        row.part == COUNTRIES_PART
     }
 
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, _: Option<&Self>) -> Self {
