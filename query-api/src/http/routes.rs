@@ -103,7 +103,7 @@ async fn country_counters(
         let Some(counters) = &answers.counters else { return Ok(None) };
         let now = SystemTime::now().into();
         let rendered = match format {
-            Format::Json => counters.json(now, interval(state), state.rollups_differ()),
+            Format::Json => counters.json(now, interval_ms(state), state.rollups_differ()),
             Format::Csv => &counters.csv,
         };
         Ok(Some(respond(rendered, &counters.json.as_of, now, &request.headers)))
@@ -205,13 +205,13 @@ async fn from_snapshot(
 fn poll_response(state: &AppState, poll: &PollAnswer, format: Format, headers: &HeaderMap) -> Response {
     let now: UnixMillis = SystemTime::now().into();
     let rendered = match format {
-        Format::Json => poll.json.at(now, interval(state), state.rollups_differ()),
+        Format::Json => poll.json.at(now, interval_ms(state), state.rollups_differ()),
         Format::Csv => &poll.csv,
     };
     respond(rendered, &poll.json.as_of, now, headers)
 }
 
 /// Milliseconds between two refreshes.
-fn interval(state: &AppState) -> i64 {
+fn interval_ms(state: &AppState) -> i64 {
     i64::try_from(state.refresh.interval.as_millis()).unwrap_or(i64::MAX)
 }
