@@ -96,7 +96,7 @@ impl Edge {
         });
         let http = Arc::new(HttpState::new(config.http, Arc::clone(&app)));
         let tls = config.tls.map(|tls| Arc::new(Tls::new(tls, metrics.tls_stale.clone())));
-        let server = Server { limits: config.connections, tls, counted: metrics.connections.clone() };
+        let server = Server { limits: config.connections, tls, metrics: metrics.connections.clone() };
         let stop_refreshing = CancellationToken::new();
         let PollResultsConfig { url, token_file, interval } = config.poll_results;
         if let Some(url) = url {
@@ -202,7 +202,7 @@ impl Edge {
         let app = Arc::clone(&self.app);
         let readiness = move || match app.publisher.readiness() {
             _ if app.drain.is_set() => Readiness::Not("draining".to_owned()),
-            Readiness::Ready if app.metrics.connections.accept_fails.get() != 0 => Readiness::Degraded(
+            Readiness::Ready if app.metrics.connections.accept_failing.get() != 0 => Readiness::Degraded(
                 "the last connection could not be accepted; raise the limit on open files (ulimit -n)"
                     .to_owned(),
             ),

@@ -120,7 +120,7 @@ async fn run_edge(config: Config) -> anyhow::Result<()> {
     let pending = edge.pending_events();
     let summary = tokio::select! {
         ended = edge.serve(listeners, signals.requested) => ended?,
-        () = signals.hurried.cancelled() => {
+        () = signals.immediate.cancelled() => {
             tracing::warn!("received a second signal: pending events go to the spool at once");
             pending.flush(Duration::ZERO).await?
         }

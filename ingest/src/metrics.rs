@@ -133,7 +133,7 @@ impl Metrics {
                 ),
                 accept_failures: metrics
                     .counter("accept_failures_total", "Connections that could not be accepted."),
-                accept_fails: metrics
+                accept_failing: metrics
                     .gauge("accept_fails", "Whether the last attempt to accept a connection failed."),
                 handshake_failures: metrics
                     .counter("tls_handshake_failures_total", "TLS handshakes that failed."),

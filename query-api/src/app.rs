@@ -92,7 +92,7 @@ impl QueryApi {
         let routes = ServiceBuilder::new()
             .map_response(cors::no_content) // preflights are answered without a body
             .layer(self.config.cors.layer()) // preflights have no token, and pages see refusals
-            .option_layer(self.access.everybody().map(Extension))
+            .option_layer(self.access.anonymous_reader().map(Extension))
             .service(self.routes());
         service_fn(move |request: Request<B>| {
             let id = RequestId::of(request.headers());

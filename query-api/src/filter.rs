@@ -35,14 +35,14 @@ const MAX_BYTES: usize = 16 << 10;
 impl Filter {
     /// Reads `field:op:value`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let form = "write field:op:value, for example event:in:click|view";
+        let syntax = "write field:op:value, for example event:in:click|view";
         if text.len() > MAX_BYTES {
             return Err(format!("it may have at most {MAX_BYTES} bytes"));
         }
-        let (field, rest) = text.split_once(':').ok_or(form)?;
-        let (op, value) = rest.split_once(':').ok_or(form)?;
+        let (field, rest) = text.split_once(':').ok_or(syntax)?;
+        let (op, value) = rest.split_once(':').ok_or(syntax)?;
         if field.is_empty() {
-            return Err(form.to_owned());
+            return Err(syntax.to_owned());
         }
         let test = match op {
             "eq" => Test::In(vec![value.to_owned()]),

@@ -1,14 +1,15 @@
 //! Which answers the statement leaves out while ClickHouse is too slow to read all of them.
 //!
-//! [`PATIENCE`] refreshes in a row that miss the deadline make the statement smaller. [`LEEWAY`] refreshes in a row
-//! that need less than half of the deadline make it larger. Pure: the caller owns the clock.
+//! [`SLOW_BEFORE_SHEDDING`] refreshes in a row that miss the deadline make the statement smaller.
+//! [`QUICK_BEFORE_RESTORING`] refreshes in a row that need less than half of the deadline make it larger. Pure: the
+//! caller owns the clock.
 
 use crate::answers::LeftOut;
 
 /// Missed deadlines in a row after which the statement leaves out more.
-const PATIENCE: u32 = 2;
+const SLOW_BEFORE_SHEDDING: u32 = 2;
 /// Quick refreshes in a row after which the statement leaves out less.
-const LEEWAY: u32 = 10;
+const QUICK_BEFORE_RESTORING: u32 = 10;
 
 /// How a refresh went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +43,8 @@ impl Shedding {
         self.in_a_row = if self.last == Some(pace) { self.in_a_row + 1 } else { 1 };
         self.last = Some(pace);
         let next = match pace {
-            Pace::TooSlow if self.in_a_row >= PATIENCE => more(self.left_out),
-            Pace::Quick if self.in_a_row >= LEEWAY => less(self.left_out),
+            Pace::TooSlow if self.in_a_row >= SLOW_BEFORE_SHEDDING => more(self.left_out),
+            Pace::Quick if self.in_a_row >= QUICK_BEFORE_RESTORING => less(self.left_out),
             Pace::Quick | Pace::Other | Pace::TooSlow => return false,
         };
         self.last = None;
@@ -102,9 +103,9 @@ mod tests {
 
     #[test]
     fn quick_refreshes_bring_back_answers_step_by_step() {
-        check(&[(Pace::TooSlow, 4), (Pace::Quick, LEEWAY - 1)], LeftOut::Polls);
-        check(&[(Pace::TooSlow, 4), (Pace::Quick, LEEWAY)], LeftOut::ColdKeys);
-        check(&[(Pace::TooSlow, 4), (Pace::Quick, 2 * LEEWAY)], LeftOut::Nothing);
-        check(&[(Pace::TooSlow, 4), (Pace::Other, 5 * LEEWAY)], LeftOut::Polls);
+        check(&[(Pace::TooSlow, 4), (Pace::Quick, QUICK_BEFORE_RESTORING - 1)], LeftOut::Polls);
+        check(&[(Pace::TooSlow, 4), (Pace::Quick, QUICK_BEFORE_RESTORING)], LeftOut::ColdKeys);
+        check(&[(Pace::TooSlow, 4), (Pace::Quick, 2 * QUICK_BEFORE_RESTORING)], LeftOut::Nothing);
+        check(&[(Pace::TooSlow, 4), (Pace::Other, 5 * QUICK_BEFORE_RESTORING)], LeftOut::Polls);
     }
 }

@@ -5,7 +5,7 @@ use runtime::needs::{Address, Needs};
 
 use crate::app::DRAIN_DEADLINE;
 use crate::config::Config;
-use crate::people::MAX_KEPT;
+use crate::people::MAX_CACHE_BYTES;
 use crate::query::sql::MAX_ROWS;
 
 /// Memory of a fetched row with one dimension and one measure, by the sizes of its types.
@@ -19,7 +19,7 @@ pub fn needs(config: &Config) -> Needs {
     Needs {
         memory: vec![
             ("answers to queries: QUERY_CACHE_BYTES", query.cache_bytes),
-            ("answers about people", MAX_KEPT),
+            ("answers about people", MAX_CACHE_BYTES),
             (
                 "rows of statements: QUERY_CONCURRENCY, QUERY_SLOW_CONCURRENCY",
                 statements * MAX_ROWS * ROW_BYTES,

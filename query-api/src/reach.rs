@@ -17,7 +17,7 @@ pub(crate) struct Reach {
     /// By rollup, the second from which on it counts every event. A rollup without an entry has counted every event.
     pub(crate) since: BTreeMap<String, i64>,
     /// The rollups that the aggregator declares; `None` if they are the same as those of this process.
-    pub(crate) theirs: Option<Rollups>,
+    pub(crate) aggregator_rollups: Option<Rollups>,
 }
 
 impl Reach {
@@ -32,14 +32,14 @@ impl Reach {
             since: counts_later.map(|(rollup, millis)| (rollup.clone(), second(*millis))).collect(),
             // A declaration that this release cannot parse counts as one without rollups, so no rollup of this
             // process is in it.
-            theirs: (!declared.is_empty())
+            aggregator_rollups: (!declared.is_empty())
                 .then(|| Rollups::parse("configs", declared).unwrap_or_else(|_| no_rollups())),
         }
     }
 
     /// Whether the aggregator declares the rollup differently from this process, or not at all.
     pub(crate) fn differs(&self, rollup: &Rollup) -> bool {
-        self.theirs.as_ref().is_some_and(|theirs| theirs.get(&rollup.name) != Some(rollup))
+        self.aggregator_rollups.as_ref().is_some_and(|rollups| rollups.get(&rollup.name) != Some(rollup))
     }
 }
 
@@ -60,12 +60,12 @@ mod tests {
 
     #[test]
     fn the_declaration_of_the_aggregator_is_parsed_and_compared() {
-        let theirs = |declared: &str| Reach::new(None, &[], declared).theirs;
-        assert_eq!(theirs(""), None);
+        let aggregator_rollups = |declared: &str| Reach::new(None, &[], declared).aggregator_rollups;
+        assert_eq!(aggregator_rollups(""), None);
         let declared = Rollups::built_in();
-        assert_eq!(theirs(declared.source()), Some(declared.clone()));
+        assert_eq!(aggregator_rollups(declared.source()), Some(declared.clone()));
         // This release cannot parse the declaration of a later release, so it recognizes none of its rollups.
-        assert_eq!(theirs("[[view]]"), Some(no_rollups()));
+        assert_eq!(aggregator_rollups("[[view]]"), Some(no_rollups()));
         let rollup = declared.get("event_hourly").unwrap();
         assert!(Reach::new(None, &[], "[[view]]").differs(rollup) && !Reach::default().differs(rollup));
     }

@@ -24,15 +24,15 @@ use crate::state::{AppState, RefreshFailure};
 /// Longest text of a statement, in bytes.
 const MAX_QUERY_SIZE: &str = "67108864";
 
-/// One refresh may merge a limited number of users and voters. Of this number, 1 / `VOTERS` is for voters.
-const VOTERS: u64 = 4;
+/// One refresh may merge a limited number of users and voters. Of this number, 1 / `VOTERS_DIVISOR` is for voters.
+const VOTERS_DIVISOR: u64 = 4;
 
 /// The task that publishes snapshots.
 pub(crate) struct Refresher {
     client: Client,
     config: RefreshConfig,
     /// Hash of the rollups that this process was started with.
-    rollups: u64,
+    rollups_hash: u64,
     statement: Result<SnapshotStatement, NotDeclared>,
     /// Users and voters whose states one refresh may merge.
     max_users: u64,
@@ -103,7 +103,7 @@ impl Refresher {
         Self {
             client,
             config: config.refresh.clone(),
-            rollups: config.rollups.hash(),
+            rollups_hash: config.rollups.hash(),
             statement: SnapshotStatement::new(&config.rollups),
             max_users: config.max_merged_users,
             shedding: Shedding::default(),
@@ -143,8 +143,8 @@ impl Refresher {
         let rows = time::timeout(self.config.deadline, query.fetch_all::<SnapshotRow>()).await??;
         // Stored even if the snapshot below fails: queries are answered from the rollups that this process and the
         // aggregator both declare.
-        self.state.learn(freshness::reach(&rows));
-        self.check_rollups(freshness::aggregator_rollups(&rows))?;
+        self.state.set_reach(freshness::reach(&rows));
+        self.check_rollups(freshness::aggregator_rollups_hash(&rows))?;
         Ok(statement.render(rows, &scope, UnixMillis::from(SystemTime::now()), previous))
     }
 
@@ -175,8 +175,8 @@ impl Refresher {
             hours: state.wanted_hours.current(now),
             polls: state.wanted_polls.current(now),
             left_out: self.shedding.left_out(),
-            max_users: self.max_users - self.max_users / VOTERS,
-            max_voters: self.max_users / VOTERS,
+            max_users: self.max_users - self.max_users / VOTERS_DIVISOR,
+            max_voters: self.max_users / VOTERS_DIVISOR,
         }
     }
 
@@ -207,7 +207,7 @@ impl Refresher {
     /// Fails if the aggregator declares other rollups than this process: answers from the tables could be wrong without
     /// any sign of it.
     fn check_rollups(&self, theirs: u64) -> Result<(), RefreshError> {
-        let ours = self.rollups;
+        let ours = self.rollups_hash;
         if theirs == 0 || theirs == ours { Ok(()) } else { Err(RefreshError::OtherRollups { ours, theirs }) }
     }
 

@@ -19,7 +19,7 @@ pub(crate) const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 /// caches set it to the time for which they have kept a response.
 pub(crate) const X_AGE_MS: HeaderName = HeaderName::from_static("x-age-ms");
 /// Bodies of at most this many bytes are sent uncompressed: they fit into one packet.
-const MIN_COMPRESSED: usize = 1024;
+const MIN_COMPRESSED_BYTES: usize = 1024;
 /// Both levels compress a megabyte within a few milliseconds, which is short enough for the reader to wait.
 const GZIP_LEVEL: Compression = Compression::new(1);
 const ZSTD_LEVEL: i32 = 1;
@@ -76,7 +76,7 @@ impl Rendered {
 
     /// Whether the body is long enough for compression to save time.
     pub(crate) fn is_compressible(&self) -> bool {
-        self.body.len() > MIN_COMPRESSED
+        self.body.len() > MIN_COMPRESSED_BYTES
     }
 
     /// The body in an encoding; compressed by the first reader who accepts it.

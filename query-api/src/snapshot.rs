@@ -82,7 +82,7 @@ impl Snapshot {
 /// The one statement that reads all answers.
 pub(crate) struct SnapshotStatement {
     /// Hash of the rollups of this process.
-    rollups: u64,
+    rollups_hash: u64,
     /// The SELECTs of freshness and analytics.
     always: String,
     /// The SELECTs of the country counters; `None` where their rollup is not declared.
@@ -117,7 +117,7 @@ impl SnapshotStatement {
         }
         let select = |sql: String| rollups.iter().fold(sql, |sql, rollup| rollup.substitute_in(&sql));
         Ok(Self {
-            rollups: rollups.hash(),
+            rollups_hash: rollups.hash(),
             always: select(format!("{}\nUNION ALL\n{}", freshness::select(), Analytics::select())),
             counters: is_served::<Counters>(rollups).then(|| select(Counters::select())),
             polls: is_served::<Polls>(rollups).then(|| select(Polls::select())),
@@ -153,7 +153,7 @@ impl SnapshotStatement {
         });
         let analytics: Vec<_> =
             of_tenants.clone().map(|(tenant, answers)| (tenant, &answers.analytics)).collect();
-        let query = freshness::bind(client.query(&text), self.rollups);
+        let query = freshness::bind(client.query(&text), self.rollups_hash);
         let mut query = Analytics::bind(query, scope, &analytics);
         if reads.counters {
             query = Counters::bind(query, scope, &[]);

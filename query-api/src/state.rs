@@ -62,7 +62,7 @@ impl AppState {
     }
 
     /// Stores what a refresh learned about the tables; queries are planned with it from now on.
-    pub(crate) fn learn(&self, reach: Reach) {
+    pub(crate) fn set_reach(&self, reach: Reach) {
         self.reach.store(Some(Arc::new(reach)));
     }
 

@@ -9,7 +9,7 @@ pub struct Shutdown {
     /// Cancelled by the first signal: finish the work that was accepted, then stop.
     pub requested: CancellationToken,
     /// Cancelled by the second signal: save what must be saved and stop without waiting.
-    pub hurried: CancellationToken,
+    pub immediate: CancellationToken,
 }
 
 /// SIGXFSZ on Linux and macOS.
@@ -28,7 +28,7 @@ pub fn listen() -> std::io::Result<Shutdown> {
         next(&mut terminate, &mut interrupt).await;
         tokens.requested.cancel();
         next(&mut terminate, &mut interrupt).await;
-        tokens.hurried.cancel();
+        tokens.immediate.cancel();
     });
     Ok(shutdown)
 }

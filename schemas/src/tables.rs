@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::rollup::Rollups;
-pub use crate::table_partition::{partition_ends, partition_id};
+pub use crate::table_partition::{partition_droppable_from, partition_id};
 
 /// One SQL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,13 +57,13 @@ pub struct ServingView {
 
 impl ServingView {
     /// Whether the rollup that the view reads is declared, with all columns that are needed.
-    pub fn is_served(&self, rollups: &Rollups) -> bool {
+    pub fn is_declared(&self, rollups: &Rollups) -> bool {
         rollups.get(self.rollup).is_some_and(|rollup| rollup.has_columns(self.columns))
     }
 
     /// The statement that creates the view; `None` if the rollup or a column that it reads is not declared.
     pub fn statement(&self, rollups: &Rollups) -> Option<String> {
-        let rollup = rollups.get(self.rollup).filter(|_| self.is_served(rollups))?;
+        let rollup = rollups.get(self.rollup).filter(|_| self.is_declared(rollups))?;
         Some(rollup.substitute_in(self.migration.sql))
     }
 }

@@ -91,7 +91,7 @@ impl fmt::Display for UnixMillis {
 /// Days of a year before each of its months, in a year of 365 days.
 const BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 /// Days from the beginning of the year 0 to the epoch.
-const EPOCH: i64 = 719_527;
+const DAYS_TO_EPOCH: i64 = 719_527;
 
 /// Days since the epoch of `YYYY-MM-DD`, by the Gregorian calendar.
 fn days(text: [u8; 10]) -> Option<i64> {
@@ -106,7 +106,7 @@ fn days(text: [u8; 10]) -> Option<i64> {
     // The last year whose 29 February, if that year has one, is before this day.
     let past = if month <= 2 { year - 1 } else { year };
     let leap_days = past / 4 - past / 100 + past / 400;
-    Some(365 * year + leap_days + BEFORE_MONTH[month as usize - 1] + day - 1 - EPOCH)
+    Some(365 * year + leap_days + BEFORE_MONTH[month as usize - 1] + day - 1 - DAYS_TO_EPOCH)
 }
 
 fn month_length(year: i64, month: i64) -> i64 {
@@ -169,16 +169,16 @@ struct Form {
     /// A mask of the low half of each digit's byte.
     values: u64,
     /// 6 at the places of digits: a value of more than 9 plus 6 carries into the high half of the byte.
-    beyond: u64,
+    carry: u64,
 }
 
 impl Form {
     const fn new(text: [u8; 8]) -> Self {
-        let (mut equal, mut values, mut beyond) = ([0xff; 8], [0; 8], [0; 8]);
+        let (mut equal, mut values, mut carry) = ([0xff; 8], [0; 8], [0; 8]);
         let mut at = 0;
         while at < 8 {
             if text[at] == b'0' {
-                (equal[at], values[at], beyond[at]) = (0xf0, 0x0f, 6);
+                (equal[at], values[at], carry[at]) = (0xf0, 0x0f, 6);
             }
             at += 1;
         }
@@ -186,7 +186,7 @@ impl Form {
             text: u64::from_le_bytes(text),
             equal: u64::from_le_bytes(equal),
             values: u64::from_le_bytes(values),
-            beyond: u64::from_le_bytes(beyond),
+            carry: u64::from_le_bytes(carry),
         }
     }
 
@@ -194,7 +194,7 @@ impl Form {
     fn pairs(&self, text: [u8; 8]) -> Option<[u8; 8]> {
         let text = u64::from_le_bytes(text);
         let values = text & self.values;
-        let differs = (text ^ self.text) & self.equal | (values + self.beyond) & !self.values;
+        let differs = (text ^ self.text) & self.equal | (values + self.carry) & !self.values;
         (differs == 0).then(|| (values * 10 + (values >> 8)).to_le_bytes())
     }
 }

@@ -150,7 +150,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
             tracing::info!("ended: {}", ended?);
             Ok(())
         }
-        () = stop.hurried.cancelled() => anyhow::bail!("stopped at once by a second signal: the records of an unfinished batch may be read again"),
+        () = stop.immediate.cancelled() => anyhow::bail!("stopped at once by a second signal: the records of an unfinished batch may be read again"),
     }
 }
 

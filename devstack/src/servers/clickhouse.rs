@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ::clickhouse::Client;
 use anyhow::{Context, ensure};
-use schemas::access::{self, Reach, User, xml};
+use schemas::access::{self, DatabaseScope, User, xml};
 
 use super::template::render;
 use crate::paths::{binaries, cache};
@@ -155,11 +155,11 @@ const ABOUT: &str =
 
 /// Writes the users of the services, the readers and the users in `more`, with rights on the databases of all tests.
 fn write_users(directory: &Path, more: &[User]) -> anyhow::Result<()> {
-    let reach = Reach::any();
-    let are_declared = access::services(&reach).into_iter().chain(access::readers(&reach));
+    let scope = DatabaseScope::any();
+    let are_declared = access::services(&scope).into_iter().chain(access::readers(&scope));
     let users: Vec<_> = are_declared.chain(more.iter().cloned()).collect();
     let path = directory.join("users.xml");
-    let text = xml::file(ABOUT, &users, xml::Passwords::Local(LOCAL_PASSWORD));
+    let text = xml::file(ABOUT, &users, xml::LoginSource::Local(LOCAL_PASSWORD));
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 

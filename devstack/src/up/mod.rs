@@ -110,7 +110,7 @@ impl Config {
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let shutdown = signal::listen().context("listen for signals")?;
     let calm = run_until(&config, &options, &shutdown.requested);
-    shutdown.hurried.run_until_cancelled(calm).await.unwrap_or(Ok(()))
+    shutdown.immediate.run_until_cancelled(calm).await.unwrap_or(Ok(()))
 }
 
 async fn run_until(config: &Config, options: &Options, stop: &CancellationToken) -> anyhow::Result<()> {

@@ -60,18 +60,18 @@ pub fn enrich(
         let written = line.text.and_then(|text| {
             let mut parsed = event::parse::<LookAlikes>(text)?;
             if let Some(country) = country.filter(|_| parsed.event.country == Country::default()) {
-                parsed.locate(country);
+                parsed.set_derived_country(country);
             }
             allowed.check(&parsed)?;
-            // From here on, the event is accepted. Warnings come before `identify`, because they depend on whether the
-            // client itself sent an `event_id`.
+            // From here on, the event is accepted. Warnings come before `set_derived_id`, because they depend on
+            // whether the client itself sent an `event_id`.
             if warnings::may_apply(&parsed) {
                 report.warn(line.number, &parsed);
             }
             if parsed.event.event_id.is_none()
                 && let Some(id) = identity.id(tenant, ordinal, &parsed)
             {
-                parsed.identify(id);
+                parsed.set_derived_id(id);
             }
             let (partition, spread) = partition(&mut users, &parsed.event, partitions);
             let replaced = chunk(&mut chunks, partition, lines, prefix).push(prefix, text, &parsed);
@@ -112,7 +112,8 @@ fn partition(users: &mut UserHasher, event: &Event<'_>, partitions: Partitions<'
 struct UserHasher {
     /// The tenant, a zero byte, and the user that was last hashed.
     key: Vec<u8>,
-    tenant: usize,
+    /// The length of the tenant and the zero byte.
+    prefix_len: usize,
 }
 
 impl UserHasher {
@@ -120,11 +121,11 @@ impl UserHasher {
         let mut key = Vec::with_capacity(tenant.len() + 1 + event::MAX_ID_BYTES);
         key.extend_from_slice(tenant.as_bytes());
         key.push(0);
-        Self { tenant: key.len(), key }
+        Self { prefix_len: key.len(), key }
     }
 
     fn hash(&mut self, identity: &[u8]) -> u64 {
-        self.key.truncate(self.tenant);
+        self.key.truncate(self.prefix_len);
         self.key.extend_from_slice(identity);
         xxh3_64(&self.key)
     }

@@ -15,9 +15,9 @@ use crate::outcome::Refusal;
 const MAX_KEY_BYTES: usize = 128;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The UUID namespace of ids that are derived from the request.
-const BY_REQUEST: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e701);
+const REQUEST_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e701);
 /// The UUID namespace of ids that are derived from device, session and sequence.
-const BY_SEQUENCE: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e702);
+const SEQUENCE_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e702);
 
 /// What identifies the events of a request that carry no `event_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,25 +47,25 @@ impl<'a> Identity<'a> {
         }
     }
 
-    /// The id of the event at position `number`. `None` for [`Identity::None`], or if the event lacks a field that the
+    /// The id of the event at `position`. `None` for [`Identity::None`], or if the event lacks a field that the
     /// id is derived from.
     ///
-    /// [`Identity::Request`] derives the UUIDv5 of the tenant, the key and the decimal number.
+    /// [`Identity::Request`] derives the UUIDv5 of the tenant, the key and the decimal position.
     /// [`Identity::DeviceSequence`] derives the UUIDv5 of the tenant, the decimal sequence, the decimal length of the
     /// device, and the device followed directly by the session. A zero byte separates the parts. The length is a part
     /// because device and session may contain zero bytes themselves.
-    pub fn id<P>(self, tenant: &str, number: usize, parsed: &Parsed<'_, P>) -> Option<Uuid> {
+    pub fn id<P>(self, tenant: &str, position: usize, parsed: &Parsed<'_, P>) -> Option<Uuid> {
         let event = &parsed.event;
         match self {
             Self::None => None,
             Self::Request(key) => {
-                Some(Uuid::new_v5(&BY_REQUEST, format!("{tenant}\0{key}\0{number}").as_bytes()))
+                Some(Uuid::new_v5(&REQUEST_NAMESPACE, format!("{tenant}\0{key}\0{position}").as_bytes()))
             }
             Self::DeviceSequence => {
                 let whole = parsed.has_sequence && !event.device_id.is_empty() && !event.session.is_empty();
                 let (device, session) = (&event.device_id, &event.session);
                 let name = || format!("{tenant}\0{}\0{}\0{device}{session}", event.sequence, device.len());
-                whole.then(|| Uuid::new_v5(&BY_SEQUENCE, name().as_bytes()))
+                whole.then(|| Uuid::new_v5(&SEQUENCE_NAMESPACE, name().as_bytes()))
             }
         }
     }

@@ -55,7 +55,9 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 /// An edge and its mock broker. The broker belongs to the test and not to the edge's client, so that the test can slow
 /// the broker down.
-async fn edge_beside_broker(pairs: &[(&str, &str)]) -> (Edge, MockCluster<'static, DefaultProducerContext>) {
+async fn edge_with_external_broker(
+    pairs: &[(&str, &str)],
+) -> (Edge, MockCluster<'static, DefaultProducerContext>) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("events", 1, 1).unwrap();
     let edge = edge(&[&[("KAFKA_BROKERS", cluster.bootstrap_servers().as_str())], pairs].concat());
@@ -244,7 +246,7 @@ const ASYNC: [(&str, &str); 1] = [("prefer", "respond-async")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn respond_async_is_answered_before_the_events_are_durable_and_then_delivered() {
-    let (edge, broker) = edge_beside_broker(&[]).await;
+    let (edge, broker) = edge_with_external_broker(&[]).await;
     broker.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
     for (uri, body) in [
         ("/v1/events", r#"{"event":"a"}"#),
@@ -268,7 +270,7 @@ async fn respond_async_is_answered_before_the_events_are_durable_and_then_delive
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_show_the_queues_of_kafkas_client() {
-    let (edge, broker) = edge_beside_broker(&[("KAFKA_OPT_statistics.interval.ms", "20")]).await;
+    let (edge, broker) = edge_with_external_broker(&[("KAFKA_OPT_statistics.interval.ms", "20")]).await;
     broker.broker_round_trip_time(1, Duration::from_secs(1)).unwrap();
     let line = r#"{"event":"a"}"#;
     let (status, _, _) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
@@ -281,7 +283,7 @@ async fn metrics_show_the_queues_of_kafkas_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn undelivered_events_are_lost_if_answered_early_and_refused_otherwise() {
-    let (edge, broker) = edge_beside_broker(&[("DURABLE_WAIT", "300ms")]).await;
+    let (edge, broker) = edge_with_external_broker(&[("DURABLE_WAIT", "300ms")]).await;
     broker.broker_round_trip_time(1, DEADLINE).unwrap();
     let line = r#"{"event":"a"}"#;
     let (status, _, _) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
@@ -302,7 +304,7 @@ async fn undelivered_events_are_lost_if_answered_early_and_refused_otherwise() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_refuses_records_is_unreachable_for_a_while_despite_its_metadata() {
-    let (edge, broker) = edge_beside_broker(&[]).await;
+    let (edge, broker) = edge_with_external_broker(&[]).await;
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::Produce, &[refuses]);
     let line = r#"{"event":"a"}"#;
@@ -324,7 +326,7 @@ async fn a_broker_that_refuses_records_is_unreachable_for_a_while_despite_its_me
 #[tokio::test(flavor = "multi_thread")]
 async fn events_answered_early_are_bounded_and_delivered_during_a_stop() {
     let pairs = [("ACK", "accepted"), ("UNACKED_BYTES", "150"), ("DRAIN_DELAY", "1ms")];
-    let (edge, broker) = edge_beside_broker(&pairs).await;
+    let (edge, broker) = edge_with_external_broker(&pairs).await;
     broker.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
     let line = r#"{"event":"a"}"#;
     let (status, headers, _) = call(&edge, Method::POST, "/v1/events", line).await;
@@ -339,7 +341,7 @@ async fn events_answered_early_are_bounded_and_delivered_during_a_stop() {
 }
 
 /// A broker whose first response to a client is a fatal error.
-fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
+fn broker_with_fatal_error() -> MockCluster<'static, DefaultProducerContext> {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("events", 1, 1).unwrap();
     // A real broker responds like this to a client that is not authorized to write.
@@ -350,7 +352,7 @@ fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fatal_error_of_kafkas_client_ends_the_edge_with_the_reason() {
-    let broker = breaking_broker();
+    let broker = broker_with_fatal_error();
     let edge = edge(&[("KAFKA_BROKERS", broker.bootstrap_servers().as_str()), ("DRAIN_DELAY", "1ms")]);
     let app = Arc::clone(&edge.app);
     until("the broker was reached", || app.publisher.partitions().is_ok()).await;
@@ -366,7 +368,7 @@ async fn a_fatal_error_of_kafkas_client_ends_the_edge_with_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_fatal_error_of_kafkas_client_an_edge_with_a_spool_serves_for_a_while() {
     let directory = TempDir::new().unwrap();
-    let broker = breaking_broker();
+    let broker = broker_with_fatal_error();
     let mut edge = edge(&[
         ("KAFKA_BROKERS", broker.bootstrap_servers().as_str()),
         ("SPOOL_DIR", directory.path().to_str().unwrap()),
@@ -397,7 +399,7 @@ async fn a_fatal_error_of_kafkas_client_ends_a_replay_with_the_reason() {
     let record =
         SpooledRecord { id: Uuid::now_v7(), partition: 0, lines: 1, value: br#"{"event":"a"}"#.to_vec() };
     a_spool_with(&directory, vec![record]);
-    let broker = breaking_broker();
+    let broker = broker_with_fatal_error();
     let vars = Vars::from_pairs([
         ("KAFKA_BROKERS", broker.bootstrap_servers().as_str()),
         ("SPOOL_DIR", directory.path().to_str().unwrap()),

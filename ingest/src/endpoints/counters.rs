@@ -1,6 +1,6 @@
 //! `/v1/counters` allows only events that are counted by country: views, plays and clicks.
 
-use schemas::event::{COUNTED, Code, Fault, Parsed};
+use schemas::event::{COUNTER_EVENTS, Code, Fault, Parsed};
 
 use crate::route::Route;
 use crate::warnings::LookAlikes;
@@ -33,7 +33,7 @@ impl AllowedEvents {
         }
         match self {
             Self::Any => Ok(()),
-            Self::Counters if !COUNTED.contains(&&*event.event) => {
+            Self::Counters if !COUNTER_EVENTS.contains(&&*event.event) => {
                 Err(Fault::field(Code::UnknownEvent, "event"))
             }
             Self::Counters if event.country.as_str().is_empty() => {

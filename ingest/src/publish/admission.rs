@@ -61,7 +61,7 @@ impl Admission {
     }
 
     /// Whether the waiting bytes are at most this percentage of the limit.
-    pub(super) fn is_filled_to(&self, percent: usize) -> bool {
+    pub(super) fn is_at_most_percent(&self, percent: usize) -> bool {
         self.bytes.load(Ordering::Acquire).saturating_mul(100) <= self.max_bytes.saturating_mul(percent)
     }
 

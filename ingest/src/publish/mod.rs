@@ -170,7 +170,9 @@ impl Publisher {
         let cluster = self.cluster();
         match (cluster.reachable(), &self.delivery.router.spool) {
             (Ok(()), _) => Readiness::Ready,
-            (Err(kafka), Some(spool)) if spool.is_on() && cluster.is_down() && cluster.partitions() > 0 => {
+            (Err(kafka), Some(spool))
+                if spool.accepts_records() && cluster.is_down() && cluster.partitions() > 0 =>
+            {
                 Readiness::Degraded(format!("{kafka}; events go to the spool"))
             }
             (Err(kafka), Some(spool)) => Readiness::Not(format!("{kafka}; {}", spool.state())),
@@ -191,7 +193,7 @@ impl Publisher {
 
     /// The number of records in the spool; `None` while the spool cannot be used.
     pub fn records_in_spool(&self) -> Option<u64> {
-        self.delivery.router.spool.as_ref().filter(|spool| spool.is_open()).map(Spool::records)
+        self.delivery.router.spool.as_ref().filter(|spool| spool.is_readable()).map(Spool::records)
     }
 
     /// Stops accepting, sends the open records, and waits until all records have ended. Records that have not ended
@@ -206,7 +208,7 @@ impl Publisher {
                 accumulators.lock(destination).close(send);
             }
         }
-        let has_spool = router.spool.as_ref().is_some_and(Spool::is_on);
+        let has_spool = router.spool.as_ref().is_some_and(Spool::accepts_records);
         let wait = if has_spool && router.cluster.is_down() { Duration::ZERO } else { wait };
         if time::timeout(wait, admission.drained()).await.is_err() {
             let events = admission.events();

@@ -81,7 +81,7 @@ impl Replayer {
             self.sync_partitions(spool);
             let may_send = spool.records() > 0
                 && delivery.router.cluster.is_up()
-                && delivery.admission.is_filled_to(BUSY_PERCENT);
+                && delivery.admission.is_at_most_percent(BUSY_PERCENT);
             let pause = if may_send { self.send_oldest(spool) } else { PAUSE };
             thread::park_timeout(pause);
         }
@@ -91,7 +91,7 @@ impl Replayer {
     fn sync_partitions(&self, spool: &Spool) {
         let cluster = &self.delivery.router.cluster;
         cluster.restore_partitions(spool.partitions());
-        if cluster.is_up() && cluster.partitions() != spool.partitions() && spool.is_on() {
+        if cluster.is_up() && cluster.partitions() != spool.partitions() && spool.accepts_records() {
             spool.set_partitions(cluster.partitions());
         }
     }

@@ -33,7 +33,7 @@ impl Router {
     pub(super) fn destination(&self, waiting: &Admission) -> Result<Destination, Refusal> {
         let Some(spool) = &self.spool else { return Ok(Destination::Kafka) };
         let is_down = self.cluster.is_down();
-        if !is_down && waiting.is_filled_to(OVERFLOW_PERCENT) {
+        if !is_down && waiting.is_at_most_percent(OVERFLOW_PERCENT) {
             return Ok(Destination::Kafka);
         }
         match spool.state() {

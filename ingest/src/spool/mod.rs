@@ -128,12 +128,12 @@ impl Spool {
     }
 
     /// Whether the spool accepts records, without the reason.
-    pub fn is_on(&self) -> bool {
+    pub fn accepts_records(&self) -> bool {
         *self.status.state.read().unwrap_or_else(PoisonError::into_inner) == SpoolState::On
     }
 
     /// Whether records can be read and removed.
-    pub fn is_open(&self) -> bool {
+    pub fn is_readable(&self) -> bool {
         !matches!(*self.status.state.read().unwrap_or_else(PoisonError::into_inner), SpoolState::Off(_))
     }
 
@@ -318,9 +318,9 @@ impl Worker {
     /// How much may still be stored.
     fn free_space(&self) -> FreeSpace {
         let Some(store) = &self.store else { return FreeSpace::Off };
-        let left = self.config.max_bytes.saturating_sub(store.totals().bytes);
+        let within_limit = self.config.max_bytes.saturating_sub(store.totals().bytes);
         match free_bytes(&self.config.directory) {
-            Ok(free) => FreeSpace::Left { left, free: free.saturating_sub(self.config.min_free) },
+            Ok(free) => FreeSpace::Left { within_limit, on_disk: free.saturating_sub(self.config.min_free) },
             Err(_) => FreeSpace::Off,
         }
     }
@@ -346,10 +346,10 @@ impl Worker {
         let largest = MAX_BYTES as u64;
         self.set(match self.free_space() {
             FreeSpace::Off => SpoolState::Off("the free space on the disk cannot be read".to_owned()),
-            FreeSpace::Left { left, .. } if left < largest => {
+            FreeSpace::Left { within_limit, .. } if within_limit < largest => {
                 SpoolState::Full(format!("{} of SPOOL_MAX_BYTES={}", totals.bytes, self.config.max_bytes))
             }
-            FreeSpace::Left { free, .. } if free < largest => SpoolState::Full(format!(
+            FreeSpace::Left { on_disk, .. } if on_disk < largest => SpoolState::Full(format!(
                 "the disk has less free space than SPOOL_MIN_FREE={}",
                 self.config.min_free
             )),
@@ -358,20 +358,22 @@ impl Worker {
     }
 }
 
-/// How many bytes may still be stored: `left` within `SPOOL_MAX_BYTES`, `free` on the disk.
+/// How many bytes may still be stored: within `SPOOL_MAX_BYTES`, and on the disk.
 enum FreeSpace {
     Off,
-    Left { left: u64, free: u64 },
+    Left { within_limit: u64, on_disk: u64 },
 }
 
 impl FreeSpace {
     fn take(&mut self, bytes: u64) -> Result<(), PutError> {
         match self {
             Self::Off => Err(PutError::Off),
-            Self::Left { left, free } if *left < bytes || *free < bytes => Err(PutError::Full),
-            Self::Left { left, free } => {
-                *left -= bytes;
-                *free -= bytes;
+            Self::Left { within_limit, on_disk } if *within_limit < bytes || *on_disk < bytes => {
+                Err(PutError::Full)
+            }
+            Self::Left { within_limit, on_disk } => {
+                *within_limit -= bytes;
+                *on_disk -= bytes;
                 Ok(())
             }
         }

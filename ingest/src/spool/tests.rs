@@ -60,7 +60,7 @@ fn a_file_that_cannot_be_read_is_set_aside_and_counted() {
     let path = store::path(directory.path(), "events");
     fs::write(&path, "not a spool").unwrap();
     let (spool, metrics) = start(&config(directory.path()));
-    wait_for("a new file", || spool.is_on());
+    wait_for("a new file", || spool.accepts_records());
     assert_eq!(metrics.spool_set_aside.get(), 1);
     assert_eq!(put(&spool, record(10)), Ok(()));
     let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
@@ -78,7 +78,7 @@ fn a_spool_that_cannot_be_opened_is_off_and_is_opened_again_later() {
     assert_eq!(put(&spool, record(10)), Err(PutError::Off));
     assert_eq!((metrics.spool_up.get(), spool.oldest(Uuid::nil(), 9, 999)), (0, vec![]));
     fs::remove_file(&blocked).unwrap();
-    wait_for("the spool to be on", || spool.is_on());
+    wait_for("the spool to be on", || spool.accepts_records());
     assert_eq!((put(&spool, record(10)), metrics.spool_up.get()), (Ok(()), 1));
 }
 
@@ -90,7 +90,7 @@ fn a_full_spool_accepts_no_record_until_one_is_removed() {
     let records = [record(MAX_BYTES), record(MAX_BYTES)];
     assert_eq!(records.each_ref().map(|record| put(&spool, record.clone())), [Ok(()), Ok(())]);
     assert_eq!(put(&spool, record(1)), Err(PutError::Full));
-    assert!(matches!(spool.state(), SpoolState::Full(_)) && spool.is_open());
+    assert!(matches!(spool.state(), SpoolState::Full(_)) && spool.is_readable());
     spool.remove(vec![records[0].id]);
     assert_eq!((spool.state(), put(&spool, record(1))), (SpoolState::On, Ok(())));
 }

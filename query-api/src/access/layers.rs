@@ -53,7 +53,7 @@ impl Access {
 
     /// The one reader of all requests, if readers need no key; `None` if [`Access::identify`] finds the reader of
     /// each request.
-    pub(crate) fn everybody(&self) -> Option<KnownReader> {
+    pub(crate) fn anonymous_reader(&self) -> Option<KnownReader> {
         self.keys.is_none().then(KnownReader::default)
     }
 

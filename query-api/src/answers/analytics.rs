@@ -20,9 +20,9 @@ use crate::rendered::{AsOf, Rendered};
 /// Hours that every refresh reads: the current one and those before it.
 const HOT_HOURS: i64 = 72;
 /// `part` of the rows with the events of hours.
-const EVENTS: u8 = 1;
+const EVENTS_PART: u8 = 1;
 /// `part` of the rows with the users of hours.
-const USERS: u8 = 2;
+const USERS_PART: u8 = 2;
 
 /// The hours of one refresh, rendered.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl SnapshotAnswer for Analytics {
     }
 
     fn owns(row: &SnapshotRow) -> bool {
-        row.part == EVENTS || row.part == USERS
+        row.part == EVENTS_PART || row.part == USERS_PART
     }
 
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self {
@@ -140,7 +140,7 @@ impl SnapshotAnswer for Analytics {
         let mut users = HashMap::new();
         for row in rows {
             let hour = UnixMillis(i64::from(row.hour) * 1000);
-            if row.part == USERS {
+            if row.part == USERS_PART {
                 users.insert(hour, row.users);
             } else {
                 events.insert(hour, (row.clicks, row.impressions));

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use clickhouse::query::Query;
-use schemas::event::COUNTED;
+use schemas::event::COUNTER_EVENTS;
 use schemas::tables::{self, COUNTRY_TOTALS};
 use schemas::time::{DAY, UnixMillis};
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub(crate) struct Counters {
 }
 
 /// `part` of the rows of counters.
-const COUNTRIES: u8 = 3;
+const COUNTRIES_PART: u8 = 3;
 
 /// The values of the `?`, in order: tenants, tenants, first day, day after the last.
 const FROM: &str = " FROM (
@@ -69,7 +69,7 @@ impl SnapshotAnswer for Counters {
     }
 
     fn owns(row: &SnapshotRow) -> bool {
-        row.part == COUNTRIES
+        row.part == COUNTRIES_PART
     }
 
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, _: Option<&Self>) -> Self {
@@ -145,7 +145,7 @@ struct Window {
 }
 
 fn csv(countries: &[CountryCounts]) -> Rendered {
-    let mut body = format!("country,{}\r\n", COUNTED.join(","));
+    let mut body = format!("country,{}\r\n", COUNTER_EVENTS.join(","));
     for CountryCounts { code, view, play, click, .. } in countries {
         // Writing to a String cannot fail. A code holds only letters, so it needs no quotes.
         let _ = write!(body, "{code},{view},{play},{click}\r\n");

@@ -36,7 +36,7 @@ pub(crate) fn bind(statement: Query, ours: u64) -> Query {
 }
 
 /// Hash of the rollups that the aggregator started with last; 0 before one has started.
-pub(crate) fn aggregator_rollups(rows: &[SnapshotRow]) -> u64 {
+pub(crate) fn aggregator_rollups_hash(rows: &[SnapshotRow]) -> u64 {
     rows.iter().map(|row| row.rollups).max().unwrap_or(0)
 }
 

@@ -27,9 +27,9 @@ const LARGEST_POLLS: usize = 500;
 /// Options that are read of one poll: those with the most votes.
 const MAX_OPTIONS: usize = 50;
 /// `part` of the rows with the votes of polls.
-const POLLS: u8 = 4;
+const POLLS_PART: u8 = 4;
 /// `part` of the rows with the options of polls.
-const OPTIONS: u8 = 5;
+const OPTIONS_PART: u8 = 5;
 
 /// The polls of one refresh, rendered.
 #[derive(Debug)]
@@ -154,14 +154,14 @@ impl SnapshotAnswer for Polls {
     }
 
     fn owns(row: &SnapshotRow) -> bool {
-        row.part == POLLS || row.part == OPTIONS
+        row.part == POLLS_PART || row.part == OPTIONS_PART
     }
 
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self {
         let mut totals = BTreeMap::new();
         let mut read: HashMap<String, (u64, Vec<Tally>)> = HashMap::new();
         for row in rows {
-            if row.part == POLLS {
+            if row.part == POLLS_PART {
                 totals.insert(row.poll, row.total);
             } else {
                 let (total, tallies) = read.entry(row.poll).or_default();

@@ -20,13 +20,13 @@ const TOP: usize = 20;
 
 /// `part` of the rows with, in this order: the events of minutes, of the hour and of the day, the users of the hour
 /// and of the day.
-const OF_MINUTE: u8 = 6;
-const OF_HOUR: u8 = 7;
-const OF_DAY: u8 = 8;
-const USERS_OF_HOUR: u8 = 9;
-const USERS_OF_DAY: u8 = 10;
+const MINUTE_EVENTS_PART: u8 = 6;
+const HOUR_EVENTS_PART: u8 = 7;
+const DAY_EVENTS_PART: u8 = 8;
+const HOUR_USERS_PART: u8 = 9;
+const DAY_USERS_PART: u8 = 10;
 /// `part` of the rows with the users of the last minutes.
-const ACTIVE: u8 = 11;
+const ACTIVE_USERS_PART: u8 = 11;
 
 /// The series of one tenant.
 #[derive(Debug)]
@@ -117,13 +117,13 @@ impl SnapshotAnswer for Series {
     }
 
     fn owns(row: &SnapshotRow) -> bool {
-        (OF_MINUTE..=USERS_OF_DAY).contains(&row.part)
+        (MINUTE_EVENTS_PART..=DAY_USERS_PART).contains(&row.part)
     }
 
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self {
         let now = refresh.scope.now;
         let events_at = |minute: UnixMillis| {
-            let of = |row: &&SnapshotRow| row.part == OF_MINUTE && row.start == date_time(minute);
+            let of = |row: &&SnapshotRow| row.part == MINUTE_EVENTS_PART && row.start == date_time(minute);
             rows.iter().find(of).map_or(0, |row| row.events)
         };
         let minute = |minute: UnixMillis| MinuteOfSeries { time: rfc3339(minute), events: events_at(minute) };
@@ -131,12 +131,18 @@ impl SnapshotAnswer for Series {
             let previous = previous.filter(|previous| previous.start == start).map(|previous| previous.merge);
             SpanMerge { start, merge: merge(&rows, counts, users, refresh, previous) }
         };
-        let hour = merge(now.floor(HOUR), OF_HOUR, USERS_OF_HOUR, previous.map(|series| &series.spans[0]));
-        let day = merge(now.floor(DAY), OF_DAY, USERS_OF_DAY, previous.map(|series| &series.spans[1]));
+        let hour = merge(
+            now.floor(HOUR),
+            HOUR_EVENTS_PART,
+            HOUR_USERS_PART,
+            previous.map(|series| &series.spans[0]),
+        );
+        let day =
+            merge(now.floor(DAY), DAY_EVENTS_PART, DAY_USERS_PART, previous.map(|series| &series.spans[1]));
         let series = SeriesBody {
             minutes: minutes(now).into_iter().map(minute).collect(),
-            hour: Span::new(hour, &rows, OF_HOUR),
-            day: Span::new(day, &rows, OF_DAY),
+            hour: Span::new(hour, &rows, HOUR_EVENTS_PART),
+            day: Span::new(day, &rows, DAY_EVENTS_PART),
         };
         Self { body: to_raw_value(&series).expect("numbers and texts become JSON"), spans: [hour, day] }
     }
@@ -204,7 +210,7 @@ impl SnapshotAnswer for ActiveUsers {
     }
 
     fn owns(row: &SnapshotRow) -> bool {
-        row.part == ACTIVE
+        row.part == ACTIVE_USERS_PART
     }
 
     fn render(rows: Vec<SnapshotRow>, _: Refresh<'_>, _: Option<&Self>) -> Self {
@@ -288,14 +294,14 @@ mod tests {
     #[test]
     fn minutes_without_events_are_zeros_and_event_names_are_sorted_by_count() {
         let now = UnixMillis::parse("2026-11-21 04:05:06").unwrap();
-        let minute = SnapshotRow { start: date_time(now.floor(MINUTE)), ..row(OF_MINUTE, "", 3, 0) };
+        let minute = SnapshotRow { start: date_time(now.floor(MINUTE)), ..row(MINUTE_EVENTS_PART, "", 3, 0) };
         let rows = vec![
             minute,
-            row(OF_HOUR, "a", 4, 0),
-            row(OF_HOUR, "", 13, 0),
-            row(OF_HOUR, "b", 9, 0),
-            row(USERS_OF_HOUR, "", 0, 5),
-            row(USERS_OF_DAY, "", 0, 7),
+            row(HOUR_EVENTS_PART, "a", 4, 0),
+            row(HOUR_EVENTS_PART, "", 13, 0),
+            row(HOUR_EVENTS_PART, "b", 9, 0),
+            row(HOUR_USERS_PART, "", 0, 5),
+            row(DAY_USERS_PART, "", 0, 7),
         ];
         let found = body(&render(now, rows, None));
         let minutes = found["minutes"].as_array().unwrap();
@@ -315,9 +321,9 @@ mod tests {
     #[test]
     fn users_that_were_not_merged_again_are_those_of_the_last_merge_of_the_same_hour() {
         let now = UnixMillis::parse("2026-11-21 04:05:06").unwrap();
-        let events = || row(OF_HOUR, "", 13, 0);
+        let events = || row(HOUR_EVENTS_PART, "", 13, 0);
         let users = |series: &Series| body(series)["hour"]["users"].clone();
-        let first = render(now, vec![events(), row(USERS_OF_HOUR, "", 0, 5)], None);
+        let first = render(now, vec![events(), row(HOUR_USERS_PART, "", 0, 5)], None);
         let second = render(UnixMillis(now.0 + 3_000), vec![events()], Some(&first));
         assert_eq!(users(&second), 5);
         let later = render(UnixMillis(now.0 + HOUR), Vec::new(), Some(&second));

@@ -77,7 +77,7 @@ impl Format {
         once_each(parameters)?;
         let mut format = suffix;
         for (name, value) in parameters {
-            let asked = match (name.as_str(), value.as_str()) {
+            let named = match (name.as_str(), value.as_str()) {
                 ("format", "json") => Self::Json,
                 ("format", "csv") => Self::Csv,
                 ("format", _) => return Err(Problem::bad("format", "it must be json or csv")),
@@ -88,10 +88,10 @@ impl Format {
                     ));
                 }
             };
-            if suffix.is_some_and(|suffix| suffix != asked) {
+            if suffix.is_some_and(|suffix| suffix != named) {
                 return Err(Problem::bad("format", "the suffix of the path asks for another format"));
             }
-            format = Some(asked);
+            format = Some(named);
         }
         let accepted = || {
             let list = headers.get(ACCEPT)?.to_str().ok()?;
@@ -127,8 +127,8 @@ mod tests {
         let parameters: Vec<_> =
             query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         match (AnalyticsParameters::parse(&parameters), expected) {
-            (Ok(asked), Ok((hour, wait))) => {
-                assert_eq!(asked, AnalyticsParameters { hour: UnixMillis(hour), wait });
+            (Ok(parameters), Ok((hour, wait))) => {
+                assert_eq!(parameters, AnalyticsParameters { hour: UnixMillis(hour), wait });
             }
             (Err(problem), Err(named)) => assert_eq!(problem.errors[0].param, named),
             (other, _) => panic!("{query:?} gives {other:?}"),

@@ -14,7 +14,7 @@ use schemas::time::UnixMillis;
 
 use super::params::{AnalyticsParameters, Format, parameters};
 use super::response::respond;
-use super::wait::{SnapshotWait, patience};
+use super::wait::{SnapshotWait, longest_wait};
 use crate::access::{KnownReader, Reader};
 use crate::answers::polls::PollAnswer;
 use crate::problem::{Kind, Problem};
@@ -96,19 +96,19 @@ async fn country_counters(
     request: &Parts,
 ) -> Result<Response, Problem> {
     let format = Format::parse(suffix, &parameters(&request.uri)?, &request.headers)?;
-    let look = |snapshot: &Snapshot, answers: &TenantAnswers| {
+    let find = |snapshot: &Snapshot, answers: &TenantAnswers| {
         if !snapshot.has_counters {
             return Err(Kind::NotDeclared.into());
         }
         let Some(counters) = &answers.counters else { return Ok(None) };
         let now = SystemTime::now().into();
         let rendered = match format {
-            Format::Json => counters.json(now, interval(state), state.rollups_differ()),
+            Format::Json => counters.json(now, interval_ms(state), state.rollups_differ()),
             Format::Csv => &counters.csv,
         };
         Ok(Some(respond(rendered, &counters.json.as_of, now, &request.headers)))
     };
-    from_snapshot(state, reader, patience(&state.refresh), look).await
+    from_snapshot(state, reader, longest_wait(&state.refresh), find).await
 }
 
 async fn largest_polls(
@@ -118,20 +118,20 @@ async fn largest_polls(
     request: &Parts,
 ) -> Result<Response, Problem> {
     let format = Format::parse(suffix, &parameters(&request.uri)?, &request.headers)?;
-    let look = |snapshot: &Snapshot, answers: &TenantAnswers| {
+    let find = |snapshot: &Snapshot, answers: &TenantAnswers| {
         if !snapshot.has_polls {
             return Err(Kind::NotDeclared.into());
         }
         let Some(polls) = &answers.polls else { return Ok(None) };
         Ok(Some(poll_response(state, &polls.all, format, &request.headers)))
     };
-    from_snapshot(state, reader, patience(&state.refresh), look).await
+    from_snapshot(state, reader, longest_wait(&state.refresh), find).await
 }
 
 async fn hour(state: &AppState, reader: &Reader, request: &Parts) -> Result<Response, Problem> {
     let AnalyticsParameters { hour, wait } = AnalyticsParameters::of(&request.uri)?;
     let key = || (reader.tenant.clone(), hour);
-    let look = |_: &Snapshot, TenantAnswers { analytics, .. }: &TenantAnswers| {
+    let find = |_: &Snapshot, TenantAnswers { analytics, .. }: &TenantAnswers| {
         if let Some((rendered, as_of)) = analytics.hour(hour) {
             if !analytics.is_hot(hour) {
                 // An old hour stays fresh while readers ask for it. A full list of wanted hours is no error here: the
@@ -145,14 +145,14 @@ async fn hour(state: &AppState, reader: &Reader, request: &Parts) -> Result<Resp
         }
         Ok(None)
     };
-    let longest = if wait { patience(&state.refresh) } else { Duration::ZERO };
-    from_snapshot(state, reader, longest, look).await
+    let longest = if wait { longest_wait(&state.refresh) } else { Duration::ZERO };
+    from_snapshot(state, reader, longest, find).await
 }
 
 async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) -> Result<Response, Problem> {
     let format = Format::parse(None, &parameters(&request.uri)?, &request.headers)?;
     let key = || (reader.tenant.clone(), name.to_owned());
-    let look = |snapshot: &Snapshot, answers: &TenantAnswers| {
+    let find = |snapshot: &Snapshot, answers: &TenantAnswers| {
         if !snapshot.has_polls {
             return Err(Kind::NotDeclared.into());
         }
@@ -167,23 +167,23 @@ async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) ->
         state.wanted_polls.want(key(), Instant::now()).map_err(|_| Kind::TooManyKeys)?;
         Ok(None)
     };
-    from_snapshot(state, reader, patience(&state.refresh), look).await
+    from_snapshot(state, reader, longest_wait(&state.refresh), find).await
 }
 
-/// The response that `look` finds in the answers of the reader's tenant. If `look` finds none, or the snapshot has no
+/// The response that `find` finds in the answers of the reader's tenant. If `find` finds none, or the snapshot has no
 /// answers of the tenant, this function waits for the next snapshots, at most for `longest`.
 async fn from_snapshot(
     state: &AppState,
     reader: &Reader,
     longest: Duration,
-    look: impl Fn(&Snapshot, &TenantAnswers) -> Result<Option<Response>, Problem>,
+    find: impl Fn(&Snapshot, &TenantAnswers) -> Result<Option<Response>, Problem>,
 ) -> Result<Response, Problem> {
     let mut wait = None;
     loop {
         if let Some(snapshot) = &*state.snapshot.load() {
             match snapshot.tenant(&reader.tenant) {
                 Some(answers) => {
-                    if let Some(response) = look(snapshot, answers)? {
+                    if let Some(response) = find(snapshot, answers)? {
                         return Ok(response);
                     }
                 }
@@ -205,13 +205,13 @@ async fn from_snapshot(
 fn poll_response(state: &AppState, poll: &PollAnswer, format: Format, headers: &HeaderMap) -> Response {
     let now: UnixMillis = SystemTime::now().into();
     let rendered = match format {
-        Format::Json => poll.json.at(now, interval(state), state.rollups_differ()),
+        Format::Json => poll.json.at(now, interval_ms(state), state.rollups_differ()),
         Format::Csv => &poll.csv,
     };
     respond(rendered, &poll.json.as_of, now, headers)
 }
 
 /// Milliseconds between two refreshes.
-fn interval(state: &AppState) -> i64 {
+fn interval_ms(state: &AppState) -> i64 {
     i64::try_from(state.refresh.interval.as_millis()).unwrap_or(i64::MAX)
 }

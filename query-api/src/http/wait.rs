@@ -11,7 +11,7 @@ use crate::state::AppState;
 
 /// The most snapshots that a request waits for: the snapshot of the running refresh, which may have begun before the
 /// reader asked, and that of the next refresh.
-const MOST_SNAPSHOTS: u32 = 2;
+const MAX_SNAPSHOTS: u32 = 2;
 
 /// The wait of one request.
 pub(super) struct SnapshotWait<'a> {
@@ -28,7 +28,7 @@ impl<'a> SnapshotWait<'a> {
         Self {
             state,
             snapshots: state.snapshots.subscribe(),
-            left: MOST_SNAPSHOTS,
+            left: MAX_SNAPSHOTS,
             until: Instant::now() + longest,
         }
     }
@@ -36,7 +36,7 @@ impl<'a> SnapshotWait<'a> {
     /// Waits for the next snapshot.
     ///
     /// # Errors
-    /// The request has waited for `longest` or for [`MOST_SNAPSHOTS`] snapshots.
+    /// The request has waited for `longest` or for [`MAX_SNAPSHOTS`] snapshots.
     pub(super) async fn next(&mut self) -> Result<(), Problem> {
         self.left = self.left.checked_sub(1).ok_or(Kind::NotYet)?;
         let _waiting = self.state.metrics.waiting();
@@ -47,6 +47,6 @@ impl<'a> SnapshotWait<'a> {
 
 /// The longest wait of a request: two intervals, each with its largest random addition of 10 %, and the deadline of
 /// one refresh.
-pub(super) fn patience(refresh: &RefreshConfig) -> Duration {
+pub(super) fn longest_wait(refresh: &RefreshConfig) -> Duration {
     2 * refresh.interval.mul_f64(1.1) + refresh.deadline
 }

@@ -89,7 +89,7 @@ fn headers(endpoint: &Endpoint, needs_key: bool) -> Value {
     if !is_stream(endpoint) {
         headers["ETag"] = header("Changes with the data.", json!({"type": "string"}));
     }
-    if endpoint.is_of_a_moment {
+    if endpoint.has_as_of {
         let moment = json!({"type": "string", "format": "date-time"});
         headers["X-As-Of"] = header("All that was in Kafka before this moment is counted.", moment);
         let age = json!({"type": "integer", "minimum": 0});

@@ -19,7 +19,7 @@ pub(super) struct Endpoint {
     /// Statuses of refusals, in addition to those that every path has.
     pub(super) refusals: &'static [u16],
     /// Whether answers have an `as_of`, which their headers show in `X-As-Of` and `X-Age-Ms`.
-    pub(super) is_of_a_moment: bool,
+    pub(super) has_as_of: bool,
 }
 
 /// A parameter that is not in the tables of `query::params`, because the handler of the path reads it.
@@ -70,8 +70,8 @@ pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
 /// Parameters without which a request is refused, each with an example value.
 type Required = [(&'static str, &'static [&'static str])];
-const OF_RETENTION: &Required = &[("first", &["event:eq:signup"]), ("again", &["event:eq:open"])];
-const OF_FUNNELS: &Required = &[("steps", &["event:eq:view", "event:eq:buy"])];
+const RETENTION_REQUIRED: &Required = &[("first", &["event:eq:signup"]), ("again", &["event:eq:open"])];
+const FUNNEL_REQUIRED: &Required = &[("steps", &["event:eq:view", "event:eq:buy"])];
 
 /// Every method of every path.
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -83,7 +83,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         body: None,
         answers: vec![("text/plain", schemas::hour())],
         refusals: &[503],
-        is_of_a_moment: true,
+        has_as_of: true,
     };
     let counters = |path| Endpoint {
         path,
@@ -93,7 +93,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         body: None,
         answers: vec![(JSON, schemas::counters()), (CSV, schemas::text())],
         refusals: &[404, 503],
-        is_of_a_moment: true,
+        has_as_of: true,
     };
     let polls = |path, summary, parameters: &[Parameter], data| Endpoint {
         path,
@@ -103,7 +103,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         body: None,
         answers: vec![(JSON, schemas::polls(data)), (CSV, schemas::text())],
         refusals: &[404, 503],
-        is_of_a_moment: true,
+        has_as_of: true,
     };
     let mut endpoints = vec![
         analytics,
@@ -112,8 +112,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         polls("/v1/polls", "The polls with the most votes", &[FORMAT], schemas::option_of_a_poll()),
         polls("/v1/polls/{poll}", "The result of a poll", &[POLL, FORMAT], schemas::option()),
     ];
-    for (path, form) in query::PATHS {
-        let answers = match form {
+    for (path, format) in query::PATHS {
+        let answers = match format {
             None => vec![(JSON, schemas::rows()), (NDJSON, schemas::text()), (CSV, schemas::text())],
             Some(Format::Json) => vec![(JSON, schemas::rows())],
             Some(Format::Ndjson) => vec![(NDJSON, schemas::text())],
@@ -127,9 +127,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             body,
             answers: answers.clone(),
             refusals,
-            is_of_a_moment: true,
+            has_as_of: true,
         };
-        let all = PARAMETERS.iter().map(|parameter| in_address(parameter, &[])).collect();
+        let all = PARAMETERS.iter().map(|parameter| query_parameter(parameter, &[])).collect();
         endpoints.push(query("get", "Any measure of a rollup over any window", all, None, &[422, 503]));
         let body = Some(body(&PARAMETERS, &[]));
         endpoints.push(query(
@@ -140,7 +140,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             &[413, 422, 503],
         ));
     }
-    endpoints.extend(of_people());
+    endpoints.extend(people_endpoints());
     endpoints.push(Endpoint {
         path: "/v1/live",
         method: "get",
@@ -149,7 +149,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         body: None,
         answers: vec![(EVENT_STREAM, schemas::text())],
         refusals: &[503],
-        is_of_a_moment: false,
+        has_as_of: false,
     });
     let document = |path, summary, schema| Endpoint {
         path,
@@ -159,12 +159,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         body: None,
         answers: vec![(JSON, schema)],
         refusals: &[],
-        is_of_a_moment: false,
+        has_as_of: false,
     };
     endpoints.push(document("/v1/meta", "What can be asked for, and what the key permits", schemas::meta()));
     endpoints.push(Endpoint {
         refusals: &[503],
-        is_of_a_moment: true,
+        has_as_of: true,
         ..document("/v1/pipeline", "The state of the pipeline, for operators", schemas::pipeline())
     });
     endpoints.push(document("/openapi.json", "This document", json!({"type": "object"})));
@@ -172,27 +172,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 }
 
 /// Retention and funnels.
-fn of_people() -> Vec<Endpoint> {
+fn people_endpoints() -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
     for (paths, summary, row, parameters, schema) in [
         (
             people::RETENTION_PATHS,
             "How many users of a day or week came back in later days or weeks",
             schemas::cohort(),
-            all_in_address(&RETENTION_PARAMETERS, OF_RETENTION),
-            body(&RETENTION_PARAMETERS, OF_RETENTION),
+            query_parameters(&RETENTION_PARAMETERS, RETENTION_REQUIRED),
+            body(&RETENTION_PARAMETERS, RETENTION_REQUIRED),
         ),
         (
             people::FUNNEL_PATHS,
             "How many users did several steps in a given order",
             schemas::step(),
-            all_in_address(&FUNNEL_PARAMETERS, OF_FUNNELS),
-            body(&FUNNEL_PARAMETERS, OF_FUNNELS),
+            query_parameters(&FUNNEL_PARAMETERS, FUNNEL_REQUIRED),
+            body(&FUNNEL_PARAMETERS, FUNNEL_REQUIRED),
         ),
     ] {
-        for (path, form) in paths {
+        for (path, format) in paths {
             let answers = [(JSON, schemas::table(row.clone())), (CSV, schemas::text())];
-            let kind = form.map(|form| if form == Format::Csv { CSV } else { JSON });
+            let kind = format.map(|format| if format == Format::Csv { CSV } else { JSON });
             let answers: Vec<_> =
                 answers.into_iter().filter(|(media, _)| kind.is_none_or(|kind| kind == *media)).collect();
             let get = Endpoint {
@@ -203,7 +203,7 @@ fn of_people() -> Vec<Endpoint> {
                 body: None,
                 answers: answers.clone(),
                 refusals: &[422, 503],
-                is_of_a_moment: true,
+                has_as_of: true,
             };
             let post = Endpoint {
                 path,
@@ -213,7 +213,7 @@ fn of_people() -> Vec<Endpoint> {
                 body: Some(schema.clone()),
                 answers,
                 refusals: &[413, 422, 503],
-                is_of_a_moment: true,
+                has_as_of: true,
             };
             endpoints.extend([get, post]);
         }
@@ -226,16 +226,16 @@ fn described(parameters: &[Parameter]) -> Vec<Value> {
     parameters.iter().map(described).collect()
 }
 
-fn all_in_address<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Vec<Value> {
-    parameters.iter().map(|parameter| in_address(parameter, required)).collect()
+fn query_parameters<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Vec<Value> {
+    parameters.iter().map(|parameter| query_parameter(parameter, required)).collect()
 }
 
 /// The description of a parameter in the URL, made from its entry in a table of parameters.
-fn in_address<Q>(parameter: &query::Parameter<Q>, required: &Required) -> Value {
+fn query_parameter<Q>(parameter: &query::Parameter<Q>, required: &Required) -> Value {
     let query::Parameter { name, default, doc, shape, values, .. } = parameter;
     let mut schema = match shape {
         Shape::One => of_text(*values),
-        Shape::List => many(*values),
+        Shape::List => array_of_names(*values),
         Shape::Many => json!({"type": "array", "items": of_text(*values), "maxItems": query::LIMITS.filters}),
     };
     if let Some(default) = default {
@@ -276,7 +276,7 @@ fn body<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Value {
                 json!({"anyOf": [text, {"type": "string", "pattern": "^[0-9]+$"}, {"type": "null"}]})
             }
             Shape::One => json!({"anyOf": [text, {"type": "null"}]}),
-            Shape::List => json!({"anyOf": [many(*values), {"type": "string"}, {"type": "null"}]}),
+            Shape::List => json!({"anyOf": [array_of_names(*values), {"type": "string"}, {"type": "null"}]}),
             Shape::Many => json!({"anyOf": [{"type": "array", "items": text}, text, {"type": "null"}]}),
         };
         let mut schema = schema;
@@ -308,7 +308,7 @@ fn of_text(values: Values) -> Value {
 }
 
 /// The schema of an array of names, which the URL separates by commas.
-fn many(values: Values) -> Value {
+fn array_of_names(values: Values) -> Value {
     let mut schema =
         json!({"type": "array", "items": {"type": "string", "pattern": "^[^,]+$"}, "uniqueItems": true});
     if let Values::Names(most) = values {

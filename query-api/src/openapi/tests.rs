@@ -74,12 +74,12 @@ async fn the_routes_accept_the_described_parameters_and_no_others() {
     for (path, method, operation) in operations() {
         let named = parameters(&operation, "path").into_iter();
         let path = named.fold(path, |path, (name, ..)| path.replace(&format!("{{{name}}}"), "shoe"));
-        let in_address = parameters(&operation, "query");
+        let query_parameters = parameters(&operation, "query");
         let uri = format!("{path}?{}", required(&operation));
         let example = &operation["requestBody"]["content"]["application/json"]["schema"]["examples"][0];
         let body = if example.is_null() { "{}".to_owned() } else { example.to_string() };
         assert!(is_read(&service, &method, &uri, &body).await, "{method} {uri}");
-        for (name, values) in &in_address {
+        for (name, values) in &query_parameters {
             // On a path with a suffix, the value of these two parameters may contradict the suffix.
             let is_contrary = path.contains('.') && ["format", "csv"].contains(&name.as_str());
             for value in values.iter().filter(|_| !is_contrary) {

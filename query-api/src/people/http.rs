@@ -21,7 +21,7 @@ use crate::access::{KnownReader, Reader};
 use crate::config::Config;
 use crate::http::respond;
 use crate::problem::Problem;
-use crate::query::http::{MAX_BODY, accepted, parameters};
+use crate::query::http::{MAX_BODY_BYTES, accepted, parameters};
 use crate::query::params::Format;
 use crate::rendered::AsOf;
 use crate::state::AppState;
@@ -51,13 +51,13 @@ struct Request {
 pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
     let service = Arc::new(PeopleService::new(config, state));
     let mut router = Router::new();
-    for (path, form) in RETENTION_PATHS {
-        router = router.route(path, handler("/v1/retention", form, retention));
+    for (path, format) in RETENTION_PATHS {
+        router = router.route(path, handler("/v1/retention", format, retention));
     }
-    for (path, form) in FUNNEL_PATHS {
-        router = router.route(path, handler("/v1/funnel", form, funnel));
+    for (path, format) in FUNNEL_PATHS {
+        router = router.route(path, handler("/v1/funnel", format, funnel));
     }
-    router.layer(DefaultBodyLimit::max(MAX_BODY)).with_state(service)
+    router.layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(service)
 }
 
 fn handler<A, F>(
@@ -88,29 +88,29 @@ where
 
 async fn retention(service: Arc<PeopleService>, request: Request) -> Result<Response, Problem> {
     let Request { reader, method, uri, headers, body, suffix } = request;
-    let asked = Retention::parse(&parameters(&retention_params::PARAMETERS, &method, &uri, body)?)?;
-    let asked = asked.of_reader(&reader, &service.rollups)?;
-    let format = format(suffix, asked.format, &headers)?;
-    let answer = retention::answer(&service, &reader, &asked).await?;
-    Ok(response(&service, &answer, &asked.given, format, &headers))
+    let request = Retention::parse(&parameters(&retention_params::PARAMETERS, &method, &uri, body)?)?;
+    let request = request.of_reader(&reader, &service.rollups)?;
+    let format = format(suffix, request.format, &headers)?;
+    let answer = retention::answer(&service, &reader, &request).await?;
+    Ok(response(&service, &answer, &request.given, format, &headers))
 }
 
 async fn funnel(service: Arc<PeopleService>, request: Request) -> Result<Response, Problem> {
     let Request { reader, method, uri, headers, body, suffix } = request;
-    let asked = Funnel::parse(&parameters(&funnel_params::PARAMETERS, &method, &uri, body)?)?;
-    let asked = asked.of_reader(&reader, &service.rollups)?;
-    let format = format(suffix, asked.format, &headers)?;
-    let answer = funnel::answer(&service, &reader, &asked).await?;
-    Ok(response(&service, &answer, &asked.given, format, &headers))
+    let request = Funnel::parse(&parameters(&funnel_params::PARAMETERS, &method, &uri, body)?)?;
+    let request = request.of_reader(&reader, &service.rollups)?;
+    let format = format(suffix, request.format, &headers)?;
+    let answer = funnel::answer(&service, &reader, &request).await?;
+    Ok(response(&service, &answer, &request.given, format, &headers))
 }
 
 /// The format that a request asks for: by its path, else by `format`, else by `Accept`.
-fn format(suffix: Option<Format>, asked: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
-    match (suffix, asked) {
-        (Some(suffix), Some(asked)) if suffix != asked => {
+fn format(suffix: Option<Format>, parameter: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
+    match (suffix, parameter) {
+        (Some(suffix), Some(parameter)) if suffix != parameter => {
             Err(Problem::bad("format", "the suffix of the path asks for another format"))
         }
-        (suffix, asked) => Ok(suffix.or(asked).or_else(|| accepted(headers)).unwrap_or(Format::Json)),
+        (suffix, parameter) => Ok(suffix.or(parameter).or_else(|| accepted(headers)).unwrap_or(Format::Json)),
     }
 }
 

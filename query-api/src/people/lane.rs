@@ -10,23 +10,23 @@ use crate::access::Reader;
 use crate::config::Config;
 use crate::metrics::QueryMetrics;
 use crate::problem::Problem;
-use crate::query::budget::{self, Budget, BudgetLimits, Kept, Key};
+use crate::query::budget::{self, Budget, BudgetLimits, CachedAnswer, Key};
 use crate::query::fetch::Database;
 use crate::query::sql::{Parameter, Statement};
 use crate::reach::Reach;
 
 /// The most memory that ClickHouse may use for one statement, in bytes.
-const MAX_MEMORY: u64 = 2 << 30;
+const MAX_MEMORY_BYTES: u64 = 2 << 30;
 /// The most rows of a result. Every statement of this folder returns fewer.
 const MAX_RESULT_ROWS: u64 = 1_000;
 /// The approximate size of all kept answers together, in bytes.
-pub(crate) const MAX_KEPT: usize = 64 << 20;
+pub(crate) const MAX_CACHE_BYTES: usize = 64 << 20;
 
 /// The queue for statements about people, and the answers that are kept.
 pub(super) struct Lane {
     budget: Budget<Counted>,
     database: Database,
-    /// Time between two ticks.
+    /// Time between two refreshes.
     interval: Duration,
     deadline: Duration,
     /// The most table rows that a statement may read, by the estimate of ClickHouse's index.
@@ -50,7 +50,7 @@ pub(super) struct CountedRow {
     pub(super) figures: Vec<u64>,
 }
 
-impl Kept for Counted {
+impl CachedAnswer for Counted {
     fn bytes(&self) -> usize {
         let rows = self.rows.iter().map(|row| size_of::<CountedRow>() + row.figures.len() * 8);
         size_of::<Self>() + rows.sum::<usize>()
@@ -64,10 +64,10 @@ impl Lane {
             slow_concurrency: 0,
             queue_deadline: config.people.queue_deadline,
             deadline: config.people.deadline,
-            cache_bytes: MAX_KEPT,
-            // Answers are kept for this time and not until the next tick: a statement may take longer than a tick,
-            // and an equal request must not start another one.
-            kept: config.refresh.interval,
+            cache_bytes: MAX_CACHE_BYTES,
+            // Answers are kept for this time and not until the next refresh: a statement may take longer than the
+            // interval, and an equal request must not start another one.
+            max_answer_age: config.refresh.interval,
         };
         Self {
             budget: Budget::new(limits, metrics),
@@ -92,7 +92,7 @@ impl Lane {
         query: String,
         run: impl Future<Output = Result<Counted, Problem>>,
     ) -> Result<Arc<Counted>, Problem> {
-        let key = Key { tick: 0, reader: Arc::clone(reader), window, query };
+        let key = Key { refresh: 0, reader: Arc::clone(reader), window, query };
         self.budget.answer(key, budget::Lane::Normal, run).await
     }
 
@@ -117,7 +117,7 @@ pub(super) fn statement(
         ("max_execution_time", deadline.as_secs().max(1).to_string()),
         ("max_rows_to_read", max_rows_to_read.to_string()),
         ("read_overflow_mode", "throw".to_owned()),
-        ("max_memory_usage", MAX_MEMORY.to_string()),
+        ("max_memory_usage", MAX_MEMORY_BYTES.to_string()),
         ("max_result_rows", MAX_RESULT_ROWS.to_string()),
         ("result_overflow_mode", "throw".to_owned()),
         ("cancel_http_readonly_queries_on_client_close", "1".to_owned()),

@@ -29,7 +29,7 @@ use lane::Lane;
 
 pub(crate) use funnel::params::PARAMETERS as FUNNEL_PARAMETERS;
 pub(crate) use http::{FUNNEL_PATHS, RETENTION_PATHS, routes};
-pub(crate) use lane::MAX_KEPT;
+pub(crate) use lane::MAX_CACHE_BYTES;
 pub(crate) use retention::params::PARAMETERS as RETENTION_PARAMETERS;
 
 /// The state that retention and funnels share.

@@ -8,7 +8,7 @@ use crate::query::params::{Format, choice};
 use crate::rendered::{Rendered, etag, rfc3339};
 
 /// The format that the parameter `format` asks for.
-pub(super) fn form(text: &str) -> Result<Format, String> {
+pub(super) fn format(text: &str) -> Result<Format, String> {
     choice(text, &[("json", Format::Json), ("csv", Format::Csv)])
 }
 

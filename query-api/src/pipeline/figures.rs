@@ -11,7 +11,7 @@ use crate::rendered::{Rendered, etag, rfc3339};
 /// a day, in one thread.
 pub(super) const MAX_SECONDS: u64 = 5;
 /// The most memory that ClickHouse may use for the statement, in bytes.
-const MAX_MEMORY: u64 = 256 << 20;
+const MAX_MEMORY_BYTES: u64 = 256 << 20;
 
 /// Returns one row. Marker rows have the tenant `''`. All rows of one audit have the same `audited_at`, and are
 /// inserted together. `as_of` is 0 while a partition of the topic has not reported.
@@ -34,7 +34,7 @@ pub(super) fn statement() -> Statement {
     let settings = vec![
         ("max_execution_time", MAX_SECONDS.to_string()),
         ("max_threads", "1".to_owned()),
-        ("max_memory_usage", MAX_MEMORY.to_string()),
+        ("max_memory_usage", MAX_MEMORY_BYTES.to_string()),
         ("cancel_http_readonly_queries_on_client_close", "1".to_owned()),
     ];
     Statement { text: TEXT.to_owned(), settings, ..Statement::default() }

@@ -3,7 +3,7 @@
 //!
 //! The figures are about all tenants together, because a Kafka record has lines of several tenants, and an audit
 //! compares whole tables. Invariants: only a reader that is an operator gets them; ClickHouse is asked at most once
-//! per tick, however many requests arrive; while it does not answer, the latest figures are served with their age.
+//! per refresh, however many requests arrive; while it does not answer, the latest figures are served with their age.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -42,7 +42,7 @@ struct PipelineService {
 /// The latest answer of ClickHouse, and when it was asked.
 #[derive(Default)]
 struct Last {
-    asked: Option<Instant>,
+    attempted_at: Option<Instant>,
     /// The latest figures; `None` before ClickHouse answered.
     figures: Option<Arc<Figures>>,
 }
@@ -70,15 +70,15 @@ async fn answer(
 }
 
 impl PipelineService {
-    /// The figures of this tick, or the latest ones if ClickHouse does not answer.
+    /// The figures of this refresh, or the latest ones if ClickHouse does not answer.
     async fn figures(&self) -> Result<Arc<Figures>, Problem> {
         let mut last = self.last.lock().await;
         let interval = self.state.refresh.interval;
-        if last.asked.is_none_or(|asked| asked.elapsed() >= interval) {
+        if last.attempted_at.is_none_or(|at| at.elapsed() >= interval) {
             let read = time::timeout(DEADLINE, self.database.rows::<FiguresRow>(figures::statement())).await;
             // The time is set only after ClickHouse answered or failed: if the reader disconnects before that, this
             // future is dropped, and the next reader asks ClickHouse.
-            last.asked = Some(Instant::now());
+            last.attempted_at = Some(Instant::now());
             if let Some(row) = read.ok().and_then(Result::ok).and_then(|rows| rows.into_iter().next()) {
                 last.figures = Some(Arc::new(row.into()));
             }

@@ -2,9 +2,9 @@
 //!
 //! A limited number of statements runs at once; further statements wait for their turn, up to a deadline. Statements
 //! that may take long have a separate limit, so the others do not wait for them. Equal queries share one statement, and
-//! its rows answer them until the next tick. So each query of a dashboard runs once per tick, however many readers have
-//! the dashboard open. A statement is cancelled when its last reader disconnects. If a statement fails, all readers
-//! that wait for it get the error. Errors are not kept: the next equal query runs again.
+//! its rows answer them until the next refresh. So each query of a dashboard runs once per refresh, however many
+//! readers have the dashboard open. A statement is cancelled when its last reader disconnects. If a statement fails,
+//! all readers that wait for it get the error. Errors are not kept: the next equal query runs again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub(crate) struct BudgetLimits {
     /// About how many bytes of answers are kept.
     pub(crate) cache_bytes: usize,
     /// Longest time that an answer is kept.
-    pub(crate) kept: Duration,
+    pub(crate) max_answer_age: Duration,
 }
 
 impl BudgetLimits {
@@ -44,15 +44,15 @@ impl BudgetLimits {
             queue_deadline: config.query.queue_deadline,
             deadline: config.query.deadline,
             cache_bytes: config.query.cache_bytes,
-            // Normally the next tick replaces an answer. While ClickHouse does not answer, there are no ticks; then
+            // Normally the next refresh replaces an answer. While ClickHouse does not answer, no refresh succeeds; then
             // this limit bounds the age of an answer.
-            kept: 2 * config.refresh.interval,
+            max_answer_age: 2 * config.refresh.interval,
         }
     }
 }
 
 /// An answer that is kept.
-pub(crate) trait Kept: Send + Sync + 'static {
+pub(crate) trait CachedAnswer: Send + Sync + 'static {
     /// About how much memory the answer takes.
     fn bytes(&self) -> usize;
 }
@@ -78,8 +78,8 @@ pub(crate) enum Lane {
 /// The key of an answer: requests with equal keys share one answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    /// The tick in which the answer was computed; 0 if answers may outlive a tick.
-    pub(crate) tick: u64,
+    /// The number of the refresh in which the answer was computed; 0 if answers may outlive a refresh.
+    pub(crate) refresh: u64,
     /// The reader who may see the answer.
     pub(crate) reader: Arc<Reader>,
     /// The start and the end of the query's window.
@@ -88,13 +88,13 @@ pub(crate) struct Key {
     pub(crate) query: String,
 }
 
-impl<A: Kept> Budget<A> {
+impl<A: CachedAnswer> Budget<A> {
     pub(crate) fn new(limits: BudgetLimits, metrics: QueryMetrics) -> Self {
         let bytes = |_: &Key, answer: &Arc<A>| u32::try_from(answer.bytes()).unwrap_or(u32::MAX);
         let answers = Cache::builder()
             .weigher(bytes)
             .max_capacity(limits.cache_bytes as u64)
-            .time_to_live(limits.kept)
+            .time_to_live(limits.max_answer_age)
             .build();
         Self {
             normal: Semaphore::new(limits.concurrency),
@@ -153,15 +153,15 @@ mod tests {
         queue_deadline: Duration::from_secs(5),
         deadline: Duration::from_secs(10),
         cache_bytes: 64 << 20,
-        kept: Duration::from_secs(6),
+        max_answer_age: Duration::from_secs(6),
     };
 
     fn budget() -> Budget<Shaped> {
         Budget::new(LIMITS, Metrics::new().queries)
     }
 
-    fn key(tick: u64, query: &str) -> Key {
-        Key { tick, reader: Arc::default(), window: (0, 60), query: query.to_owned() }
+    fn key(refresh: u64, query: &str) -> Key {
+        Key { refresh, reader: Arc::default(), window: (0, 60), query: query.to_owned() }
     }
 
     fn shaped() -> Shaped {
@@ -181,15 +181,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn equal_queries_share_one_statement_until_the_next_tick() {
+    async fn equal_queries_share_one_statement_until_the_next_refresh() {
         let (budget, runs) = (budget(), AtomicUsize::new(0));
-        let ask = |tick| {
+        let ask = |refresh| {
             let run = async {
                 runs.fetch_add(1, Ordering::Relaxed);
                 time::sleep(Duration::from_secs(1)).await;
                 Ok(shaped())
             };
-            budget.answer(key(tick, "a"), Lane::Normal, run)
+            budget.answer(key(refresh, "a"), Lane::Normal, run)
         };
         let (one, two, three) = tokio::join!(ask(7), ask(7), ask(7));
         assert!(one.is_ok() && two.is_ok() && three.is_ok());

@@ -152,7 +152,7 @@ fn cut(
         let slice = |start: i64, end: i64| {
             let window = window.part(start, end);
             let plan = planner.plan_of(measures.iter().copied(), &window).ok()?;
-            let is_known = plan.parts.iter().all(|part| part.kept_from.is_none());
+            let is_known = plan.parts.iter().all(|part| part.complete_from.is_none());
             is_known.then_some(Slice { window, plan })
         };
         let length = (end - start).min(end_then - start_then);

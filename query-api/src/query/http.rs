@@ -14,7 +14,7 @@ use axum::routing::get;
 use schemas::time::UnixMillis;
 
 use super::QueryService;
-use super::budget::Kept as _;
+use super::budget::CachedAnswer as _;
 use super::params::{self, CsvStyle, Format, MAX_JSON_LIMIT, PARAMETERS, Parameter, Query};
 use super::render;
 use super::shape::Shaped;
@@ -30,7 +30,7 @@ const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
 /// The cursor of the next page, for the same formats.
 const X_NEXT: HeaderName = HeaderName::from_static("x-next");
 /// Longest body.
-pub(crate) const MAX_BODY: usize = 64 << 10;
+pub(crate) const MAX_BODY_BYTES: usize = 64 << 10;
 /// The label of the route in metrics.
 const ROUTE: &str = "/v1/query";
 
@@ -60,7 +60,7 @@ pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
         };
         router.route(path, get(answer).post(answer))
     };
-    PATHS.into_iter().fold(Router::new(), route).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(app)
+    PATHS.into_iter().fold(Router::new(), route).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(app)
 }
 
 async fn answer(

@@ -5,7 +5,7 @@
 //! [`sql`] writes one statement, [`budget`] gives the statement its turn, and [`fetch`] sends it to ClickHouse. Then
 //! [`shape`] makes the rows of the answer ([`cursor`] says where a page begins), [`render`] turns them into bytes, and
 //! [`send`] bounds the memory of long answers. [`http`] has the routes, formats and headers. Unlike a prepared answer,
-//! a query is sent to ClickHouse when its request arrives; equal queries are sent once per tick.
+//! a query is sent to ClickHouse when its request arrives; equal queries are sent once per refresh.
 
 pub(crate) mod params;
 
@@ -84,7 +84,7 @@ pub(crate) const LIMITS: QueryLimits = QueryLimits {
     top: params::MAX_TOP,
     rows: params::MAX_LIMIT,
     cells: shape::MAX_CELLS,
-    body_bytes: http::MAX_BODY,
+    body_bytes: http::MAX_BODY_BYTES,
 };
 
 /// What queries share.
@@ -94,8 +94,8 @@ struct QueryService {
     budget: Budget<Shaped>,
     long_answers: LongAnswers,
     database: Database,
-    /// Milliseconds between two ticks.
-    interval: i64,
+    /// Milliseconds between two refreshes.
+    interval_ms: i64,
     state: Arc<AppState>,
 }
 
@@ -111,7 +111,7 @@ impl QueryService {
             budget: Budget::new(BudgetLimits::of_queries(config), state.metrics.queries.clone()),
             long_answers: LongAnswers::new(),
             database: Database::new(&config.clickhouse),
-            interval: i64::try_from(config.refresh.interval.as_millis()).unwrap_or(i64::MAX),
+            interval_ms: i64::try_from(config.refresh.interval.as_millis()).unwrap_or(i64::MAX),
             state,
         }
     }
@@ -133,7 +133,7 @@ impl QueryService {
         let is_slow = query.accuracy == Accuracy::Exact
             && slices.main.plan.parts.iter().any(|part| part.distinct().next().is_some());
         let key = Key {
-            tick: *self.state.snapshots.borrow(),
+            refresh: *self.state.snapshots.borrow(),
             reader: Arc::clone(reader),
             window: (window.from(), window.to()),
             query: query.canonical(),
@@ -150,7 +150,7 @@ impl QueryService {
 
     /// Whether the answer is so old that two refreshes should have replaced it by now.
     fn is_stale(&self, shaped: &Shaped, now: UnixMillis) -> bool {
-        let limit = self.interval.saturating_mul(3);
+        let limit = self.interval_ms.saturating_mul(3);
         shaped.as_of.is_none_or(|as_of| now.0 - as_of.0 > limit)
     }
 }

@@ -593,8 +593,8 @@ pub(crate) fn read<Q>(
 impl<Q> Given<Q> {
     /// The canonical text. At the same moment, the answers to requests with equal texts differ at most in their format.
     pub(crate) fn canonical(&self) -> String {
-        let form = ["format", "csv", "int64"];
-        let answer = self.0.iter().filter(|(parameter, _)| !form.contains(&parameter.name));
+        let format_parameters = ["format", "csv", "int64"];
+        let answer = self.0.iter().filter(|(parameter, _)| !format_parameters.contains(&parameter.name));
         let texts: Vec<_> = answer.map(|(parameter, texts)| (parameter.name, texts)).collect();
         serde_json::to_string(&texts).expect("texts become JSON")
     }
@@ -749,12 +749,12 @@ fn compare(text: &str) -> Result<Compare, String> {
 }
 
 fn order(text: &str) -> Result<Order, String> {
-    let form = "write <field>:asc or <field>:desc";
-    let (field, direction) = text.rsplit_once(':').ok_or(form)?;
+    let syntax = "write <field>:asc or <field>:desc";
+    let (field, direction) = text.rsplit_once(':').ok_or(syntax)?;
     let direction = match direction {
         "asc" => Direction::Ascending,
         "desc" => Direction::Descending,
-        _ => return Err(form.to_owned()),
+        _ => return Err(syntax.to_owned()),
     };
     Ok(Order { field: field.to_owned(), direction })
 }

@@ -43,7 +43,7 @@ pub(super) struct Part {
     /// The column of each dimension of the query, in the order of the query.
     pub(super) keys: Vec<String>,
     /// Buckets that begin before this moment lack events; `None` if no bucket does.
-    pub(super) kept_from: Option<i64>,
+    pub(super) complete_from: Option<i64>,
 }
 
 /// A rollup, and which of its buckets are read.
@@ -174,7 +174,7 @@ impl<'a> Planner<'a> {
             if lacks.is_empty() {
                 let part = self.part(rollup, measure, &declared, window);
                 let key = (
-                    part.kept_from.is_some(),
+                    part.complete_from.is_some(),
                     Reverse(rollup.grain.length()),
                     rollup.dimensions.len(),
                     place,
@@ -197,19 +197,20 @@ impl<'a> Planner<'a> {
         window: &Window,
     ) -> Part {
         let coarser = declared.iter().enumerate().filter_map(|(place, (coarse, _))| {
-            let (sources, kept_from) = self.split(coarse, rollup, window)?;
+            let (sources, complete_from) = self.split(coarse, rollup, window)?;
             let is_better = measure.is_distinct() && self.lacking(coarse).is_empty();
-            let key = (kept_from.is_some(), Reverse(coarse.grain.length()), coarse.dimensions.len(), place);
-            is_better.then_some((key, sources, kept_from))
+            let key =
+                (complete_from.is_some(), Reverse(coarse.grain.length()), coarse.dimensions.len(), place);
+            is_better.then_some((key, sources, complete_from))
         });
-        let alone = self.unless_reached(rollup, window.from());
+        let alone = self.complete_from(rollup, window.from());
         let best = coarser.min_by_key(|(key, ..)| *key).filter(|(key, ..)| !key.0 || alone.is_some());
-        let (sources, kept_from) = match best {
-            Some((_, sources, kept_from)) => (sources, kept_from),
+        let (sources, complete_from) = match best {
+            Some((_, sources, complete_from)) => (sources, complete_from),
             None => (vec![self.source(rollup, Span::Whole)], alone),
         };
         let keys = self.dimensions.iter().map(Dimension::column_name).collect();
-        Part { sources, measures: Vec::new(), keys, kept_from }
+        Part { sources, measures: Vec::new(), keys, complete_from }
     }
 
     /// Splits the window between a coarse rollup and, at the edges, a finer one; `None` if no bucket of the coarse
@@ -231,10 +232,11 @@ impl<'a> Planner<'a> {
         let starts_split = split[0] < window.from();
         let (first_coarse, first_fine) =
             if starts_split { (split[0] + length, window.from()) } else { (window.from(), split[0]) };
-        let kept_from = self.unless_reached(coarse, first_coarse).max(self.unless_reached(fine, first_fine));
+        let complete_from =
+            self.complete_from(coarse, first_coarse).max(self.complete_from(fine, first_fine));
         let sources =
             vec![self.source(coarse, Span::Without(split)), self.source(fine, Span::Within(within))];
-        Some((sources, kept_from))
+        Some((sources, complete_from))
     }
 
     fn source(&self, rollup: &Rollup, span: Span) -> Source {
@@ -243,12 +245,12 @@ impl<'a> Planner<'a> {
         Source { filtered: self.filters.iter().map(column).collect(), rollup: rollup.clone(), span }
     }
 
-    /// The moment from which on the rollup has every event; `None` if that moment is not after `from`.
-    fn unless_reached(&self, rollup: &Rollup, from: i64) -> Option<i64> {
+    /// The moment from which on the rollup has every event; `None` if that moment is not after `start`.
+    fn complete_from(&self, rollup: &Rollup, start: i64) -> Option<i64> {
         let retained =
             rollup.retention_days.map(|days| self.now - self.now.rem_euclid(DAY) - i64::from(days) * DAY);
         let since = self.reach.since.get(&rollup.name).copied();
-        retained.max(since).filter(|reached| *reached > from)
+        retained.max(since).filter(|complete_from| *complete_from > start)
     }
 
     /// The rollups that declare the measure, all in the same way.

@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 use super::grain::{Calendar, Grain};
 use super::params::{CsvStyle, Format, Integers, Query};
 use super::shape::{Comparison, Row, Shaped};
-use super::sql::SAMPLED;
+use super::sql::SAMPLE_FACTOR;
 use crate::rendered::{etag, rfc3339};
 
 /// Larger whole numbers are not exact for readers whose only numbers are doubles.
-const MAX_SAFE: u128 = (1 << 53) - 1;
+const MAX_SAFE_INTEGER: u128 = (1 << 53) - 1;
 
 /// The body of an answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -176,7 +176,7 @@ fn json(query: &Query, shaped: &Shaped, stale: bool) -> Body {
         total_rows: shaped.total,
         truncated: shaped.truncated,
         next: shaped.next.as_ref().map(ToString::to_string),
-        unsafe_integers: figures.any(|figure| figure.unsigned_abs() > MAX_SAFE),
+        unsafe_integers: figures.any(|figure| figure.unsigned_abs() > MAX_SAFE_INTEGER),
         empty: empty(query, shaped),
     };
     let data: Vec<_> = shaped.rows.iter().map(|row| Object { query, row }).collect();
@@ -205,7 +205,7 @@ fn error(measure: usize, shaped: &Shaped) -> Option<f64> {
     let counts = shaped.rows.iter().filter_map(|row| row.figures[measure]).chain(then);
     let least = counts.filter(|count| *count > 0).min()?;
     #[expect(clippy::cast_precision_loss, reason = "an error needs few digits")]
-    let error = 2.0 * ((SAMPLED - 1) as f64 / least as f64).sqrt();
+    let error = 2.0 * ((SAMPLE_FACTOR - 1) as f64 / least as f64).sqrt();
     Some((error * 10_000.0).ceil() / 10_000.0)
 }
 

@@ -15,14 +15,14 @@ use tokio::task;
 use crate::problem::{Kind, Problem};
 
 /// Answers of at most about this many bytes are rendered without the blocking pool, and do not count toward the limit.
-const SMALL: usize = 256 << 10;
+const SMALL_BYTES: usize = 256 << 10;
 /// Number of fetched rows that can be shaped within a few milliseconds.
 pub(super) const FEW_ROWS: usize = 5_000;
 /// About how many bytes all longer answers may take together. The longest possible answer, 100,000 rows, takes about
 /// half.
 const MAX_BYTES: usize = 32 << 20;
 /// Bytes for each permit of the semaphore.
-const PERMIT: usize = 1 << 10;
+const PERMIT_BYTES: usize = 1 << 10;
 
 /// The memory that long answers share.
 pub(super) struct LongAnswers {
@@ -44,7 +44,7 @@ impl AsRef<[u8]> for Reserved {
 
 impl LongAnswers {
     pub(super) fn new() -> Self {
-        Self { memory: Arc::new(Semaphore::new(MAX_BYTES / PERMIT)) }
+        Self { memory: Arc::new(Semaphore::new(MAX_BYTES / PERMIT_BYTES)) }
     }
 
     /// The response that `render` makes for an answer of about this many bytes.
@@ -56,10 +56,10 @@ impl LongAnswers {
         bytes: usize,
         render: impl FnOnce() -> Response + Send + 'static,
     ) -> Result<Response, Problem> {
-        if bytes <= SMALL {
+        if bytes <= SMALL_BYTES {
             return Ok(render());
         }
-        let permits = u32::try_from(bytes.min(MAX_BYTES) / PERMIT).unwrap_or(u32::MAX);
+        let permits = u32::try_from(bytes.min(MAX_BYTES) / PERMIT_BYTES).unwrap_or(u32::MAX);
         let memory = Arc::clone(&self.memory).try_acquire_many_owned(permits);
         let memory = memory.map_err(|_| Problem::from(Kind::Busy))?;
         let response = on_blocking_pool(true, render).await;
@@ -92,21 +92,21 @@ mod tests {
         let answers = LongAnswers::new();
         let longest = sent(&answers, MAX_BYTES).await.unwrap();
         assert_eq!(longest.body().size_hint().exact(), Some(MAX_BYTES as u64));
-        assert_eq!(sent(&answers, SMALL + 1).await.unwrap_err(), Kind::Busy.into());
-        assert!(sent(&answers, SMALL).await.is_ok());
+        assert_eq!(sent(&answers, SMALL_BYTES + 1).await.unwrap_err(), Kind::Busy.into());
+        assert!(sent(&answers, SMALL_BYTES).await.is_ok());
         // A server still has the bytes in memory after it has read them from the body, so the permit is still held.
         let bytes = to_bytes(longest.into_body(), usize::MAX).await.unwrap();
-        assert!(sent(&answers, SMALL + 1).await.is_err());
+        assert!(sent(&answers, SMALL_BYTES + 1).await.is_err());
         drop(bytes);
-        assert!(sent(&answers, SMALL + 1).await.is_ok());
+        assert!(sent(&answers, SMALL_BYTES + 1).await.is_ok());
     }
 
     #[tokio::test]
     async fn an_answer_longer_than_the_shared_limit_is_sent_alone() {
         let answers = LongAnswers::new();
         let longest = sent(&answers, 2 * MAX_BYTES).await.unwrap();
-        assert!(sent(&answers, SMALL + 1).await.is_err());
+        assert!(sent(&answers, SMALL_BYTES + 1).await.is_err());
         drop(longest);
-        assert!(sent(&answers, SMALL + 1).await.is_ok());
+        assert!(sent(&answers, SMALL_BYTES + 1).await.is_ok());
     }
 }

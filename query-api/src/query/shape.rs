@@ -8,12 +8,12 @@ use std::collections::{BTreeSet, HashMap};
 use schemas::rollup::Measure;
 use schemas::time::UnixMillis;
 
-use super::budget::Kept;
+use super::budget::CachedAnswer;
 use super::compare::{Compared, Slice, Slices};
 use super::cursor::Cursor;
 use super::fetch::FetchedRow;
 use super::params::{Accuracy, Direction, Fill, Order, Partial, Query};
-use super::sql::{self, MAX_MERGED};
+use super::sql::{self, MAX_EXACT_VALUES};
 use super::window::Window;
 use crate::problem::{Kind, Problem};
 
@@ -103,7 +103,7 @@ impl Row {
     }
 }
 
-impl Kept for Shaped {
+impl CachedAnswer for Shaped {
     fn bytes(&self) -> usize {
         let row = |row: &Row| {
             let texts: usize = row.keys.iter().flatten().map(String::len).sum();
@@ -173,7 +173,7 @@ pub(super) fn shape(
     // may be refused. So its next page is not offered.
     let has_next = truncated && (is_limited || total <= MAX_CELLS);
     let next = rows.last().filter(|_| has_next).map(|row| Cursor::after(row, query));
-    let kept_from = slices.main.plan.parts.iter().map(|part| part.kept_from);
+    let complete_from = slices.main.plan.parts.iter().map(|part| part.complete_from);
     Ok(Shaped {
         rows,
         total,
@@ -183,7 +183,10 @@ pub(super) fn shape(
         as_of,
         rollups: slices.rollups(),
         window: (window.from(), window.to()),
-        is_before_since: kept_from.min().flatten().is_some_and(|kept| kept >= window.to()),
+        is_before_since: complete_from
+            .min()
+            .flatten()
+            .is_some_and(|complete_from| complete_from >= window.to()),
         compared: slices.compared.as_ref().map(compared_window),
         sampled,
     })
@@ -200,7 +203,9 @@ fn sampled(query: &Query, slices: &Slices, rows: &[FetchedRow]) -> Vec<usize> {
     let is_sampled = |at: usize| match query.accuracy {
         Accuracy::Exact => false,
         Accuracy::Fast => true,
-        Accuracy::Auto => rows.iter().any(|row| usize::from(row.part) == at + 1 && row.size > MAX_MERGED),
+        Accuracy::Auto => {
+            rows.iter().any(|row| usize::from(row.part) == at + 1 && row.size > MAX_EXACT_VALUES)
+        }
     };
     let measures: BTreeSet<_> =
         parts.filter(|(at, _)| is_sampled(*at)).flat_map(|(_, part)| part.distinct()).collect();
@@ -298,7 +303,7 @@ fn figures(query: &Query, slice: &Slice, bucket: usize, found: Option<&Found>) -
     let start = slice.window.edges[bucket];
     let figure = |place: usize| {
         let (part, at) = slice.plan.part_of(place)?;
-        if part.kept_from.is_some_and(|kept| start < kept) {
+        if part.complete_from.is_some_and(|complete_from| start < complete_from) {
             // The rollup does not have every event of this bucket. What it has, such as the late events of an expired
             // bucket, would be a wrong number.
             return None;

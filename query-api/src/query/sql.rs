@@ -18,10 +18,10 @@ use super::window::Window;
 pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 
 /// Up to this many distinct values, summed over the buckets that are merged, `accuracy=auto` counts exactly.
-pub(super) const MAX_MERGED: u64 = 5_000_000;
+pub(super) const MAX_EXACT_VALUES: u64 = 5_000_000;
 
 /// A sample contains the values whose hash is below 2^64 divided by this number.
-pub(super) const SAMPLED: u64 = 16;
+pub(super) const SAMPLE_FACTOR: u64 = 16;
 
 /// A statement, its parameters and its settings, as they are sent to ClickHouse.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub(super) fn is_limited(query: &Query, slices: &Slices) -> bool {
     let [part] = &plan.parts[..] else { return false };
     let filled = query.fill != Fill::None && (window.buckets() > 1 || query.dimensions.is_empty());
     !filled
-        && part.kept_from.is_none()
+        && part.complete_from.is_none()
         && query.top.is_none()
         && query.partial == Partial::Include
         && slices.compared.is_none()
@@ -190,7 +190,8 @@ impl Select<'_> {
         let name = &self.query.measures[*place];
         let column = self.column(name);
         let exact = format!("uniqExactMerge({column})");
-        let sampled = || format!("{SAMPLED} * uniqExactMerge({})", self.column(&Rollup::sample_of(name)));
+        let sampled =
+            || format!("{SAMPLE_FACTOR} * uniqExactMerge({})", self.column(&Rollup::sample_of(name)));
         match (measure, self.query.accuracy) {
             (Measure::Count | Measure::CountOf(_) | Measure::Sum(_), _) => {
                 format!("sum(toInt128({column}))")
@@ -203,7 +204,7 @@ impl Select<'_> {
                 // ClickHouse evaluates the size before it reads the rows, so it reads and merges only one of the two
                 // columns.
                 let size = self.size().expect("the part has a distinct count");
-                format!("toInt128(if({size} > {MAX_MERGED}, {}, {exact}))", sampled())
+                format!("toInt128(if({size} > {MAX_EXACT_VALUES}, {}, {exact}))", sampled())
             }
         }
     }
@@ -217,7 +218,7 @@ impl Select<'_> {
         let samples = names.iter().map(|name| self.column(&Rollup::sample_of(name)));
         let sizes: Vec<_> = samples.map(|sample| format!("sum(finalizeAggregation({sample}))")).collect();
         let rows = self.rows().replace('\n', " ");
-        Some(format!("assumeNotNull((SELECT {SAMPLED} * ({}) {rows}))", sizes.join(" + ")))
+        Some(format!("assumeNotNull((SELECT {SAMPLE_FACTOR} * ({}) {rows}))", sizes.join(" + ")))
     }
 
     /// `FROM` and `WHERE` for the rows of this part. One rollup is read as `T`; several are read as the subquery `S`,

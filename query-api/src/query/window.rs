@@ -14,7 +14,7 @@ pub(super) const MAX_BUCKETS: usize = 100_000;
 
 /// Most buckets of a window whose buckets differ in length. The edges of such a window are sent as one parameter of the
 /// statement, which may have at most 128 KiB (ClickHouse's `http_max_field_value_size`).
-const MAX_UNEVEN: usize = 10_000;
+const MAX_UNEVEN_BUCKETS: usize = 10_000;
 
 /// A bound as the request writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,8 +157,8 @@ impl Window {
                 "the whole buckets of the window must lie between 1970 and 2106",
             ));
         }
-        if window.even_length().is_none() && window.buckets() > MAX_UNEVEN {
-            return Err(too_many(MAX_UNEVEN));
+        if window.even_length().is_none() && window.buckets() > MAX_UNEVEN_BUCKETS {
+            return Err(too_many(MAX_UNEVEN_BUCKETS));
         }
         Ok(window)
     }

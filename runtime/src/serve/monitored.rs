@@ -76,7 +76,7 @@ impl MonitoredStream {
     }
 
     /// Records the result of a write to the peer.
-    fn offered(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn record_write(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.is_blocked && polled.is_ready() {
             self.activity.lock().written(Instant::now());
         }
@@ -111,7 +111,7 @@ impl AsyncWrite for MonitoredStream {
         let refusal = || ProtocolRefusal::of_response(bytes).map(ProtocolRefusal::response);
         let Some(mut response) = replacement.take().or_else(refusal) else {
             let polled = Pin::new(stream).poll_write(context, bytes);
-            return self.offered(polled);
+            return self.record_write(polled);
         };
         while !response.is_empty() {
             match Pin::new(&mut *stream).poll_write(context, &response) {
@@ -139,7 +139,7 @@ impl AsyncWrite for MonitoredStream {
             return self.poll_write(context, first);
         }
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.offered(polled)
+        self.record_write(polled)
     }
 
     fn is_write_vectored(&self) -> bool {

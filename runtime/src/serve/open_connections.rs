@@ -20,7 +20,7 @@ pub struct ConnectionMetrics {
     /// How often accepting failed, for example because there was no free file descriptor.
     pub accept_failures: IntCounter,
     /// 1 from a failure to accept until the next connection is accepted.
-    pub accept_fails: IntGauge,
+    pub accept_failing: IntGauge,
     /// TLS handshakes that failed or timed out.
     pub handshake_failures: IntCounter,
 }
@@ -33,7 +33,7 @@ impl Default for ConnectionMetrics {
             open: gauge("connections"),
             refused: counter("connections_refused_total"),
             accept_failures: counter("accept_failures_total"),
-            accept_fails: gauge("accept_fails"),
+            accept_failing: gauge("accept_fails"),
             handshake_failures: counter("tls_handshake_failures_total"),
         }
     }
@@ -67,7 +67,7 @@ impl OpenConnections {
         activity: SharedActivity,
         closing: CancellationToken,
     ) -> Option<OpenGuard> {
-        self.metrics.accept_fails.set(0);
+        self.metrics.accept_failing.set(0);
         let network = network(ip);
         let mut connections = self.lock();
         if let Some(most) = self.per_ip {
@@ -88,7 +88,7 @@ impl OpenConnections {
     /// Counts a failure to accept, and closes idle connections. Returns how many connections are being closed.
     pub(super) fn accept_failed(&self) -> usize {
         self.metrics.accept_failures.inc();
-        self.metrics.accept_fails.set(1);
+        self.metrics.accept_failing.set(1);
         self.make_room()
     }
 

@@ -39,7 +39,7 @@ pub struct Server {
     /// The certificate; `None` for plain connections.
     pub tls: Option<Arc<Tls>>,
     /// The metrics of connections.
-    pub counted: ConnectionMetrics,
+    pub metrics: ConnectionMetrics,
 }
 
 impl Server {
@@ -59,8 +59,8 @@ impl Server {
     {
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
         let permits = Arc::new(Semaphore::new(self.limits.connections.get()));
-        let open = OpenConnections::new(self.limits.connections_per_ip, self.counted.clone());
-        let settings = Arc::new(ConnectionSettings::new(self.limits, self.tls, self.counted));
+        let open = OpenConnections::new(self.limits.connections_per_ip, self.metrics.clone());
+        let settings = Arc::new(ConnectionSettings::new(self.limits, self.tls, self.metrics));
         let mut backoff = ACCEPT_RETRIES.backoff();
         loop {
             // Idle connections make room for new ones.

@@ -20,7 +20,7 @@ pub mod sql;
 pub mod xml;
 
 pub use self::tenant::{Tenant, Tenants, TenantsError};
-pub use self::users::{Login, Reach, User, of_deployment, of_tenant, of_views, readers, services};
+pub use self::users::{DatabaseScope, Login, User, of_deployment, of_tenant, of_views, readers, services};
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use crate::line::is_tenant;
 const MAX_TENANTS: usize = 1_000;
 
 /// The SHA-256 of the empty text: the result if the password is piped from a variable that is not set.
-const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const SHA256_OF_EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// A tenant whose analysts see its rows and no others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Tenants {
                 let reason = format!("tenant `{name}`: its password_sha256 must be 64 hexadecimal digits");
                 return Err(wrong(reason));
             }
-            if password_sha256.eq_ignore_ascii_case(OF_NOTHING) {
+            if password_sha256.eq_ignore_ascii_case(SHA256_OF_EMPTY) {
                 return Err(wrong(format!(
                     "tenant `{name}`: its password_sha256 is that of an empty password"
                 )));

@@ -25,7 +25,7 @@ fn users() -> Vec<User> {
 #[test]
 fn users_xml_of_kubernetes_is_up_to_date() {
     let users = of_deployment(&Rollups::built_in(), ON, Definers::DEFAULT, &Tenants::default());
-    let expected = xml::file(xml::ABOUT, &users, xml::Passwords::Variables);
+    let expected = xml::file(xml::FILE_COMMENT, &users, xml::LoginSource::Variables);
     let file =
         path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s/components/clickhouse-single/users.xml");
     if fs::read_to_string(&file).unwrap() != expected {
@@ -39,7 +39,7 @@ fn users_xml_of_kubernetes_is_up_to_date() {
 #[test]
 fn the_file_and_the_statements_give_each_user_the_same() {
     let users = users();
-    let file = xml::file("", &users, xml::Passwords::Local("local"));
+    let file = xml::file("", &users, xml::LoginSource::Local("local"));
     let file = between(&file, "<users>", "</users>");
     let statements = sql::statements(&users);
     for user in &users {
@@ -76,7 +76,7 @@ fn the_file_and_the_statements_give_each_user_the_same() {
 
 #[test]
 fn the_file_and_the_statements_have_the_same_limits() {
-    let file = xml::file("", &users(), xml::Passwords::Variables);
+    let file = xml::file("", &users(), xml::LoginSource::Variables);
     let statements = sql::statements(&users()).join(";\n");
     for profile in PROFILES {
         let element = between(&file, &format!("<{}>\n", profile.name), &format!("</{}>\n", profile.name));

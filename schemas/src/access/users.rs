@@ -43,14 +43,14 @@ pub(super) struct Rows {
 
 /// The databases in which services and readers work: exactly the named ones, or any database on a test server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reach {
+pub struct DatabaseScope {
     /// The database of the tables; `*` means any database.
     pub tables: String,
     /// The databases of views over all tenants; may end in `*`.
     pub views: Vec<String>,
 }
 
-impl Reach {
+impl DatabaseScope {
     /// Exactly these databases.
     pub fn only(on: Databases<'_>) -> Self {
         Self { tables: on.tables.to_owned(), views: vec![on.views.to_owned()] }
@@ -69,9 +69,9 @@ pub fn of_deployment(
     definers: Definers<'_>,
     tenants: &Tenants,
 ) -> Vec<User> {
-    let reach = Reach::only(on);
+    let scope = DatabaseScope::only(on);
     let of_views = of_views(rollups, on, definers, tenants);
-    services(&reach).into_iter().chain(readers(&reach)).chain(of_views).collect()
+    services(&scope).into_iter().chain(readers(&scope)).chain(of_views).collect()
 }
 
 /// The definers of views, and the users of tenants: the users that follow from the declared rollups and tenants.
@@ -86,8 +86,8 @@ pub fn of_views(
 }
 
 /// The users of the three services.
-pub fn services(reach: &Reach) -> [User; 3] {
-    let all = format!("{}.*", reach.tables);
+pub fn services(scope: &DatabaseScope) -> [User; 3] {
+    let all = format!("{}.*", scope.tables);
     let service = |name: &str, about, rights: Vec<String>| User {
         name: name.to_owned(),
         about,
@@ -99,31 +99,32 @@ pub fn services(reach: &Reach) -> [User; 3] {
         rows: None,
     };
     let system = "SELECT ON system.*".to_owned();
-    let migrator = service("migrator", MIGRATOR, of_migrator(reach));
+    let migrator = service("migrator", MIGRATOR_ABOUT, of_migrator(scope));
     let poller = service("poller", POLLER_ABOUT, vec![format!("SELECT ON {all}"), system.clone()]);
     [
-        User { grantable: grantable_of_migrator(reach), ..migrator },
-        service("loader", LOADER, vec![format!("SELECT, INSERT ON {all}"), system]),
+        User { grantable: grantable_of_migrator(scope), ..migrator },
+        service("loader", LOADER_ABOUT, vec![format!("SELECT, INSERT ON {all}"), system]),
         User { profile: Some(&POLLER), ..poller },
     ]
 }
 
-const MIGRATOR: &str = "`stream-agg migrate` and `drop-rollup`: create databases, tables, views, and the users of tenants; remove \
-    only views, what tenants had, and the rows of a dropped rollup.";
-const LOADER: &str = "`stream-agg`: inserts rows, and reads which rows are stored already.";
+const MIGRATOR_ABOUT: &str = "`stream-agg migrate` and `drop-rollup`: create databases, tables, views, and the users \
+    of tenants; remove only views, what tenants had, and the rows of a dropped rollup.";
+const LOADER_ABOUT: &str = "`stream-agg`: inserts rows, and reads which rows are stored already.";
 const POLLER_ABOUT: &str = "`query-api`: reads, within its own deadline.";
-const READER: &str = "Dashboards and notebooks: read the views and nothing else.";
-const JDBC: &str = "Tools with a JDBC driver: the same rights as `bi_reader`, but another name in logs.";
-const DEFINER: &str =
+const READER_ABOUT: &str = "Dashboards and notebooks: read the views and nothing else.";
+const JDBC_ABOUT: &str =
+    "Tools with a JDBC driver: the same rights as `bi_reader`, but another name in logs.";
+const DEFINER_ABOUT: &str =
     "Nobody can log in. Views use its rights: to read the columns that the views need, and nothing else.";
-const TENANT_DEFINER: &str =
+const TENANT_DEFINER_ABOUT: &str =
     "Nobody can log in. The views of one tenant use its rights, and see only the rows of this tenant.";
-const TENANT_READER: &str = "The analysts of one tenant: read its views and nothing else.";
+const TENANT_READER_ABOUT: &str = "The analysts of one tenant: read its views and nothing else.";
 
 /// Views also need the rights on tables: to replace a view, ClickHouse creates the new view as a table and drops the
 /// old one as a table; and each refresh of a refreshable view replaces its table.
-fn of_migrator(reach: &Reach) -> Vec<String> {
-    let tables = format!("{}.*", reach.tables);
+fn of_migrator(scope: &DatabaseScope) -> Vec<String> {
+    let tables = format!("{}.*", scope.tables);
     let mut rights = vec![
         format!(
             "CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP TABLE, INSERT, ALTER ADD COLUMN, ALTER DELETE ON {tables}"
@@ -137,37 +138,37 @@ fn of_migrator(reach: &Reach) -> Vec<String> {
             .to_owned(),
     ];
     let of_views = "CREATE DATABASE, DROP DATABASE, CREATE TABLE, CREATE VIEW, DROP VIEW, DROP TABLE, INSERT";
-    rights.extend(databases_of_views(reach).map(|name| format!("{of_views} ON {name}.*")));
+    rights.extend(databases_of_views(scope).map(|name| format!("{of_views} ON {name}.*")));
     rights
 }
 
 /// The rights to read that the migrator has, and that it grants to the definers and to the users of tenants.
-fn grantable_of_migrator(reach: &Reach) -> Vec<String> {
-    let databases = [reach.tables.clone()].into_iter().chain(databases_of_views(reach));
-    databases.map(|name| format!("SELECT ON {name}.*")).chain([PARTS.to_owned()]).collect()
+fn grantable_of_migrator(scope: &DatabaseScope) -> Vec<String> {
+    let databases = [scope.tables.clone()].into_iter().chain(databases_of_views(scope));
+    databases.map(|name| format!("SELECT ON {name}.*")).chain([SELECT_ON_PARTS.to_owned()]).collect()
 }
 
 /// `bi`, and the `bi_<tenant>` of tenants.
-fn databases_of_views(reach: &Reach) -> impl Iterator<Item = String> {
-    let of_all = reach.views.iter().filter(|views| !views.ends_with('*'));
+fn databases_of_views(scope: &DatabaseScope) -> impl Iterator<Item = String> {
+    let of_all = scope.views.iter().filter(|views| !views.ends_with('*'));
     of_all.flat_map(|views| [views.clone(), format!("{views}_*")])
 }
 
 /// `information_schema.tables` needs this right. It does not show parts of tables that the user may not read.
-const PARTS: &str = "SELECT(database, table, active, rows, bytes, bytes_on_disk, data_compressed_bytes, \
+const SELECT_ON_PARTS: &str = "SELECT(database, table, active, rows, bytes, bytes_on_disk, data_compressed_bytes, \
     data_uncompressed_bytes) ON system.parts";
 
 /// The readers of the views over all tenants.
-pub fn readers(reach: &Reach) -> [User; 2] {
-    [("bi_reader", READER), ("bi_jdbc", JDBC)].map(|(name, about)| {
-        let views = reach.views.iter().map(String::as_str).collect();
+pub fn readers(scope: &DatabaseScope) -> [User; 2] {
+    [("bi_reader", READER_ABOUT), ("bi_jdbc", JDBC_ABOUT)].map(|(name, about)| {
+        let views = scope.views.iter().map(String::as_str).collect();
         reader(name.to_owned(), about, Login::Password, views)
     })
 }
 
 fn reader(name: String, about: &'static str, login: Login, databases: Vec<&str>) -> User {
     let views = databases.into_iter().map(|database| format!("SELECT ON {}.*", identifier(database)));
-    let rights = views.chain([PARTS.to_owned()]).collect();
+    let rights = views.chain([SELECT_ON_PARTS.to_owned()]).collect();
     let (profile, quota) = (Some(&BI), Some(&BI_QUOTA));
     User { name, about, login, profile, quota, rights, grantable: Vec::new(), rows: None }
 }
@@ -178,9 +179,9 @@ pub fn of_tenant(tenant: &Tenant, rollups: &Rollups, on: Databases<'_>, names: D
     let own = Databases { views: &database, ..on };
     let name = tenant.definer(names.views);
     let definer = User::from(bi::tenants_definer(rollups, own, &name));
-    let definer = User { about: TENANT_DEFINER, ..definer }.limited_to(on.tables, &tenant.condition());
+    let definer = User { about: TENANT_DEFINER_ABOUT, ..definer }.limited_to(on.tables, &tenant.condition());
     let login = Login::Sha256(tenant.password_sha256.clone());
-    [definer, reader(tenant.reader(), TENANT_READER, login, vec![&database])]
+    [definer, reader(tenant.reader(), TENANT_READER_ABOUT, login, vec![&database])]
 }
 
 impl User {
@@ -198,7 +199,7 @@ impl From<Definer> for User {
         let login = Login::Nobody;
         Self {
             name,
-            about: DEFINER,
+            about: DEFINER_ABOUT,
             login,
             profile: None,
             quota: None,

@@ -5,7 +5,7 @@ use super::users::{Login, Rows, User};
 
 /// Where passwords come from, and which addresses may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passwords<'a> {
+pub enum LoginSource<'a> {
     /// This password for all users, who may connect only from this machine.
     Local(&'a str),
     /// An environment variable for each user, for example `LOADER_PASSWORD`.
@@ -13,13 +13,13 @@ pub enum Passwords<'a> {
 }
 
 /// The first comment in a file for another server.
-pub const ABOUT: &str =
+pub const FILE_COMMENT: &str =
     "Users, their rights and their limits: what `stream-agg migrate` prints with the flag print-users-xml.";
 
 /// The file. `about` says what it is.
-pub fn file(about: &str, users: &[User], passwords: Passwords<'_>) -> String {
+pub fn file(about: &str, users: &[User], logins: LoginSource<'_>) -> String {
     let profiles: String = PROFILES.into_iter().map(profile).collect();
-    let users: String = users.iter().map(|one| user(one, passwords)).collect();
+    let users: String = users.iter().map(|one| user(one, logins)).collect();
     let quota = quota(&BI_QUOTA);
     format!(
         "<!-- {about} -->\n<clickhouse>\n    <profiles>\n{profiles}    </profiles>\n\n    <quotas>\n        <default/>\n\
@@ -78,14 +78,14 @@ fn quota(quota: &Quota) -> String {
     )
 }
 
-fn user(user: &User, passwords: Passwords<'_>) -> String {
+fn user(user: &User, logins: LoginSource<'_>) -> String {
     let User { name, about, .. } = user;
-    let networks = match (&user.login, passwords) {
+    let networks = match (&user.login, logins) {
         (Login::Nobody, _) => "            <networks/>\n",
-        (_, Passwords::Local(_)) => {
+        (_, LoginSource::Local(_)) => {
             "            <networks>\n                <ip>127.0.0.1</ip>\n                <ip>::1</ip>\n            </networks>\n"
         }
-        (_, Passwords::Variables) => {
+        (_, LoginSource::Variables) => {
             "            <networks>\n                <ip>::/0</ip>\n            </networks>\n"
         }
     };
@@ -102,16 +102,16 @@ fn user(user: &User, passwords: Passwords<'_>) -> String {
     format!(
         "\n        <!-- {about} -->\n        <{name}>\n            {}\n{networks}{profile}{quota}{rows}            <grants>\n\
          {grants}            </grants>\n        </{name}>\n",
-        password(user, passwords)
+        password(user, logins)
     )
 }
 
-fn password(user: &User, passwords: Passwords<'_>) -> String {
-    match (&user.login, passwords) {
+fn password(user: &User, logins: LoginSource<'_>) -> String {
+    match (&user.login, logins) {
         (Login::Nobody, _) => "<no_password/>".to_owned(),
         (Login::Sha256(hash), _) => format!("<password_sha256_hex>{hash}</password_sha256_hex>"),
-        (Login::Password, Passwords::Local(password)) => format!("<password>{password}</password>"),
-        (Login::Password, Passwords::Variables) => {
+        (Login::Password, LoginSource::Local(password)) => format!("<password>{password}</password>"),
+        (Login::Password, LoginSource::Variables) => {
             format!("<password from_env=\"{}_PASSWORD\"/>", user.name.to_ascii_uppercase())
         }
     }

@@ -84,7 +84,7 @@ impl Bucket {
     }
 
     /// A condition that excludes a week or month if the retention has already dropped some of its days.
-    pub(super) fn is_whole(self, retention_days: u32) -> Option<String> {
+    pub(super) fn whole_bucket_condition(self, retention_days: u32) -> Option<String> {
         let first = format!("toDate(now('UTC')) - {retention_days}");
         let start = self.start();
         match self {

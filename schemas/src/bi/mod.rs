@@ -45,11 +45,11 @@ pub struct Databases<'a> {
 }
 
 /// Rollups whose view has another name than the rollup.
-const RENAMED: [(&str, &str); 1] = [("poll_votes", "polls")];
+const VIEW_NAMES: [(&str, &str); 1] = [("poll_votes", "polls")];
 
 /// Daily rollups that also have views by ISO week and by month, because a distinct count of a week cannot be computed
 /// from the distinct counts of its days.
-const MERGED: [(&str, [(&str, Bucket); 2]); 2] = [
+const MERGED_VIEWS: [(&str, [(&str, Bucket); 2]); 2] = [
     ("users_daily", [("users_weekly", Bucket::Week), ("users_monthly", Bucket::Month)]),
     ("users_all_daily", [("users_all_weekly", Bucket::Week), ("users_all_monthly", Bucket::Month)]),
 ];
@@ -60,11 +60,11 @@ pub fn views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
         let bucket = Bucket::of(rollup.grain);
         of_rollup(rollup, view_name(rollup), bucket, on)
     });
-    let merged = MERGED.iter().filter_map(|(rollup, views)| {
+    let merged = MERGED_VIEWS.iter().filter_map(|(rollup, views)| {
         let rollup = rollups.get(rollup).filter(|rollup| rollup.grain == Grain::Day)?;
         Some(views.map(|(name, bucket)| of_rollup(rollup, name, Some(bucket), on)))
     });
-    let totals = tables::COUNTRY_TOTALS.is_served(rollups).then(|| country_totals(on));
+    let totals = tables::COUNTRY_TOTALS.is_declared(rollups).then(|| country_totals(on));
     let of_lines = [events_recent(rollups.fields(), on), rejected_lines(on), dead_letters(on)];
     [freshness(on)]
         .into_iter()
@@ -85,7 +85,7 @@ pub fn tenants_views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
 
 /// The name of a rollup's view.
 pub fn view_name(rollup: &Rollup) -> &str {
-    let renamed = RENAMED.iter().find(|(name, _)| *name == rollup.name);
+    let renamed = VIEW_NAMES.iter().find(|(name, _)| *name == rollup.name);
     renamed.map_or(rollup.name.as_str(), |(_, view)| view)
 }
 

@@ -18,7 +18,8 @@ pub(super) fn of_rollup(rollup: &Rollup, name: &str, bucket: Option<Bucket>, on:
     // Grouped by the tenant as it is stored (LowCardinality): grouping by the plain text takes a sixth longer.
     let mut group = vec![of("tenant")];
     group.extend(key.iter().map(|column| column.expression.clone()));
-    let whole = bucket.zip(rollup.retention_days).and_then(|(bucket, days)| bucket.is_whole(days));
+    let whole =
+        bucket.zip(rollup.retention_days).and_then(|(bucket, days)| bucket.whole_bucket_condition(days));
     let from = format!(
         "FROM {}.{} AS T WHERE {}{} GROUP BY {}",
         on.tables,
@@ -85,7 +86,7 @@ fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> impl Iter
         Distinct::Session => "sessions",
         Distinct::DeviceId => "devices",
     };
-    let rows = measure.rows_beside(name);
+    let rows = measure.rows_column(name);
     let unknown = rows.as_ref().map(|rows| format!("; 0 where {rows} is 0")).unwrap_or_default();
     let (comment, function) = match measure {
         Measure::Count => ("additive: number of events".to_owned(), "sum"),

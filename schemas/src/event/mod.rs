@@ -36,7 +36,7 @@ pub use shape::MAX_DEPTH;
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// The events that the country counters count, in the order in which answers list them.
-pub const COUNTED: [&str; 3] = ["view", "play", "click"];
+pub const COUNTER_EVENTS: [&str; 3] = ["view", "play", "click"];
 
 /// Parses one line from a client; white space at both ends does not matter.
 pub fn parse<'a, P: Props<'a>>(line: &'a str) -> Result<Parsed<'a, P>, Fault> {

@@ -37,7 +37,7 @@ impl<P> Parsed<'_, P> {
     ///
     /// # Panics
     /// If the event has an `event_id`.
-    pub fn identify(&mut self, id: Uuid) {
+    pub fn set_derived_id(&mut self, id: Uuid) {
         assert!(self.event.event_id.replace(id).is_none(), "an id from the client is never replaced");
         self.derived_id = true;
     }
@@ -47,7 +47,7 @@ impl<P> Parsed<'_, P> {
     ///
     /// # Panics
     /// If the event has a `country`.
-    pub fn locate(&mut self, country: Country) {
+    pub fn set_derived_country(&mut self, country: Country) {
         let before = std::mem::replace(&mut self.event.country, country);
         assert_eq!(before, Country::default(), "a country from the client is never replaced");
         self.derived_country = true;

@@ -23,19 +23,19 @@ pub(super) fn parse<'a, P: Props<'a>>(line: &'a str) -> Option<Parsed<'a, P>> {
     let mut scan = Scan { text: line, at: 0, quotes: Quotes::new(line.as_bytes()) };
     scan.take(b'{')?;
     loop {
-        scan.token()?;
+        scan.skip_space()?;
         let name = scan.string()?;
         scan.take(b':')?;
-        scan.token()?;
+        scan.skip_space()?;
         match Field::named(&line.as_bytes()[name.clone()]) {
             Some(field) => scan.known(field, &mut visit)?,
             None => visit.unknown(Cow::Borrowed(&line[name]), scan.value()?).ok()?,
         }
-        if !scan.goes_on(b'}')? {
+        if !scan.has_next_element(b'}')? {
             break;
         }
     }
-    let is_whole = scan.token().is_none() && scan.at == line.len();
+    let is_whole = scan.skip_space().is_none() && scan.at == line.len();
     (is_whole && !visit.parsed.event.event.is_empty()).then_some(visit.parsed)
 }
 
@@ -52,7 +52,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Moves to the next byte that is not white space, and returns it.
-    fn token(&mut self) -> Option<u8> {
+    fn skip_space(&mut self) -> Option<u8> {
         loop {
             match self.peek()? {
                 b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
@@ -63,7 +63,7 @@ impl<'a> Scan<'a> {
 
     /// Skips white space, then moves past `byte`; `None` if another byte is next.
     fn take(&mut self, byte: u8) -> Option<()> {
-        (self.token()? == byte).then(|| self.at += 1)
+        (self.skip_space()? == byte).then(|| self.at += 1)
     }
 
     /// Moves past `word`, if it is next.
@@ -72,8 +72,8 @@ impl<'a> Scan<'a> {
     }
 
     /// Moves past the byte after an element: `true` for a comma, `false` for `end`, `None` for any other byte.
-    fn goes_on(&mut self, end: u8) -> Option<bool> {
-        let byte = self.token()?;
+    fn has_next_element(&mut self, end: u8) -> Option<bool> {
+        let byte = self.skip_space()?;
         self.at += 1;
         (byte == b',' || byte == end).then_some(byte == b',')
     }
@@ -159,19 +159,19 @@ impl<'a> Scan<'a> {
     /// Moves past an object or array, up to and including `end`. `named`: the elements have names, as in an object.
     fn skip_all(&mut self, end: u8, depth: usize, named: bool) -> Option<()> {
         self.at += 1;
-        if self.token()? == end {
+        if self.skip_space()? == end {
             self.at += 1;
             return Some(());
         }
         loop {
             if named {
-                self.token()?;
+                self.skip_space()?;
                 self.string()?;
                 self.take(b':')?;
             }
-            self.token()?;
+            self.skip_space()?;
             self.skip(depth)?;
-            if !self.goes_on(end)? {
+            if !self.has_next_element(end)? {
                 return Some(());
             }
         }
@@ -214,29 +214,29 @@ struct Quotes<'a> {
     /// The position of `rest`.
     start: usize,
     /// The quotes in the block before `rest` that were not returned yet, one bit each.
-    left: u64,
+    pending: u64,
 }
 
 impl<'a> Quotes<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { rest: text, start: 0, left: 0 }
+        Self { rest: text, start: 0, pending: 0 }
     }
 
     /// The next quote; `None` at the end of the line, and as soon as a block has a backslash or a control character.
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        while self.left == 0 {
+        while self.pending == 0 {
             self.examine()?;
         }
-        let at = self.start - BLOCK + self.left.trailing_zeros() as usize;
-        self.left &= self.left - 1;
+        let at = self.start - BLOCK + self.pending.trailing_zeros() as usize;
+        self.pending &= self.pending - 1;
         Some(at)
     }
 
     /// Examines the next block.
     #[inline(never)]
     fn examine(&mut self) -> Option<()> {
-        self.left = match self.rest.split_first_chunk() {
+        self.pending = match self.rest.split_first_chunk() {
             Some((block, rest)) => {
                 self.rest = rest;
                 quotes(block)?

@@ -16,10 +16,10 @@ fn enrich(line: &str) -> String {
     for (identifies, locates) in [(true, false), (false, true), (true, true)] {
         let mut parsed = parse();
         if identifies && parsed.event.event_id.is_none() {
-            parsed.identify(ID.parse().unwrap());
+            parsed.set_derived_id(ID.parse().unwrap());
         }
         if locates && parsed.event.country == Country::default() {
-            parsed.locate(Country::parse("DE").unwrap());
+            parsed.set_derived_country(Country::parse("DE").unwrap());
         }
         check_written(line, &parsed);
     }
@@ -84,7 +84,7 @@ fn reserved_fields_of_the_client_are_replaced_however_they_are_written() {
 fn a_derived_id_precedes_the_clients_bytes_and_replaces_one_without_a_value() {
     let written = |line: &str| {
         let mut parsed = event::parse::<()>(line).unwrap();
-        parsed.identify(ID.parse().unwrap());
+        parsed.set_derived_id(ID.parse().unwrap());
         check_written(line, &parsed)
     };
     let head = r#"{"tenant":"acme","ip":"203.0.113.7","server_time":"2025-11-21 04:00:00.123","event_id":"0192f0c1-0000-7000-8000-000000000001","#;
@@ -97,7 +97,7 @@ fn a_derived_id_precedes_the_clients_bytes_and_replaces_one_without_a_value() {
 fn a_derived_country_precedes_the_clients_bytes_and_replaces_one_without_a_value() {
     let written = |line: &str| {
         let mut parsed = event::parse::<()>(line).unwrap();
-        parsed.locate(Country::parse("DE").unwrap());
+        parsed.set_derived_country(Country::parse("DE").unwrap());
         check_written(line, &parsed)
     };
     let head =
@@ -157,7 +157,7 @@ proptest! {
         let Ok(mut parsed) = event::parse::<()>(&line) else { return Ok(()) };
         let mut replaced = Reserved::NAMES.to_vec();
         if derived {
-            parsed.identify(ID.parse().unwrap());
+            parsed.set_derived_id(ID.parse().unwrap());
             replaced.push("event_id");
         }
         let mut out = Vec::new();

@@ -182,7 +182,7 @@ fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Mistake> {
     for (name, measure) in &declared.measures {
         column(name.get_ref().clone(), name.span().start)?;
         let kind = one_of(measure, "measure", Measure::all(fields).map(|m| (m.to_string(), m)))?;
-        if let Some(beside) = kind.rows_beside(name.get_ref()) {
+        if let Some(beside) = kind.rows_column(name.get_ref()) {
             column(beside, name.span().start)?;
         }
         measures.push((checked_name(name)?, kind));

@@ -89,7 +89,7 @@ impl Expiry {
     }
 
     /// When ClickHouse may drop the table partition; `None` for never.
-    pub fn ends(self) -> Option<UnixMillis> {
+    pub fn droppable_from(self) -> Option<UnixMillis> {
         (self != Self::NEVER).then(|| self.start())
     }
 
@@ -99,7 +99,7 @@ impl Expiry {
 }
 
 /// The prefix of the name of a sample's column. No declared name begins with a capital letter.
-const SAMPLE: &str = "Sample_";
+const SAMPLE_PREFIX: &str = "Sample_";
 
 impl Rollup {
     /// The table that stores this rollup.
@@ -173,7 +173,7 @@ impl Rollup {
     /// The name of the sample of a distinct count. A sample is an aggregate state with only the hashes below 2^60: one
     /// hash in sixteen.
     pub fn sample_of(measure: &str) -> String {
-        format!("{SAMPLE}{measure}")
+        format!("{SAMPLE_PREFIX}{measure}")
     }
 
     /// The column of the rollup's table that has a dimension, a measure or the [sample](Self::sample_of) of a
@@ -183,7 +183,7 @@ impl Rollup {
             return Some(Self::dimension_column(at));
         }
         let measures = || self.measures.iter().map(|(name, _)| name).zip(self.measure_columns());
-        let sampled = name.strip_prefix(SAMPLE).map(|of| measures().find(|(name, _)| *name == of));
+        let sampled = name.strip_prefix(SAMPLE_PREFIX).map(|of| measures().find(|(name, _)| *name == of));
         match sampled {
             Some(Some((_, MeasureColumn::Uniq(n)))) => Some(format!("sample{n}")),
             _ => measures().find(|(there, _)| *there == name).map(|(_, column)| column.name()),
@@ -317,7 +317,7 @@ mod tests {
         let bucket = UnixMillis::parse(bucket).unwrap();
         let expiry = rollup.expires(bucket);
         assert_eq!(expiry.partition_id(), expires);
-        assert!(expiry.ends() >= rollup.kept_until(bucket), "expires while readers may see it");
+        assert!(expiry.droppable_from() >= rollup.kept_until(bucket), "expires while readers may see it");
     }
 
     #[test]
@@ -333,7 +333,10 @@ mod tests {
     #[test]
     fn a_rollup_without_a_retention_never_expires() {
         let expiry = rollup("").expires(UnixMillis(0));
-        assert_eq!((expiry, expiry.ends(), &*expiry.partition_id()), (Expiry::NEVER, None, "21490606"));
+        assert_eq!(
+            (expiry, expiry.droppable_from(), &*expiry.partition_id()),
+            (Expiry::NEVER, None, "21490606")
+        );
     }
 
     #[test]
@@ -342,6 +345,6 @@ mod tests {
         let longest = rollup(&format!("retention = \"{}d\"", Rollup::MAX_RETENTION_DAYS));
         let expiry = longest.expires(latest);
         assert!(expiry < Expiry::NEVER, "{expiry:?}");
-        assert!(expiry.ends() >= longest.kept_until(latest));
+        assert!(expiry.droppable_from() >= longest.kept_until(latest));
     }
 }

@@ -116,7 +116,7 @@ impl Measure {
 
     /// The name of the extra column beside the minimum or maximum `name` of a field that an event may lack. The extra
     /// column has the number of events with the field.
-    pub(crate) fn rows_beside(&self, name: &str) -> Option<String> {
+    pub(crate) fn rows_column(&self, name: &str) -> Option<String> {
         match self {
             Self::Min(Number::Field(_)) | Self::Max(Number::Field(_)) => Some(format!("{name}_rows")),
             // Every event has a `param_int` and a `sequence`.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::rollup::Rollup;
-use schemas::tables::{RAW_DAYS, partition_ends};
+use schemas::tables::{RAW_DAYS, partition_droppable_from};
 use schemas::time::{DAY, HOUR, UnixMillis};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -233,7 +233,7 @@ impl Backfill<'_> {
         let (table, source) = (self.rollup.table().name(), self.source(raw_day));
         let markers = markers::of_backfill(&self.store, table, &self.rollup.name, source).await?;
         self.inserter.set_clock(markers.now);
-        if markers.now.0 >= partition_ends(raw_day.day, RAW_DAYS).0 - EXPIRY_MARGIN_MS {
+        if markers.now.0 >= partition_droppable_from(raw_day.day, RAW_DAYS).0 - EXPIRY_MARGIN_MS {
             return Ok(false);
         }
         let records = raw::records(&self.store, raw_day, &self.without_rollup).await?;

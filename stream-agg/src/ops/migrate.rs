@@ -156,7 +156,7 @@ pub fn grants(config: &MigrateConfig) -> Vec<String> {
 
 /// All users of ClickHouse, in the form of its file `users.xml`.
 pub fn users_xml(config: &MigrateConfig) -> String {
-    access::xml::file(access::xml::ABOUT, &config.users(), access::xml::Passwords::Variables)
+    access::xml::file(access::xml::FILE_COMMENT, &config.users(), access::xml::LoginSource::Variables)
 }
 
 /// Retries `attempt` until it succeeds, fails permanently, or the deadline has passed.

@@ -122,7 +122,7 @@ impl Marker {
     /// A cell of a table that has a partition for each day and keeps rows for `days`.
     fn daily(self, table: &'static str, days: u32, rows: usize, block: BlockBuilder) -> Cell {
         let (partition_id, ends) =
-            (tables::partition_id(self.start), tables::partition_ends(self.start, days));
+            (tables::partition_id(self.start), tables::partition_droppable_from(self.start, days));
         Cell { table, backfill: None, partition_id, expires_at: Some(ends), rows, block: block.finish() }
     }
 }

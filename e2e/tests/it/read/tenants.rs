@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use devstack::clickhouse::LOCAL_PASSWORD;
 use devstack::wait_for;
-use schemas::access::{self, Reach, Tenants, sql};
+use schemas::access::{self, DatabaseScope, Tenants, sql};
 use schemas::bi::{self, Databases, Definers};
 use schemas::rollup::Rollups;
 
@@ -371,8 +371,8 @@ async fn row_policies_of_tenants_hide_no_rows_from_the_services() {
 #[tokio::test]
 async fn a_service_that_row_policies_hide_rows_from_reports_it_and_stores_nothing() {
     let name = "tenants_hidden";
-    let reach = Reach::only(Databases { tables: name, views: "bi_tenants_hidden" });
-    let blind = access::services(&reach).map(|mut user| {
+    let scope = DatabaseScope::only(Databases { tables: name, views: "bi_tenants_hidden" });
+    let blind = access::services(&scope).map(|mut user| {
         user.name = format!("blind_{}", user.name);
         user.limited_to(name, "0")
     });

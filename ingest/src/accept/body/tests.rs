@@ -179,15 +179,15 @@ fn a_reservation_beyond_the_budget_is_refused_at_once() {
     assert!(Reservation::take(&budget, 60, &gauge).is_ok());
 }
 
-/// A body whose frames are all available from the start. After them, the body ends if `ends` is true; otherwise it
-/// stays open and sends nothing more.
+/// A body whose frames are all available from the start. After them, the body ends if `is_complete` is true;
+/// otherwise it stays open and sends nothing more.
 struct Frames {
     frames: Vec<Bytes>,
-    ends: bool,
+    is_complete: bool,
 }
 
-fn frames_of(frames: &[&'static [u8]], ends: bool) -> Frames {
-    Frames { frames: frames.iter().copied().map(Bytes::from_static).collect(), ends }
+fn frames_of(frames: &[&'static [u8]], is_complete: bool) -> Frames {
+    Frames { frames: frames.iter().copied().map(Bytes::from_static).collect(), is_complete }
 }
 
 impl Body for Frames {
@@ -199,7 +199,7 @@ impl Body for Frames {
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
         if self.frames.is_empty() {
-            return if self.ends { std::task::Poll::Ready(None) } else { std::task::Poll::Pending };
+            return if self.is_complete { std::task::Poll::Ready(None) } else { std::task::Poll::Pending };
         }
         let data = self.frames.remove(0);
         std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(data))))
@@ -229,14 +229,14 @@ proptest! {
         let limits = limits(&[("MAX_BODY_BYTES", &most.to_string())]);
         let declared = declares.then_some(body.len());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let found = runtime.block_on(read(&mut Frames { frames, ends: true }, declared, &limits));
+        let found = runtime.block_on(read(&mut Frames { frames, is_complete: true }, declared, &limits));
         let expected = if body.len() > most { Err(Refusal::BodyTooLarge(most)) } else { Ok(Bytes::from(body)) };
         prop_assert_eq!(found, expected);
     }
 }
 
 /// How long the edge waits for a body that sends `bytes` bytes at once and then nothing more.
-async fn patience(bytes: usize) -> Duration {
+async fn time_until_timeout(bytes: usize) -> Duration {
     const LONG: &[u8] = &[b'x'; 16 * 1024];
     let start = Instant::now();
     let mut silent = frames_of(&[&LONG[..bytes]], false);
@@ -246,13 +246,13 @@ async fn patience(bytes: usize) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_sends_nothing_more_times_out() {
-    assert_eq!(patience(16 * 1024).await.as_secs(), 10);
+    assert_eq!(time_until_timeout(16 * 1024).await.as_secs(), 10);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_slower_than_the_minimum_rate_times_out() {
-    assert_eq!(patience(2).await.as_secs(), 5);
-    assert_eq!(patience(512 * 7).await.as_secs(), 7);
+    assert_eq!(time_until_timeout(2).await.as_secs(), 5);
+    assert_eq!(time_until_timeout(512 * 7).await.as_secs(), 7);
 }
 
 #[tokio::test(start_paused = true)]

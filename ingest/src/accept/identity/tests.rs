@@ -5,8 +5,8 @@ use schemas::event;
 
 use super::*;
 
-fn id(identity: Identity<'_>, tenant: &str, number: usize, line: &str) -> Option<Uuid> {
-    identity.id(tenant, number, &event::parse::<()>(line).unwrap())
+fn id(identity: Identity<'_>, tenant: &str, position: usize, line: &str) -> Option<Uuid> {
+    identity.id(tenant, position, &event::parse::<()>(line).unwrap())
 }
 
 fn of(values: &[&[u8]]) -> Result<Option<String>, Refusal> {
@@ -48,7 +48,7 @@ fn different_events_get_different_ids() {
     let line = r#"{"event":"a"}"#;
     let by_request = [("t", "k", 1), ("t", "k", 2), ("u", "k", 1), ("t", "l", 1), ("t", "k1", 1)];
     let mut all: Vec<_> =
-        by_request.map(|(tenant, key, number)| id(Identity::Request(key), tenant, number, line)).into();
+        by_request.map(|(tenant, key, position)| id(Identity::Request(key), tenant, position, line)).into();
     for fields in [
         r#""device_id":"d","session":"s","sequence":0"#,
         r#""device_id":"d","session":"s","sequence":1"#,

@@ -24,7 +24,7 @@ const MAX_RESPONSE_BYTES: usize = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// For this long after the start, failures are not logged, because query-api may be starting at the same time.
-const GRACE: Duration = Duration::from_secs(30);
+const STARTUP_GRACE: Duration = Duration::from_secs(30);
 
 /// The results that were last fetched; none before the first fetch.
 pub type LatestResults = Arc<ArcSwapOption<Results>>;
@@ -109,7 +109,7 @@ pub async fn run(
             Err(late) => Err(late.into()),
         };
         // Log each change once, and not each attempt.
-        let is_starting = succeeded.is_none() && fetched.is_err() && begun.elapsed() < GRACE;
+        let is_starting = succeeded.is_none() && fetched.is_err() && begun.elapsed() < STARTUP_GRACE;
         let changed = !is_starting && succeeded.replace(fetched.is_ok()) != Some(fetched.is_ok());
         metrics.poll_results(fetched.as_ref().ok().map(|results| results.as_of));
         match fetched {

@@ -19,30 +19,30 @@ struct Harness {
     accumulator: RecordAccumulator,
     in_flight: VecDeque<Receipt>,
     sent: Vec<(u32, String)>,
-    kafka_takes: bool,
+    client_accepts: bool,
     must_send: bool,
 }
 
 impl Harness {
     fn new() -> Self {
-        Self { kafka_takes: true, ..Self::default() }
+        Self { client_accepts: true, ..Self::default() }
     }
 
     fn act<T>(
         &mut self,
         act: impl FnOnce(&mut RecordAccumulator, &mut dyn FnMut(&Record) -> bool) -> T,
     ) -> T {
-        let Self { accumulator, in_flight, sent, kafka_takes, .. } = self;
+        let Self { accumulator, in_flight, sent, client_accepts, .. } = self;
         let result = act(accumulator, &mut |record| {
             assert!(record.bytes() <= MAX_BYTES);
             assert_eq!(record.value().split(|b| *b == b'\n').count(), record.lines as usize);
-            if *kafka_takes {
+            if *client_accepts {
                 sent.push((record.lines, String::from_utf8(record.value().to_vec()).unwrap()));
                 in_flight.push_back(Arc::clone(&record.receipt));
             } else {
                 record.receipt.set(Err(Refusal::NotDurable)).unwrap();
             }
-            *kafka_takes
+            *client_accepts
         });
         let waits = accumulator.open.lines > 0;
         let will_be_sent = accumulator.send_pending || accumulator.in_flight >= MAX_IN_FLIGHT;
@@ -142,11 +142,11 @@ fn a_record_that_kafkas_client_refuses_fails_and_does_not_block_others() {
     for name in ['a', 'b', 'c'] {
         harness.append_alone(&lines(name, 1, 2));
     }
-    harness.kafka_takes = false;
+    harness.client_accepts = false;
     harness.acknowledge();
     let refused = harness.append_alone(&lines('d', 1, 2));
     assert_eq!(refused[0].get(), Some(&Err(Refusal::NotDurable)));
-    harness.kafka_takes = true;
+    harness.client_accepts = true;
     harness.acknowledge();
     harness.append_alone(&lines('e', 1, 2));
     harness.check_sent(&["a", "b", "e"]);

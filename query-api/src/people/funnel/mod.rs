@@ -35,11 +35,11 @@ const DAY: i64 = 24 * HOUR;
 pub(super) async fn answer(
     service: &PeopleService,
     reader: &Arc<Reader>,
-    asked: &Funnel,
+    request: &Funnel,
 ) -> Result<Answer<Steps>, Problem> {
     let now = now();
-    let window = window(asked, now)?;
-    let events = asked.all_events();
+    let window = window(request, now)?;
+    let events = request.all_events();
     let filters = [("steps", &events)];
     let hours = [window.from().div_euclid(HOUR) * HOUR, (window.to() + HOUR - 1).div_euclid(HOUR) * HOUR];
     let needs = Needs { counts: Counts::Events, reader, filters: &filters, edges: &hours, zone: "UTC" };
@@ -48,7 +48,7 @@ pub(super) async fn answer(
     let source = Source::choose(&service.rollups, &reach, needs, now)?;
     let lane = &service.lane;
     let (size, size_parameters) = sql::size(&source, &events, hours, &reader.tenant);
-    let (select, parameters) = sql::select(asked, &events, &window, &reader.tenant)?;
+    let (select, parameters) = sql::select(request, &events, &window, &reader.tenant)?;
     // This check comes last: a mistake in the request must not get the answer "not yet", because a retry does not help.
     known.ok_or(Kind::NotYet)?;
     let run = async {
@@ -57,35 +57,35 @@ pub(super) async fn answer(
         check_size(events, service.max_funnel_events)?;
         Ok(Counted { rows: lane.count(select, parameters).await?, reach })
     };
-    let query = format!("funnel {}", asked.given.canonical());
+    let query = format!("funnel {}", request.given.canonical());
     let counted = lane.answer(reader, (window.from(), window.to()), query, run).await?;
     let as_of = counted.reach.as_of;
     Ok(Answer {
-        data: Steps::new(asked, &counted),
+        data: Steps::new(request, &counted),
         meta: Meta {
             as_of,
-            rollups_differ: counted.reach.theirs.is_some(),
+            rollups_differ: counted.reach.aggregator_rollups.is_some(),
             complete_until: as_of
                 .map(|as_of| as_of.0.div_euclid(1000).clamp(window.from(), window.to()))
-                .map(|until| asked.calendar.local(until)),
+                .map(|until| request.calendar.local(until)),
             rollups: Vec::new(),
-            from: asked.calendar.local(window.from()),
-            to: asked.calendar.local(window.to()),
-            tz: asked.calendar.zone.iana_name().unwrap_or("UTC").to_owned(),
+            from: request.calendar.local(window.from()),
+            to: request.calendar.local(window.to()),
+            tz: request.calendar.zone.iana_name().unwrap_or("UTC").to_owned(),
         },
     })
 }
 
 /// The window of the request. Refuses a window that is too long, or that begins before the oldest events that are kept.
-fn window(asked: &Funnel, now: i64) -> Result<Window, Problem> {
-    let window = Window::new((asked.from, asked.to), Grain::None, asked.calendar.clone(), now)?;
+fn window(request: &Funnel, now: i64) -> Result<Window, Problem> {
+    let window = Window::new((request.from, request.to), Grain::None, request.calendar.clone(), now)?;
     if window.to() - window.from() > i64::from(RAW_DAYS) * DAY {
         let reason = format!("the window may have at most {RAW_DAYS} days");
         return Err(Problem::of(Kind::TooWide, "from", reason));
     }
     let kept_from = now - now.rem_euclid(DAY) - i64::from(RAW_DAYS) * DAY;
     if window.from() < kept_from {
-        let kept_from = asked.calendar.local(kept_from);
+        let kept_from = request.calendar.local(kept_from);
         let reason =
             format!("a funnel reads raw events, which are kept for {RAW_DAYS} days, now from {kept_from} on");
         return Err(Problem::of(Kind::NotCovered, "from", reason));

@@ -18,7 +18,7 @@ use crate::query::window::Bound;
 pub(crate) struct Funnel {
     pub(super) steps: Vec<Step>,
     /// Seconds between the first step and the last.
-    pub(super) within: u32,
+    pub(super) within_seconds: u32,
     pub(super) from: Bound,
     pub(super) to: Bound,
     pub(super) calendar: Calendar,
@@ -40,7 +40,7 @@ pub(super) struct Step {
 /// The smallest and the largest number of steps.
 const STEPS: std::ops::RangeInclusive<usize> = 2..=8;
 /// Largest `within`, in seconds.
-const MAX_WITHIN: u32 = 7 * 86_400;
+const MAX_WITHIN_SECONDS: u32 = 7 * 86_400;
 /// The units of `within`, in seconds.
 const UNITS: [(&str, u32); 4] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
 
@@ -53,11 +53,11 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
               name may not be in two steps. Required.",
         shape: Shape::Many,
         values: Values::Text("^event:(eq|in):"),
-        read: |asked, text| {
-            if asked.steps.len() == *STEPS.end() {
+        read: |request, text| {
+            if request.steps.len() == *STEPS.end() {
                 return Err(format!("there may be at most {} steps", STEPS.end()));
             }
-            Step::parse(text).map(|step| asked.steps.push(step))
+            Step::parse(text).map(|step| request.steps.push(step))
         },
     },
     Parameter {
@@ -66,7 +66,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
         doc: "The longest time (inclusive) from the first step to the last: `90s`, `30m`, `12h`, up to `7d`.",
         shape: Shape::One,
         values: Values::Text("^[0-9]+[smhd]$"),
-        read: |asked, text| within(text).map(|within| asked.within = within),
+        read: |request, text| within(text).map(|within| request.within_seconds = within),
     },
     Parameter {
         name: "from",
@@ -75,7 +75,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
               for which events are kept.",
         shape: Shape::One,
         values: Values::Text(BOUND),
-        read: |asked, text| Bound::parse(text).map(|bound| asked.from = bound),
+        read: |request, text| Bound::parse(text).map(|bound| request.from = bound),
     },
     Parameter {
         name: "to",
@@ -83,7 +83,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
         doc: "The end (exclusive). Only events before it count.",
         shape: Shape::One,
         values: Values::Text(BOUND),
-        read: |asked, text| Bound::parse(text).map(|bound| asked.to = bound),
+        read: |request, text| Bound::parse(text).map(|bound| request.to = bound),
     },
     Parameter {
         name: "tz",
@@ -91,7 +91,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
         doc: "The time zone of dates in `from` and `to`, by its IANA name.",
         shape: Shape::One,
         values: Values::Text(""),
-        read: |asked, text| zone(text).map(|zone| asked.calendar.zone = zone),
+        read: |request, text| zone(text).map(|zone| request.calendar.zone = zone),
     },
     Parameter {
         name: "filter",
@@ -100,7 +100,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
               field is `event`, `country`, `device_os`, `device_id`, `user_id`, `session` or `param_str`.",
         shape: Shape::Many,
         values: Values::Text(FILTER),
-        read: |asked, text| add_filter(&mut asked.filters, text),
+        read: |request, text| add_filter(&mut request.filters, text),
     },
     Parameter {
         name: "format",
@@ -108,16 +108,16 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
         doc: "`json` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "csv"]),
-        read: |asked, text| render::form(text).map(|format| asked.format = Some(format)),
+        read: |request, text| render::format(text).map(|format| request.format = Some(format)),
     },
 ];
 
 impl Funnel {
     /// Reads the parameters of a body, or those of `GET`.
     pub(in crate::people) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
-        let mut asked = Self {
+        let mut request = Self {
             steps: Vec::new(),
-            within: 0,
+            within_seconds: 0,
             from: Bound::Now,
             to: Bound::Now,
             calendar: Calendar { zone: TimeZone::UTC, week: Week::Monday },
@@ -125,16 +125,16 @@ impl Funnel {
             format: None,
             given: Given::default(),
         };
-        asked.given = params::read(&PARAMETERS, &mut asked, pairs)?;
-        if asked.steps.len() < *STEPS.start() {
+        request.given = params::read(&PARAMETERS, &mut request, pairs)?;
+        if request.steps.len() < *STEPS.start() {
             return Err(Problem::bad("steps", format!("there must be at least {} steps", STEPS.start())));
         }
         // With the same event in two steps, ClickHouse would count one event as both steps.
         let mut seen = BTreeSet::new();
-        let mut events = asked.steps.iter().flat_map(|step| &step.events);
+        let mut events = request.steps.iter().flat_map(|step| &step.events);
         match events.find(|event| !seen.insert(*event)) {
             Some(event) => Err(Problem::bad("steps", format!("the event `{event}` is in two steps"))),
-            None => Ok(asked),
+            None => Ok(request),
         }
     }
 
@@ -178,6 +178,6 @@ fn within(text: &str) -> Result<u32, String> {
     let (count, unit) = text.split_at(digits);
     let seconds = UNITS.into_iter().find(|(name, _)| *name == unit).map(|(_, seconds)| seconds);
     let within = seconds.and_then(|seconds| count.parse::<u32>().ok()?.checked_mul(seconds));
-    let within = within.filter(|within| (1..=MAX_WITHIN).contains(within));
+    let within = within.filter(|within| (1..=MAX_WITHIN_SECONDS).contains(within));
     within.ok_or_else(|| "it must be a time from 1s to 7d, for example 30m".to_owned())
 }

@@ -40,14 +40,14 @@ pub(super) fn size(
 /// # Errors
 /// A filter names a field that is not a column of raw events.
 pub(super) fn select(
-    asked: &Funnel,
+    request: &Funnel,
     events: &Filter,
     window: &Window,
     tenant: &str,
 ) -> Result<(String, Parameters), Problem> {
     let mut parameters = vec![tenant_parameter(tenant), texts("events", events)];
     let mut steps = Vec::new();
-    for (at, step) in asked.steps.iter().enumerate() {
+    for (at, step) in request.steps.iter().enumerate() {
         parameters.push((format!("step{at}"), Parameter::Texts(step.events.clone())));
         steps.push(format!("E.event IN {{step{at}:Array(String)}}"));
     }
@@ -58,7 +58,7 @@ pub(super) fn select(
         events.test.condition("E.event", "events"),
         "(E.user_id != '' OR E.device_id != '')".to_owned(),
     ];
-    for (at, filter) in asked.filters.iter().enumerate() {
+    for (at, filter) in request.filters.iter().enumerate() {
         let name = format!("filter{at}");
         parameters.push(texts(&name, filter));
         conditions.push(filter.test.condition(&format!("E.{}", column(filter)?.name()), &name));
@@ -67,8 +67,8 @@ pub(super) fn select(
         "SELECT toInt64(0) AS start, sumForEach(arrayMap(K -> toUInt64(Level >= K), range(1, {}))) AS figures\nFROM \
          (\n  SELECT windowFunnel({})(toUInt64(toUnixTimestamp64Milli(E.client_time)), {}) AS Level\n  FROM events AS \
          E\n  WHERE {}\n  GROUP BY {USER}\n)",
-        asked.steps.len() + 1,
-        u64::from(asked.within) * 1000,
+        request.steps.len() + 1,
+        u64::from(request.within_seconds) * 1000,
         steps.join(", "),
         conditions.join(" AND "),
     );

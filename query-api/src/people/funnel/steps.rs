@@ -24,7 +24,7 @@ struct StepRow {
 }
 
 impl Steps {
-    pub(super) fn new(asked: &Funnel, counted: &Counted) -> Self {
+    pub(super) fn new(request: &Funnel, counted: &Counted) -> Self {
         // If no user has an event of these steps, ClickHouse sums over no rows and returns no figures.
         let figures = counted.rows.first().map_or(&[][..], |row| &row.figures);
         let users = |at: usize| figures.get(at).copied().unwrap_or(0);
@@ -34,7 +34,7 @@ impl Steps {
             of_first: share(users(at), users(0)),
             of_previous: at.checked_sub(1).and_then(|before| share(users(at), users(before))),
         };
-        Self(asked.steps.iter().enumerate().map(row).collect())
+        Self(request.steps.iter().enumerate().map(row).collect())
     }
 }
 

@@ -16,35 +16,35 @@ use crate::reach::Reach;
 /// 2026-11-28 14:20:30 UTC.
 const NOW: i64 = 1_795_875_630;
 
-fn asked(steps: &[&str], more: &[(&str, &str)]) -> Funnel {
+fn request(steps: &[&str], more: &[(&str, &str)]) -> Funnel {
     let steps = steps.iter().map(|step| ("steps", *step)).chain(more.iter().copied());
     let pairs: Vec<_> = steps.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Funnel::parse(&pairs).unwrap()
 }
 
 /// The statements that count events and users.
-fn statements(asked: &Funnel) -> [Statement; 2] {
-    let window = window(asked, NOW).unwrap();
-    let events = asked.all_events();
+fn statements(request: &Funnel) -> [Statement; 2] {
+    let window = window(request, NOW).unwrap();
+    let events = request.all_events();
     let (reader, filters) = (Reader::default(), [("steps", &events)]);
     let hours = [window.from().div_euclid(HOUR) * HOUR, (window.to() + HOUR - 1).div_euclid(HOUR) * HOUR];
     let needs =
         Needs { counts: Counts::Events, reader: &reader, filters: &filters, edges: &hours, zone: "UTC" };
     let source = Source::choose(&Rollups::built_in(), &Reach::default(), needs, NOW).unwrap();
     let size = sql::size(&source, &events, hours, "default");
-    let select = sql::select(asked, &events, &window, "default").unwrap();
+    let select = sql::select(request, &events, &window, "default").unwrap();
     [size, select]
         .map(|(select, parameters)| lane::statement(select, parameters, Duration::from_secs(10), 1_000))
 }
 
 #[test]
 fn the_statements_count_events_first_and_then_users() {
-    let asked = asked(
+    let request = request(
         &["event:eq:view", "event:in:signup|login", "event:eq:buy"],
         &[("within", "2h"), ("from", "2026-11-27T10:30:00Z"), ("filter", "country:eq:DE")],
     );
     let mut found = String::new();
-    for Statement { text, parameters, .. } in statements(&asked) {
+    for Statement { text, parameters, .. } in statements(&request) {
         found += &format!("{text}\n");
         for (name, value) in parameters {
             found += &format!("-- {name} = {value:?}\n");
@@ -59,10 +59,10 @@ fn the_statements_count_events_first_and_then_users() {
 
 #[test]
 fn shares_are_of_the_first_and_of_the_previous_step() {
-    let asked = asked(&["event:eq:a", "event:eq:b", "event:eq:c"], &[]);
+    let request = request(&["event:eq:a", "event:eq:b", "event:eq:c"], &[]);
     let rows = |figures: Option<Vec<u64>>| {
         let rows = figures.map(|figures| CountedRow { start: 0, figures }).into_iter().collect();
-        let steps = Steps::new(&asked, &Counted { reach: Arc::default(), rows });
+        let steps = Steps::new(&request, &Counted { reach: Arc::default(), rows });
         serde_json::from_str::<serde_json::Value>(steps.json().get()).unwrap()
     };
     assert_eq!(
@@ -88,7 +88,7 @@ fn a_funnel_over_too_many_events_is_refused() {
 fn a_window_outside_the_days_for_which_events_are_kept_is_refused() {
     let steps = ["event:eq:a", "event:eq:b"];
     let refused = |from: &str, to: &str| {
-        window(&asked(&steps, &[("from", from), ("to", to)]), NOW).err().map(|problem| problem.kind)
+        window(&request(&steps, &[("from", from), ("to", to)]), NOW).err().map(|problem| problem.kind)
     };
     assert_eq!(refused("-31d", "now"), None);
     assert_eq!(refused("-32d", "-1d"), None);
@@ -104,7 +104,7 @@ proptest! {
         let with = |values: &[String]| {
             let steps = [format!("event:eq:{}", values[0]), format!("event:eq:{}", values[1])];
             let filter = format!("param_str:contains:{}", values[2]);
-            statements(&asked(&[&*steps[0], &*steps[1]], &[("filter", &*filter)]))
+            statements(&request(&[&*steps[0], &*steps[1]], &[("filter", &*filter)]))
         };
         let (found, expected) = (with(&values), with(&["a", "b", "c"].map(str::to_owned)));
         for (found, expected) in found.iter().zip(&expected) {

@@ -76,14 +76,14 @@ async fn the_refusal_of_a_funnel_names_the_parameter() {
 
 #[test]
 fn the_format_comes_from_the_path_then_the_parameter_then_the_header() {
-    let asked = |suffix, asked, accept: &str| {
+    let chosen = |suffix, parameter, accept: &str| {
         let headers = HeaderMap::from_iter([(axum::http::header::ACCEPT, accept.parse().unwrap())]);
-        format(suffix, asked, &headers).map_err(|problem| problem.errors[0].param.clone())
+        format(suffix, parameter, &headers).map_err(|problem| problem.errors[0].param.clone())
     };
-    assert_eq!(asked(None, None, "*/*"), Ok(Format::Json));
-    assert_eq!(asked(None, None, "text/csv"), Ok(Format::Csv));
-    assert_eq!(asked(Some(Format::Json), None, "text/csv"), Ok(Format::Json));
-    assert_eq!(asked(Some(Format::Json), Some(Format::Csv), "*/*"), Err("format".to_owned()));
+    assert_eq!(chosen(None, None, "*/*"), Ok(Format::Json));
+    assert_eq!(chosen(None, None, "text/csv"), Ok(Format::Csv));
+    assert_eq!(chosen(Some(Format::Json), None, "text/csv"), Ok(Format::Json));
+    assert_eq!(chosen(Some(Format::Json), Some(Format::Csv), "*/*"), Err("format".to_owned()));
 }
 
 /// `docs/people.md` shows the tables with which the parameters are parsed.

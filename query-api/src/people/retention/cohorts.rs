@@ -30,11 +30,11 @@ struct Cohort {
 }
 
 impl Cohorts {
-    /// The cohorts that have begun at the moment `now`. The rollup lacks events from before `kept_from`.
+    /// The cohorts that have begun at the moment `now`. The rollup lacks events from before `complete_from`.
     pub(super) fn new(
-        asked: &Retention,
+        request: &Retention,
         periods: &Periods,
-        kept_from: Option<i64>,
+        complete_from: Option<i64>,
         counted: &Counted,
         now: i64,
     ) -> Self {
@@ -43,20 +43,20 @@ impl Cohorts {
             let start = periods.edges[at];
             let found = counted.rows.iter().find(|row| usize::try_from(row.start) == Ok(at));
             let figure = |place: usize| found.map_or(0, |row| row.figures[place]);
-            let is_kept = kept_from.is_none_or(|kept| kept <= start);
+            let is_complete = complete_from.is_none_or(|complete_from| complete_from <= start);
             let cell = |period: usize| {
                 let end = periods.edges[at + period + 1];
                 let is_finished = complete_until.is_some_and(|until| end <= until);
                 (is_kept && is_finished).then(|| figure(period + 1))
             };
             Cohort {
-                cohort: asked.calendar.local(start),
+                cohort: request.calendar.local(start),
                 size: is_kept.then(|| figure(0)),
-                cells: (0..=asked.periods).map(cell).collect(),
+                cells: (0..=request.periods).map(cell).collect(),
             }
         };
         let cohorts = (0..periods.window.begun(now)).map(cohort).collect();
-        Self { cohorts, periods: asked.periods }
+        Self { cohorts, periods: request.periods }
     }
 }
 

@@ -38,10 +38,10 @@ struct Periods {
 }
 
 impl Periods {
-    fn new(asked: &Retention, now: i64) -> Result<Self, Problem> {
-        let from = asked.from.unwrap_or(Bound::Last(COHORTS, asked.grain));
-        let window = Window::new((from, asked.to), asked.grain, asked.calendar.clone(), now)?;
-        let all = window.buckets() + asked.periods;
+    fn new(request: &Retention, now: i64) -> Result<Self, Problem> {
+        let from = request.from.unwrap_or(Bound::Last(COHORTS, request.grain));
+        let window = Window::new((from, request.to), request.grain, request.calendar.clone(), now)?;
+        let all = window.buckets() + request.periods;
         if all > MAX_PERIODS {
             let reason = format!(
                 "together with the cohorts there are {all} periods, but at most {MAX_PERIODS} are allowed"
@@ -49,8 +49,8 @@ impl Periods {
             return Err(Problem::of(Kind::TooWide, "periods", reason));
         }
         let mut edges = window.edges.clone();
-        for _ in 0..asked.periods {
-            edges.push(asked.calendar.next(asked.grain, edges[edges.len() - 1]));
+        for _ in 0..request.periods {
+            edges.push(request.calendar.next(request.grain, edges[edges.len() - 1]));
         }
         if edges[all] > i64::from(u32::MAX) {
             return Err(Problem::bad("to", "the last period must end before 2106"));
@@ -63,35 +63,35 @@ impl Periods {
 pub(super) async fn answer(
     service: &PeopleService,
     reader: &Arc<Reader>,
-    asked: &Retention,
+    request: &Retention,
 ) -> Result<Answer<Cohorts>, Problem> {
     let now = now();
-    let periods = Periods::new(asked, now)?;
+    let periods = Periods::new(request, now)?;
     let known = service.state.reach();
     let reach = known.clone().unwrap_or_default();
-    let source = source(service, &reach, reader, asked, &periods, now)?;
+    let source = source(service, &reach, reader, request, &periods, now)?;
     // This check comes last: a mistake in the request must not get the answer "not yet", because a retry does not help.
     known.ok_or(Kind::NotYet)?;
-    let (select, parameters) = sql::select(asked, &periods, &source, &reader.tenant);
+    let (select, parameters) = sql::select(request, &periods, &source, &reader.tenant);
     let window = (periods.edges[0], periods.edges[periods.edges.len() - 1]);
-    let query = format!("retention {}", asked.given.canonical());
+    let query = format!("retention {}", request.given.canonical());
     let run = async { Ok(Counted { rows: service.lane.count(select, parameters).await?, reach }) };
     let counted = service.lane.answer(reader, window, query, run).await?;
     let as_of = counted.reach.as_of;
     // The later of the two moments: `None` is less than any moment.
-    let kept_from = source.kept_from.max(counted.reach.since.get(&source.rollup.name).copied());
+    let complete_from = source.kept_from.max(counted.reach.since.get(&source.rollup.name).copied());
     Ok(Answer {
-        data: Cohorts::new(asked, &periods, kept_from, &counted, now),
+        data: Cohorts::new(request, &periods, complete_from, &counted, now),
         meta: Meta {
             as_of,
-            rollups_differ: counted.reach.theirs.is_some(),
+            rollups_differ: counted.reach.aggregator_rollups.is_some(),
             complete_until: as_of
                 .and_then(|as_of| cohorts::complete_until(&periods.edges, as_of))
-                .map(|until| asked.calendar.local(until)),
+                .map(|until| request.calendar.local(until)),
             rollups: vec![source.rollup.name],
-            from: asked.calendar.local(periods.window.from()),
-            to: asked.calendar.local(periods.window.to()),
-            tz: asked.calendar.zone.iana_name().unwrap_or("UTC").to_owned(),
+            from: request.calendar.local(periods.window.from()),
+            to: request.calendar.local(periods.window.to()),
+            tz: request.calendar.zone.iana_name().unwrap_or("UTC").to_owned(),
         },
     })
 }
@@ -100,14 +100,14 @@ fn source(
     service: &PeopleService,
     reach: &Reach,
     reader: &Reader,
-    asked: &Retention,
+    request: &Retention,
     periods: &Periods,
     now: i64,
 ) -> Result<Source, Problem> {
-    let events = [("first", asked.first()), ("again", asked.again())];
+    let events = [("first", request.first()), ("again", request.again())];
     let filters: Vec<_> =
-        events.into_iter().chain(asked.filters.iter().map(|filter| ("filter", filter))).collect();
-    let zone = asked.calendar.zone.iana_name().unwrap_or("UTC");
+        events.into_iter().chain(request.filters.iter().map(|filter| ("filter", filter))).collect();
+    let zone = request.calendar.zone.iana_name().unwrap_or("UTC");
     let needs = Needs { counts: Counts::Users, reader, filters: &filters, edges: &periods.edges, zone };
     Source::choose(&service.rollups, reach, needs, now)
 }

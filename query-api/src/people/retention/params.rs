@@ -40,7 +40,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
               example `event:eq:signup`. Required.",
         shape: Shape::One,
         values: Values::Text(FILTER),
-        read: |asked, text| Filter::parse(text).map(|filter| asked.first = Some(filter)),
+        read: |request, text| Filter::parse(text).map(|filter| request.first = Some(filter)),
     },
     Parameter {
         name: "again",
@@ -48,7 +48,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "The event by which a user is counted in a later period: a condition like that of `first`. Required.",
         shape: Shape::One,
         values: Values::Text(FILTER),
-        read: |asked, text| Filter::parse(text).map(|filter| asked.again = Some(filter)),
+        read: |request, text| Filter::parse(text).map(|filter| request.again = Some(filter)),
     },
     Parameter {
         name: "filter",
@@ -57,7 +57,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
               [queries](query.md).",
         shape: Shape::Many,
         values: Values::Text(FILTER),
-        read: |asked, text| add_filter(&mut asked.filters, text),
+        read: |request, text| add_filter(&mut request.filters, text),
     },
     Parameter {
         name: "grain",
@@ -65,8 +65,8 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "Length of a period: `day` or `week`.",
         shape: Shape::One,
         values: Values::OneOf(&["day", "week"]),
-        read: |asked, text| {
-            choice(text, &[("day", Grain::Day), ("week", Grain::Week)]).map(|grain| asked.grain = grain)
+        read: |request, text| {
+            choice(text, &[("day", Grain::Day), ("week", Grain::Week)]).map(|grain| request.grain = grain)
         },
     },
     Parameter {
@@ -75,10 +75,10 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "How many periods after that of the cohort are counted. Cohorts and these periods together are at most 64.",
         shape: Shape::One,
         values: Values::Number(1, MAX_PERIODS - 1),
-        read: |asked, text| {
+        read: |request, text| {
             let periods = text.parse().ok().filter(|periods| (1..MAX_PERIODS).contains(periods));
             let reason = || format!("it must be a number from 1 to {}", MAX_PERIODS - 1);
-            periods.map(|periods| asked.periods = periods).ok_or_else(reason)
+            periods.map(|periods| request.periods = periods).ok_or_else(reason)
         },
     },
     Parameter {
@@ -87,7 +87,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "The start of the first cohort, like `from` of [queries](query.md). If absent, there are 8 cohorts.",
         shape: Shape::One,
         values: Values::Text(BOUND),
-        read: |asked, text| Bound::parse(text).map(|bound| asked.from = Some(bound)),
+        read: |request, text| Bound::parse(text).map(|bound| request.from = Some(bound)),
     },
     Parameter {
         name: "to",
@@ -95,7 +95,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "The end of the last cohort (exclusive).",
         shape: Shape::One,
         values: Values::Text(BOUND),
-        read: |asked, text| Bound::parse(text).map(|bound| asked.to = bound),
+        read: |request, text| Bound::parse(text).map(|bound| request.to = bound),
     },
     Parameter {
         name: "tz",
@@ -103,7 +103,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "The time zone of the periods, by its IANA name.",
         shape: Shape::One,
         values: Values::Text(""),
-        read: |asked, text| zone(text).map(|zone| asked.calendar.zone = zone),
+        read: |request, text| zone(text).map(|zone| request.calendar.zone = zone),
     },
     Parameter {
         name: "week",
@@ -111,7 +111,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "The first day of a week: `mon` or `sun`.",
         shape: Shape::One,
         values: Values::OneOf(&["mon", "sun"]),
-        read: |asked, text| week(text).map(|week| asked.calendar.week = week),
+        read: |request, text| week(text).map(|week| request.calendar.week = week),
     },
     Parameter {
         name: "format",
@@ -119,14 +119,14 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "`json` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "csv"]),
-        read: |asked, text| render::form(text).map(|format| asked.format = Some(format)),
+        read: |request, text| render::format(text).map(|format| request.format = Some(format)),
     },
 ];
 
 impl Retention {
     /// Reads the parameters of `GET`, or those of a body.
     pub(in crate::people) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
-        let mut asked = Self {
+        let mut request = Self {
             first: None,
             again: None,
             filters: Vec::new(),
@@ -138,13 +138,13 @@ impl Retention {
             format: None,
             given: Given::default(),
         };
-        asked.given = params::read(&PARAMETERS, &mut asked, pairs)?;
-        for (name, event) in [("first", &asked.first), ("again", &asked.again)] {
+        request.given = params::read(&PARAMETERS, &mut request, pairs)?;
+        for (name, event) in [("first", &request.first), ("again", &request.again)] {
             if event.is_none() {
                 return Err(Problem::bad(name, "it is required, for example event:eq:signup"));
             }
         }
-        Ok(asked)
+        Ok(request)
     }
 
     /// Adds the filters of the reader's key. The member `query` of the answer, which repeats the request, does not show

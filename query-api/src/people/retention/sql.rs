@@ -13,7 +13,7 @@ use crate::query::sql::Parameter;
 
 /// The text of the statement, and the values that ClickHouse binds.
 pub(super) fn select(
-    asked: &Retention,
+    request: &Retention,
     periods: &Periods,
     source: &Source,
     tenant: &str,
@@ -24,13 +24,13 @@ pub(super) fn select(
     let mut parameters = vec![
         ("tenant".to_owned(), Parameter::Texts(vec![tenant.to_owned()])),
         ("starts".to_owned(), Parameter::Moments(starts)),
-        text("first", asked.first()),
-        text("again", asked.again()),
+        text("first", request.first()),
+        text("again", request.again()),
     ];
-    let filters = asked.filters.iter().enumerate();
+    let filters = request.filters.iter().enumerate();
     parameters.extend(filters.map(|(at, filter)| text(&format!("filter{at}"), filter)));
     let users = |parameter: &str, event: &Filter, bits: &str, to: i64| {
-        let conditions = conditions(asked, source, (parameter, event), (periods.edges[0], to));
+        let conditions = conditions(request, source, (parameter, event), (periods.edges[0], to));
         format!(
             "        SELECT {bits}, arrayJoin(groupUniqArrayMerge(CAST(toString(S.`{}`), \
              'AggregateFunction(groupUniqArray, UInt64)'))) AS User\n        FROM {} AS S\n        WHERE {}\n        \
@@ -43,13 +43,13 @@ pub(super) fn select(
     let bit = "bitShiftLeft(toUInt64(1), toUInt64(Period - 1))";
     let first = users(
         "first",
-        asked.first(),
+        request.first(),
         &format!("{bit} AS Bits, toUInt64(0) AS Later"),
         periods.edges[cohorts],
     );
     let again = users(
         "again",
-        asked.again(),
+        request.again(),
         &format!("toUInt64(0) AS Bits, {bit} AS Later"),
         periods.edges[periods.edges.len() - 1],
     );
@@ -58,14 +58,14 @@ pub(super) fn select(
          Cohort + K)), range(0, {})))) AS figures\nFROM (\n  SELECT arrayJoin(bitPositionsToArray(First)) AS Cohort, \
          Again\n  FROM (\n    SELECT User, groupBitOr(Bits) AS First, groupBitOr(Later) AS Again FROM \
          (\n{first}\n        UNION ALL\n{again}\n    )\n    GROUP BY User\n    HAVING First != 0\n  )\n)\nGROUP BY Cohort",
-        asked.periods + 1,
+        request.periods + 1,
     );
     (select, parameters)
 }
 
 /// The conditions for the rows of the rollup that have the users of an event.
 fn conditions(
-    asked: &Retention,
+    request: &Retention,
     source: &Source,
     (parameter, event): (&str, &Filter),
     (from, to): (i64, i64),
@@ -76,7 +76,7 @@ fn conditions(
         format!("S.bucket < toDateTime({to}, 'UTC')"),
         event.test.condition(&source.column(event), parameter),
     ];
-    let filters = asked.filters.iter().enumerate();
+    let filters = request.filters.iter().enumerate();
     all.extend(
         filters.map(|(at, filter)| filter.test.condition(&source.column(filter), &format!("filter{at}"))),
     );

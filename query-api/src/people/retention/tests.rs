@@ -17,16 +17,16 @@ use crate::query::sql::{Parameter, Statement};
 /// 2026-11-28 14:20:30 UTC, a Saturday.
 const NOW: i64 = 1_795_875_630;
 
-fn asked(given: &[(&str, &str)]) -> Retention {
+fn request(given: &[(&str, &str)]) -> Retention {
     let pairs: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Retention::parse(&pairs).unwrap()
 }
 
 fn statement(given: &[(&str, &str)]) -> Statement {
-    let asked = asked(given);
-    let periods = Periods::new(&asked, NOW).unwrap();
+    let request = request(given);
+    let periods = Periods::new(&request, NOW).unwrap();
     let reader = Reader::default();
-    let filters = [("first", asked.first()), ("again", asked.again())];
+    let filters = [("first", request.first()), ("again", request.again())];
     let needs = Needs {
         counts: Counts::Users,
         reader: &reader,
@@ -35,7 +35,7 @@ fn statement(given: &[(&str, &str)]) -> Statement {
         zone: "UTC",
     };
     let source = Source::choose(&Rollups::built_in(), &Reach::default(), needs, NOW).unwrap();
-    let (select, parameters) = sql::select(&asked, &periods, &source, "default");
+    let (select, parameters) = sql::select(&request, &periods, &source, "default");
     lane::statement(select, parameters, Duration::from_secs(10), 1_000)
 }
 
@@ -63,17 +63,19 @@ fn the_statement_reads_states_as_lists_of_users() {
     }
 }
 
-/// Size and cells of two cohorts with three users each, at `as_of`, from a rollup that keeps rows from `kept_from` on.
-fn cells(as_of: Option<i64>, kept_from: Option<i64>) -> serde_json::Value {
-    let asked = asked(&[("first", "event:eq:a"), ("again", "event:eq:b"), ("periods", "2"), ("from", "-2d")]);
-    let periods = Periods::new(&asked, NOW).unwrap();
+/// Size and cells of two cohorts with three users each, at `as_of`, from a rollup that has every event from
+/// `complete_from` on.
+fn cells(as_of: Option<i64>, complete_from: Option<i64>) -> serde_json::Value {
+    let request =
+        request(&[("first", "event:eq:a"), ("again", "event:eq:b"), ("periods", "2"), ("from", "-2d")]);
+    let periods = Periods::new(&request, NOW).unwrap();
     let reach = Reach { as_of: as_of.map(|as_of| UnixMillis(as_of * 1000)), ..Reach::default() };
     let rows = vec![
         CountedRow { start: 1, figures: vec![3, 2, 0, 0] },
         CountedRow { start: 0, figures: vec![3, 3, 1, 0] },
     ];
     let counted = Counted { reach: Arc::new(reach), rows };
-    let cohorts = Cohorts::new(&asked, &periods, kept_from, &counted, NOW);
+    let cohorts = Cohorts::new(&request, &periods, complete_from, &counted, NOW);
     let rows: serde_json::Value = serde_json::from_str(cohorts.json().get()).unwrap();
     assert_eq!(rows[0]["cohort"], "2026-11-27T00:00:00+00:00");
     json!([[rows[0]["size"], rows[0]["cells"]], [rows[1]["size"], rows[1]["cells"]]])
@@ -101,10 +103,11 @@ fn a_cohort_older_than_the_retention_has_only_nulls() {
 
 #[test]
 fn csv_has_a_column_for_each_period() {
-    let asked = asked(&[("first", "event:eq:a"), ("again", "event:eq:b"), ("periods", "1"), ("from", "-1d")]);
-    let periods = Periods::new(&asked, NOW).unwrap();
+    let request =
+        request(&[("first", "event:eq:a"), ("again", "event:eq:b"), ("periods", "1"), ("from", "-1d")]);
+    let periods = Periods::new(&request, NOW).unwrap();
     let counted = Counted { reach: Arc::default(), rows: Vec::new() };
-    let rows = Cohorts::new(&asked, &periods, None, &counted, NOW).csv();
+    let rows = Cohorts::new(&request, &periods, None, &counted, NOW).csv();
     assert_eq!(rows[0], ["cohort", "size", "period_0", "period_1"]);
     assert_eq!(rows[1], ["2026-11-28T00:00:00+00:00", "0", "", ""]);
 }

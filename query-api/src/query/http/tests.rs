@@ -40,7 +40,7 @@ async fn a_refused_query_gets_a_problem_that_names_the_parameter() {
     let post = |body: Vec<u8>| Request::post("/v1/query").body(Body::from(body)).unwrap();
     check(post(b"{\"limit\":0}".to_vec()), 400, "bad_parameter", Some("limit")).await;
     check(post(b"limit=0".to_vec()), 400, "bad_body", None).await;
-    check(post(vec![b' '; MAX_BODY + 1]), 413, "body_too_large", None).await;
+    check(post(vec![b' '; MAX_BODY_BYTES + 1]), 413, "body_too_large", None).await;
     let put = Request::put("/v1/query").body(Body::empty()).unwrap();
     check(put, 405, "method_not_allowed", None).await;
 }
@@ -50,7 +50,7 @@ async fn a_query_before_clickhouse_has_answered_gets_not_yet() {
     check(get_query("/v1/query"), 503, "not_yet", None).await;
 }
 
-fn asked(given: &[(&str, &str)], suffix: Option<Format>, accept: &str) -> Result<Format, String> {
+fn chosen(given: &[(&str, &str)], suffix: Option<Format>, accept: &str) -> Result<Format, String> {
     let pairs: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_str(accept).unwrap())]);
     format(&Query::parse(&pairs).unwrap(), suffix, &headers).map_err(|problem| problem.detail())
@@ -58,18 +58,18 @@ fn asked(given: &[(&str, &str)], suffix: Option<Format>, accept: &str) -> Result
 
 #[test]
 fn the_format_comes_from_the_path_then_the_parameter_then_the_header() {
-    assert_eq!(asked(&[], None, "*/*"), Ok(Format::Json));
-    assert_eq!(asked(&[], None, "text/html, text/csv;q=0.5"), Ok(Format::Csv));
-    assert_eq!(asked(&[("format", "ndjson")], None, "text/csv"), Ok(Format::Ndjson));
-    assert_eq!(asked(&[], Some(Format::Csv), "application/json"), Ok(Format::Csv));
-    assert_eq!(asked(&[("csv", "excel")], None, "application/json"), Ok(Format::Csv));
-    assert_eq!(asked(&[("format", "csv")], Some(Format::Csv), ""), Ok(Format::Csv));
+    assert_eq!(chosen(&[], None, "*/*"), Ok(Format::Json));
+    assert_eq!(chosen(&[], None, "text/html, text/csv;q=0.5"), Ok(Format::Csv));
+    assert_eq!(chosen(&[("format", "ndjson")], None, "text/csv"), Ok(Format::Ndjson));
+    assert_eq!(chosen(&[], Some(Format::Csv), "application/json"), Ok(Format::Csv));
+    assert_eq!(chosen(&[("csv", "excel")], None, "application/json"), Ok(Format::Csv));
+    assert_eq!(chosen(&[("format", "csv")], Some(Format::Csv), ""), Ok(Format::Csv));
 }
 
 #[test]
 fn a_parameter_that_contradicts_the_path_is_named() {
-    assert!(asked(&[("format", "csv")], Some(Format::Json), "").unwrap_err().starts_with("`format`"));
-    assert!(asked(&[("csv", "excel")], Some(Format::Json), "").unwrap_err().starts_with("`csv`"));
+    assert!(chosen(&[("format", "csv")], Some(Format::Json), "").unwrap_err().starts_with("`format`"));
+    assert!(chosen(&[("csv", "excel")], Some(Format::Json), "").unwrap_err().starts_with("`csv`"));
 }
 
 #[test]

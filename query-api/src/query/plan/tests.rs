@@ -100,7 +100,7 @@ fn a_rollup_that_reaches_back_far_enough_comes_first() {
     check(&[("rollup", "event_minutely"), ("grain", "hour"), ("from", "-30d")], &["event_minutely"]);
     let plan = planned(&[("rollup", "event_minutely"), ("grain", "hour"), ("from", "-30d")]).unwrap();
     let kept = "2026-11-21T00:00:00Z".parse::<Timestamp>().unwrap().as_second();
-    assert_eq!(plan.parts[0].kept_from, Some(kept));
+    assert_eq!(plan.parts[0].complete_from, Some(kept));
 }
 
 #[test]
@@ -185,20 +185,24 @@ fn a_rollup_that_has_every_event_of_the_window_comes_first() {
     check_with(&[("from", "-3d")], &late, &["event_daily"]);
     let given = [("from", "-7d"), ("rollup", "event_daily")];
     let plan = planned_with(&given, &late).unwrap();
-    assert_eq!(plan.parts[0].kept_from, Some(second("2026-11-25T00:00:00Z")));
+    assert_eq!(plan.parts[0].complete_from, Some(second("2026-11-25T00:00:00Z")));
     // The hourly rollup may begin to count within the window if hours are read only for the time after that.
     let users = [("measures", "users"), ("from", "2026-11-20T00:00:00Z"), ("to", "2026-11-27T03:00:00Z")];
     let late = since("users_hourly", "2026-11-26T00:00:00Z");
     check_with(&users, &late, &["users_all_daily", "users_hourly"]);
-    assert_eq!(planned_with(&users, &late).unwrap().parts[0].kept_from, None);
+    assert_eq!(planned_with(&users, &late).unwrap().parts[0].complete_from, None);
     let late = since("users_hourly", "2026-11-27T01:00:00Z");
-    assert_eq!(planned_with(&users, &late).unwrap().parts[0].kept_from, Some(second("2026-11-27T01:00:00Z")));
+    assert_eq!(
+        planned_with(&users, &late).unwrap().parts[0].complete_from,
+        Some(second("2026-11-27T01:00:00Z"))
+    );
 }
 
 #[test]
 fn a_rollup_that_the_aggregator_declares_differently_is_not_used() {
-    let theirs = Rollups::built_in().to_string().replace("name = \"event_daily\"", "name = \"event_by_day\"");
-    let reach = Reach { theirs: Some(Rollups::parse("", &theirs).unwrap()), ..Reach::default() };
+    let renamed =
+        Rollups::built_in().to_string().replace("name = \"event_daily\"", "name = \"event_by_day\"");
+    let reach = Reach { aggregator_rollups: Some(Rollups::parse("", &renamed).unwrap()), ..Reach::default() };
     check_with(&[("from", "-7d")], &reach, &["event_hourly"]);
     let named = planned_with(&[("from", "-7d"), ("rollup", "event_daily")], &reach).unwrap_err();
     assert_eq!((named.kind, &*named.errors[0].param), (Kind::NotCovered, "rollup"));

@@ -123,7 +123,7 @@ fn an_answer_without_rows_says_why() {
 }
 
 #[test]
-fn equal_answers_have_equal_etags_in_every_tick() {
+fn equal_answers_have_equal_etags_in_every_refresh() {
     let (query, one) = (query(&[]), shaped(&[(&[], &[Some(7)])]));
     let later = Shaped { as_of: Some(UnixMillis(1_792_890_099_000)), ..one.clone() };
     let tag = |shaped: &Shaped, stale| render(&query, shaped, Format::Json, stale).etag;

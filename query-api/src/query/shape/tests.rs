@@ -373,6 +373,6 @@ fn measures_that_were_counted_from_a_sample_are_listed() {
         let users = FetchedRow { size, ..row(2, "2026-11-27T00:00:00Z", &[], &[Some(3)]) };
         asked(&given).shape(&[row(1, "2026-11-27T00:00:00Z", &[], &[Some(3)]), users]).unwrap().sampled
     };
-    assert_eq!((of("auto", MAX_MERGED), of("auto", MAX_MERGED + 1)), (vec![], vec![1]));
+    assert_eq!((of("auto", MAX_EXACT_VALUES), of("auto", MAX_EXACT_VALUES + 1)), (vec![], vec![1]));
     assert_eq!((of("exact", 0), of("fast", 0)), (vec![], vec![1]));
 }

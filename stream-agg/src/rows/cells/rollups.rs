@@ -130,7 +130,7 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
         table: table.name(),
         backfill: backfill.map(str::to_owned),
         partition_id: expires.partition_id(),
-        expires_at: expires.ends(),
+        expires_at: expires.droppable_from(),
         rows: count,
         block: block.finish(),
     }
