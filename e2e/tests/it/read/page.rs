@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 const AUDITS: (&str, &str) = ("AUDIT_INTERVAL", "5s");
 
 /// The default interval. With the short interval of other tests, the page would show every answer as late.
-const INTERVAL: (&str, &str) = ("POLL_INTERVAL", "3s");
+const INTERVAL: (&str, &str) = ("REFRESH_INTERVAL", "3s");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_was_posted_and_how_old_it_is() {

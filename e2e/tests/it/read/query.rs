@@ -474,7 +474,7 @@ async fn a_bucket_for_which_the_rollup_lacks_events_is_null() {
 async fn equal_concurrent_queries_share_one_clickhouse_query() {
     let world = World::new("query_shared").await;
     // An interval so long that the whole test runs within one tick.
-    let mut api = world.start("query-api", &[("POLL_INTERVAL", "120s")]);
+    let mut api = world.start("query-api", &[("REFRESH_INTERVAL", "120s")]);
     api.wait_ready().await.unwrap();
     let http = Http::new(api.http());
     let path = "/v1/query?dimensions=country&from=2025-11-14&to=2025-11-15&filter=country:nin:shared";
