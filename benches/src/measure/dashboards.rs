@@ -34,7 +34,7 @@ const TIMES: usize = 20;
 /// minute, and a repeat sends 240.
 const REPEAT_EVERY: Duration = Duration::from_secs(30);
 /// The goal for a query that reads a rollup: its maximum latency in milliseconds.
-const MOST_OF_A_ROLLUP: f64 = 50.0;
+const MAX_ROLLUP_QUERY_MS: f64 = 50.0;
 
 /// A query of a panel.
 struct Panel {
@@ -155,7 +155,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
         let (median, _) = row.latency().context("find the times of a query")?;
         if panel.reads_rollup {
             let what = format!("dashboards, {}: p50 in ms", panel.name);
-            goals.push(Goal { number: "bi", what, measured: median, bound: AtMost(MOST_OF_A_ROLLUP) });
+            goals.push(Goal { number: "bi", what, measured: median, bound: AtMost(MAX_ROLLUP_QUERY_MS) });
         }
     }
     Ok((rows, goals))

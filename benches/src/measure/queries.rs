@@ -49,7 +49,7 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(V
     stored::wait_for_exactly(&world, events).await?;
     let mut api = world.service("query-api").await?;
     let clickhouse = ("clickhouse", stack.clickhouse.process()?.id());
-    let behind = format!("over {:.1} M events", events as f64 / 1e6);
+    let volume = format!("over {:.1} M events", events as f64 / 1e6);
     let candidates = [
         Candidate::at(
             "floor D: ClickHouse sums one rollup",
@@ -59,7 +59,7 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(V
         )
         .with_connections(QUERY_CONNECTIONS)
         .at_rate(QUERY_RATE),
-        Candidate::new(format!("/v1/query, all different, {behind}"), "query-api", &mut api, &asked(plan))?
+        Candidate::new(format!("/v1/query, all different, {volume}"), "query-api", &mut api, &asked(plan))?
             .with_process(clickhouse.0, clickhouse.1)
             .with_connections(QUERY_CONNECTIONS)
             .at_rate(QUERY_RATE),
