@@ -36,7 +36,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Sends events until `stop`. Skips the first `sent` events of the history, which earlier demos have sent. A refused
 /// request is logged and not retried.
 pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) {
-    let client = Client::builder().timeout(TIMEOUT).build().expect("a client without TLS needs nothing");
+    let client =
+        Client::builder().timeout(TIMEOUT).build().expect("a client without TLS can always be built");
     let at = |path: String| client.post(format!("http://{front}{path}"));
     let start = UnixMillis::from(SystemTime::now());
     let story = Story::new(SEED, start);
@@ -48,10 +49,10 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let now = present.until(SystemTime::now().into());
         let rate = if past.reaches(FIRST) { RATE } else { FIRST_RATE };
-        let (reactions, events): (Vec<_>, Vec<_>) = now.into_iter().partition(is_reaction);
-        let rest = rate.saturating_sub(reactions.len() + events.len());
-        for line in reactions {
-            post(reaction(&at, &line)).await;
+        let (others, events): (Vec<_>, Vec<_>) = now.into_iter().partition(has_own_endpoint);
+        let rest = rate.saturating_sub(others.len() + events.len());
+        for line in others {
+            post(request_to_own_endpoint(&at, &line)).await;
         }
         for batch in [body(&events), body(&past.take(rest))] {
             if !batch.is_empty() {
@@ -63,11 +64,11 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
 }
 
 /// Whether clients send events of this name to an endpoint of their own instead of `/v1/events`.
-fn is_reaction(line: &Line) -> bool {
+fn has_own_endpoint(line: &Line) -> bool {
     matches!(line.event, "click" | "impression" | "vote")
 }
 
-fn reaction(at: &impl Fn(String) -> RequestBuilder, line: &Line) -> RequestBuilder {
+fn request_to_own_endpoint(at: &impl Fn(String) -> RequestBuilder, line: &Line) -> RequestBuilder {
     let user = &line.user_id;
     match line.option {
         Some(option) => {
