@@ -147,7 +147,7 @@ pub(crate) fn partitions_added(kafka: &Kafka, topic: &str) -> anyhow::Result<u64
 
 /// Number of partitions whose deduplication window has dropped records. In the metadata of the commit, the start of the
 /// window (`W=`) is then greater than the offset at which the counting of the partition began (`S=`).
-pub(crate) fn windows_popped(world: &World) -> u64 {
+pub(crate) fn windows_with_drops(world: &World) -> u64 {
     let has_dropped = |partition: i32| {
         let (_, metadata) = world.try_committed(partition)?;
         let field =

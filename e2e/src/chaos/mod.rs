@@ -325,10 +325,10 @@ impl Run {
         verdict.add_differences(differences);
         Ok(Long {
             pauses: self.stats.long_pauses(),
-            clickhouse_away: self.stats.clickhouse_away(),
+            clickhouse_away: self.stats.clickhouse_outages(),
             partitions_added: mid_run_change::partitions_added(&self.kafka, NAME)?,
             declared_later,
-            windows_popped: mid_run_change::windows_popped(&self.world),
+            windows_popped: mid_run_change::windows_with_drops(&self.world),
         })
     }
 

@@ -16,7 +16,7 @@ pub(crate) struct RunStats {
     kills: [AtomicU64; 4],
     pauses: AtomicU64,
     long_pauses: AtomicU64,
-    clickhouse_away: AtomicU64,
+    clickhouse_outages: AtomicU64,
     counters: [AtomicU64; Counter::ALL.len()],
     notes: Mutex<Vec<String>>,
     problems: Mutex<Vec<String>>,
@@ -32,13 +32,13 @@ impl RunStats {
         if lasts.as_secs() >= LONG_PAUSES[0] {
             self.long_pauses.fetch_add(1, Ordering::Relaxed);
         }
-        self.add_absence(target, lasts);
+        self.count_clickhouse_outage(target, lasts);
     }
 
     /// Counts an outage of ClickHouse if `target` is ClickHouse and is paused or down for at least [`OUTAGE`].
-    pub(crate) fn add_absence(&self, target: Target, lasts: Duration) {
+    pub(crate) fn count_clickhouse_outage(&self, target: Target, lasts: Duration) {
         if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE {
-            self.clickhouse_away.fetch_add(1, Ordering::Relaxed);
+            self.clickhouse_outages.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -46,8 +46,8 @@ impl RunStats {
         self.long_pauses.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn clickhouse_away(&self) -> u64 {
-        self.clickhouse_away.load(Ordering::Relaxed)
+    pub(crate) fn clickhouse_outages(&self) -> u64 {
+        self.clickhouse_outages.load(Ordering::Relaxed)
     }
 
     /// Adds the counters of a process that has exited.
