@@ -70,7 +70,7 @@ async fn send(client: u64, first: String, second: String) -> Vec<TestEvent> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_that_stops_serves_its_clients_until_they_have_changed_to_another() {
-    let world = World::new("told_to_stop").await;
+    let world = World::new("stopped").await;
     let start = async || {
         let mut service = world.start("ingest", &[("DRAIN_DELAY", "10s")]);
         service.wait_ready().await.unwrap();
