@@ -29,7 +29,7 @@ use mid_run_change::MidRunChange;
 use observe::{Clock, Counter, RunStats};
 use report::{Long, Report};
 use rollups::MAX_GROUPS;
-use schedule::{AGGREGATORS, SESSION, Schedule, Target};
+use schedule::{AGGREGATORS, SESSION_SECONDS, Schedule, Target};
 use supervisor::{Supervised, Supervisor};
 use verify::Verdict;
 
@@ -159,7 +159,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
 /// is declared and not yet applied.
 fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
     let max_groups = MAX_GROUPS.to_string();
-    let session = format!("{}", SESSION * 1000.0);
+    let session = format!("{}", SESSION_SECONDS * 1000.0);
     let aggregator = |number: usize| {
         let name = Target::Aggregator(number).to_string();
         let more = [

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::counter::Counter;
-use crate::chaos::schedule::{Kind, LONG_PAUSES, OUTAGE, Target};
+use crate::chaos::schedule::{Kind, LONG_PAUSE_SECONDS, OUTAGE_SECONDS, Target};
 
 /// Most notes between two progress lines, and most problems of a run. Further ones are dropped.
 const MOST_TEXTS: usize = 50;
@@ -29,15 +29,15 @@ impl RunStats {
 
     pub(crate) fn add_pause(&self, target: Target, lasts: Duration) {
         self.pauses.fetch_add(1, Ordering::Relaxed);
-        if lasts.as_secs() >= LONG_PAUSES[0] {
+        if lasts.as_secs() >= LONG_PAUSE_SECONDS[0] {
             self.long_pauses.fetch_add(1, Ordering::Relaxed);
         }
         self.count_clickhouse_outage(target, lasts);
     }
 
-    /// Counts an outage of ClickHouse if `target` is ClickHouse and is paused or down for at least [`OUTAGE`].
+    /// Counts an outage of ClickHouse if `target` is ClickHouse and is paused or down for at least [`OUTAGE_SECONDS`].
     pub(crate) fn count_clickhouse_outage(&self, target: Target, lasts: Duration) {
-        if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE {
+        if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE_SECONDS {
             self.clickhouse_outages.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -10,7 +10,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{interval, timeout};
 
 use crate::client::{Http, HttpResponse};
-use crate::wire::{connect, sent, until_closed};
+use crate::wire::{connect, connect_and_send, read_until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
 const EVENT: &str = r#"{"event":"a"}"#;
@@ -36,7 +36,7 @@ async fn codes(edge: &Edge, sent: &[u8]) -> Vec<u16> {
     let mut stream = connect(edge).await;
     // The edge may close the connection before the end.
     let _cut = stream.write_all(sent).await;
-    let received = until_closed(&mut stream).await;
+    let received = read_until_closed(&mut stream).await;
     let received = String::from_utf8_lossy(&received).into_owned();
     received.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap()).collect()
 }
@@ -188,9 +188,9 @@ async fn slow_request_heads_and_bodies_time_out() {
     let head = b"POST /v1/events HTTP/1.1\r\n";
     let endless = post("Content-Length: 1000", "{");
     let check = async |start: &[u8], more: &'static [u8], expected: &str| {
-        let (mut read, write) = sent(&edge, start).await.into_split();
+        let (mut read, write) = connect_and_send(&edge, start).await.into_split();
         let dripping = tokio::spawn(drip(write, more));
-        let closed = timeout(DEADLINE / 4, until_closed(&mut read)).await;
+        let closed = timeout(DEADLINE / 4, read_until_closed(&mut read)).await;
         let received = closed.expect("the edge closes the connection long before a minute has passed");
         assert!(String::from_utf8_lossy(&received).starts_with(expected), "{received:?}");
         dripping.abort();
@@ -269,7 +269,7 @@ async fn a_connection_that_abuses_http2_is_closed_while_others_are_served() {
             async {
                 // The edge may close the connection before the end.
                 let _cut = timeout(DEADLINE, stream.write_all(&sent)).await;
-                until_closed(&mut stream).await
+                read_until_closed(&mut stream).await
             },
             answer(&edge)
         );

@@ -20,9 +20,9 @@ use crate::world::{DEADLINE, Edge, World};
 const EVENTS: usize = 20;
 
 /// The id of each server of the local stack.
-const FIRST: &str = "00000000-0000-0000-0000-000000000000";
+const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
 /// The id of the second server, as queries for markers read it.
-const SECOND: &str = "222222222222";
+const SECOND_ID: &str = "222222222222";
 /// The expression that reads the id of a server, as it is in a body and in a URL. Each form has a replacement of the
 /// same length that gives another id.
 const SERVER_ID_EXPRESSIONS: [(&str, &str); 2] = [
@@ -145,7 +145,9 @@ async fn a_second_server_behind_the_url_stops_the_aggregator_and_gets_no_rows() 
     let log = std::fs::read_to_string(aggregator.process().log()).unwrap();
     let line = log.lines().last().unwrap_or_default();
     assert!(
-        line.starts_with(&format!("error: clickhouse is server `{FIRST}` and also server `{SECOND}`: ")),
+        line.starts_with(&format!(
+            "error: clickhouse is server `{FIRST_ID}` and also server `{SECOND_ID}`: "
+        )),
         "{line}"
     );
     let in_other =

@@ -34,7 +34,7 @@ struct Sent {
 async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) -> Sent {
     let (mut rng, mut sent) = (fastrand::Rng::with_seed(client), Sent::default());
     while !stop.is_cancelled() {
-        let Some(http) = ready(&edges, client).await else {
+        let Some(http) = ready_edge(&edges, client).await else {
             time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -52,7 +52,7 @@ async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) ->
 }
 
 /// The port for clients of an edge that is ready.
-async fn ready(edges: &[(Http, Http)], client: u64) -> Option<&Http> {
+async fn ready_edge(edges: &[(Http, Http)], client: u64) -> Option<&Http> {
     for turn in 0..edges.len() {
         let (http, admin) = &edges[(client as usize + turn) % edges.len()];
         if admin.try_send("GET", "/readyz", &[], "").await.is_ok_and(|answer| answer.status == 200) {

@@ -188,13 +188,13 @@ pub(super) fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) ->
         }
     }
     /// How many steps an event sequence takes from `step` on. No step may be earlier than the previous step.
-    fn reach(events: &[(i64, usize)], step: usize, from: i64, until: i64) -> usize {
+    fn steps_reached(events: &[(i64, usize)], step: usize, from: i64, until: i64) -> usize {
         let next = events.iter().filter(|(time, at)| *at == step && (from..=until).contains(time));
-        next.map(|(time, _)| time).min().map_or(0, |time| 1 + reach(events, step + 1, *time, until))
+        next.map(|(time, _)| time).min().map_or(0, |time| 1 + steps_reached(events, step + 1, *time, until))
     }
     let level = |events: &Vec<(i64, usize)>| {
         let starts = events.iter().filter(|(_, step)| *step == 0);
-        starts.map(|(start, _)| 1 + reach(events, 1, *start, start + within)).max().unwrap_or(0)
+        starts.map(|(start, _)| 1 + steps_reached(events, 1, *start, start + within)).max().unwrap_or(0)
     };
     let levels: Vec<_> = by_user.values().map(level).collect();
     (1..=steps.len()).map(|step| levels.iter().filter(|level| **level >= step).count()).collect()

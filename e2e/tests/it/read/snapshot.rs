@@ -99,7 +99,7 @@ async fn hot_hours_stay_fresh_while_old_hours_of_forty_million_users_are_read() 
 /// Reads `hours` old hours of `users` users each until all reads are answered. Together they have more users than one
 /// refresh may merge.
 async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&str, &str)]) {
-    const MOST_AGE: i64 = 10_000;
+    const MAX_AGE_MS: i64 = 10_000;
     let world = World::new(name).await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     let first = now().floor(HOUR).0 - 1000 * HOUR;
@@ -154,7 +154,7 @@ async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&st
     let watched = wait_for("all old hours", 2 * DEADLINE, async || {
         let answer = api.http.get(&hot).await;
         let age: i64 = answer.header("x-age-ms").parse().unwrap();
-        assert!(answer.status == 200 && age < MOST_AGE, "{age} ms");
+        assert!(answer.status == 200 && age < MAX_AGE_MS, "{age} ms");
         is_read()
     });
     watched.await.unwrap();
