@@ -36,7 +36,7 @@ const REQUESTS: usize = 64;
 /// Number of records in a batch of the aggregator.
 const RECORDS: usize = 500;
 /// The partitions of the topic, in the form in which the edge knows them.
-const TO: Partitions<'static> =
+const PARTITIONS: Partitions<'static> =
     Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, hot_keys: None };
 
 /// One step, which can be repeated.
@@ -78,7 +78,15 @@ pub fn all(work: Work) -> Vec<Step> {
             for body in &enriching {
                 let lines = decode::lines(body.as_bytes(), 10_000).expect("few lines");
                 let identity = Identity::None;
-                black_box(enrich::enrich(&lines, AllowedEvents::Any, TENANT, identity, None, &prefix, TO));
+                black_box(enrich::enrich(
+                    &lines,
+                    AllowedEvents::Any,
+                    TENANT,
+                    identity,
+                    None,
+                    &prefix,
+                    PARTITIONS,
+                ));
             }
         }),
         Step::new("rows", row, move || {
@@ -105,7 +113,15 @@ fn reaction() -> Step {
         let query = black_box("timestamp=1606867140000&user=u1&click");
         let line = reactions::by_query(query, UnixMillis(0)..=NOW).expect("a reaction");
         let lines = decode::lines(line.as_bytes(), 1).expect("one line");
-        black_box(enrich::enrich(&lines, AllowedEvents::Any, TENANT, Identity::None, None, &prefix, TO));
+        black_box(enrich::enrich(
+            &lines,
+            AllowedEvents::Any,
+            TENANT,
+            Identity::None,
+            None,
+            &prefix,
+            PARTITIONS,
+        ));
     })
 }
 

@@ -16,7 +16,7 @@ const REPLACED_ONE_IN: u32 = 20;
 /// One event in this many has the time of a past hour.
 const HISTORIC_ONE_IN: u32 = 20;
 /// Number of past hours over which these events are spread.
-const HOURS: i64 = 24;
+const PAST_HOURS: i64 = 24;
 
 /// Event names, the frequent ones first.
 const EVENTS: [&str; 10] = [
@@ -155,7 +155,7 @@ impl Device {
 /// A time within the last second or, once in [`HISTORIC_ONE_IN`] calls, in a past hour.
 fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
     let ago = match rng.u32(..HISTORIC_ONE_IN) {
-        0 => rng.i64(1..=HOURS) * HOUR + rng.i64(0..MINUTE),
+        0 => rng.i64(1..=PAST_HOURS) * HOUR + rng.i64(0..MINUTE),
         _ => rng.i64(0..SECOND),
     };
     UnixMillis(now.0 - ago)

@@ -8,13 +8,13 @@ use fastrand::Rng;
 use schemas::event;
 
 /// Maximum depth of nesting below the object that is the line.
-const DEEPEST: usize = 15;
+const MAX_DEPTH: usize = 15;
 /// Number of fields in a line with many fields: more than ClickHouse's JSON type stores as separate paths.
-const MANY: usize = 500;
+const MANY_FIELDS: usize = 500;
 /// Maximum length of the generated fields in bytes, so that a line still has room for other fields.
 const MOST_BYTES: usize = 32 * 1024;
 /// Number of letters in a long text, each of two bytes.
-const LONG: usize = 10_000;
+const LONG_TEXT_LETTERS: usize = 10_000;
 
 /// Fields that once broke a store, or easily could, as written in a line.
 const FIELDS: [&str; 27] = [
@@ -185,9 +185,9 @@ pub fn line(rng: &mut Rng) -> String {
 
 fn unknown(rng: &mut Rng) -> Vec<String> {
     match rng.u8(..40) {
-        0 => repeat_with(|| format!(r#""{}":{}"#, name(rng), scalar(rng))).take(MANY).collect(),
+        0 => repeat_with(|| format!(r#""{}":{}"#, name(rng), scalar(rng))).take(MANY_FIELDS).collect(),
         1 => vec![format!(r#""{}":{}"#, name(rng), deep(rng))],
-        2 => vec![format!(r#""long":"{}""#, "ä".repeat(LONG))],
+        2 => vec![format!(r#""long":"{}""#, "ä".repeat(LONG_TEXT_LETTERS))],
         3..20 => vec![pick(rng, &FIELDS).to_owned()],
         _ => nested(rng, 3),
     }
@@ -246,7 +246,7 @@ fn array_of(rng: &mut Rng, depth: usize) -> String {
 
 /// A value that is nested as deeply as a line allows, or one level deeper.
 fn deep(rng: &mut Rng) -> String {
-    let levels = DEEPEST + usize::from(rng.u8(..8) == 0);
+    let levels = MAX_DEPTH + usize::from(rng.u8(..8) == 0);
     (0..levels).fold(scalar(rng), |inner, _| match rng.u8(..3) {
         0 => format!("[{inner}]"),
         1 => format!(r#"[{},{inner}]"#, scalar(rng)),
@@ -319,7 +319,7 @@ mod tests {
         NAMES.iter().for_each(|name| assert!(holds(&format!(r#""{name}":"#)), "{name}"));
         let deep = "]".repeat(4);
         assert!(holds(&deep) && holds("[[") && holds("[{") && holds(r#""a":"#) && holds(r#""a.b":"#));
-        assert!(good.iter().any(|line| line.matches(',').count() >= MANY), "many fields");
+        assert!(good.iter().any(|line| line.matches(',').count() >= MANY_FIELDS), "many fields");
     }
 
     #[test]

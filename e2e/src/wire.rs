@@ -28,14 +28,14 @@ pub async fn connect(edge: &Edge) -> TcpStream {
 }
 
 /// Connects to the edge and sends these bytes.
-pub async fn sent(edge: &Edge, bytes: &[u8]) -> TcpStream {
+pub async fn connect_and_send(edge: &Edge, bytes: &[u8]) -> TcpStream {
     let mut stream = connect(edge).await;
     stream.write_all(bytes).await.unwrap();
     stream
 }
 
 /// Reads until the edge closes the connection; the client does not close it.
-pub async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+pub async fn read_until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut received = Vec::new();
     // The edge resets a connection that it closes with unread bytes.
     let _reset =

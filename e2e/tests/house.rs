@@ -16,13 +16,13 @@ type Imports = BTreeMap<String, BTreeMap<String, String>>;
 #[test]
 fn rooms_of_a_crate_have_no_import_cycle() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");
-    let circles = CRATES.iter().filter_map(|name| {
+    let cycles = CRATES.iter().filter_map(|name| {
         let sources = sources(&workspace.join(name).join("src"));
         assert!(sources.iter().any(|(file, _)| file == "lib.rs"), "{name} has a library");
-        circle(&sources).map(|arrows| format!("{name}: {}", arrows.join(", ")))
+        cycle(&sources).map(|arrows| format!("{name}: {}", arrows.join(", ")))
     });
-    let circles: Vec<_> = circles.collect();
-    assert!(circles.is_empty(), "rooms have an import cycle:\n{}", circles.join("\n"));
+    let cycles: Vec<_> = cycles.collect();
+    assert!(cycles.is_empty(), "rooms have an import cycle:\n{}", cycles.join("\n"));
 }
 
 /// The files of a `src` folder: their paths relative to it, and their text.
@@ -49,25 +49,25 @@ fn read(path: &Path) -> String {
 }
 
 /// The shortest import cycle, each import as `from -> to (file: path)`; none if there is no cycle.
-fn circle(sources: &[(String, String)]) -> Option<Vec<String>> {
+fn cycle(sources: &[(String, String)]) -> Option<Vec<String>> {
     let imports = imports(sources);
-    imports.keys().filter_map(|room| way_back(room, &imports)).min_by_key(Vec::len)
+    imports.keys().filter_map(|room| cycle_through(room, &imports)).min_by_key(Vec::len)
 }
 
 /// The shortest chain of imports from a room to itself.
-fn way_back(start: &str, imports: &Imports) -> Option<Vec<String>> {
-    let mut ways = VecDeque::from([(start, Vec::new())]);
+fn cycle_through(start: &str, imports: &Imports) -> Option<Vec<String>> {
+    let mut paths = VecDeque::from([(start, Vec::new())]);
     let mut seen = Vec::new();
-    while let Some((room, way)) = ways.pop_front() {
+    while let Some((room, path)) = paths.pop_front() {
         for (next, import) in imports.get(room).into_iter().flatten() {
-            let mut way = way.clone();
-            way.push(format!("{room} -> {next} ({import})"));
+            let mut path = path.clone();
+            path.push(format!("{room} -> {next} ({import})"));
             if next == start {
-                return Some(way);
+                return Some(path);
             }
             if !seen.contains(next) {
                 seen.push(next.clone());
-                ways.push_back((next, way));
+                paths.push_back((next, path));
             }
         }
     }
@@ -188,7 +188,7 @@ fn expand<'t>(text: &'t str, base: &mut Vec<String>, paths: &mut Vec<Vec<String>
 fn check(sources: &[(&str, &str)], expected: Option<&str>) {
     let sources: Vec<_> =
         sources.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect();
-    assert_eq!(circle(&sources).map(|arrows| arrows.join(", ")).as_deref(), expected);
+    assert_eq!(cycle(&sources).map(|arrows| arrows.join(", ")).as_deref(), expected);
 }
 
 #[test]

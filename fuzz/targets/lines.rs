@@ -13,13 +13,13 @@ use schemas::line::{self, Prefix};
 use schemas::record;
 use schemas::time::UnixMillis;
 
-const MOST: usize = 50;
+const MAX_LINES: usize = 50;
 
 fuzz_target!(|input: &[u8]| {
     let Some((first, body)) = input.split_first() else { return };
     let identity = if first & 2 == 0 { Identity::None } else { Identity::Request("key") };
-    let Ok(lines) = decode::lines(body, MOST) else { return };
-    assert!(lines.len() <= MOST && lines.is_sorted_by_key(|line| line.number));
+    let Ok(lines) = decode::lines(body, MAX_LINES) else { return };
+    assert!(lines.len() <= MAX_LINES && lines.is_sorted_by_key(|line| line.number));
     let prefix = Prefix::new("default", [203, 0, 113, 7].into(), UnixMillis(0));
     let to = Partitions { count: const { NonZeroU32::new(3).unwrap() }, spare: 1, hot_keys: None };
     let (chunks, report) = enrich(&lines, AllowedEvents::Any, "default", identity, None, &prefix, to);

@@ -33,7 +33,7 @@ pub struct Config {
     pub refresh: RefreshConfig,
     /// About how many users of hours and voters of polls one refresh may merge; a quarter of it is for voters:
     /// `POLL_MAX_USERS`, default 20 000 000. ClickHouse takes some 100 ns for each. Lower it if refreshes miss
-    /// `POLL_DEADLINE`.
+    /// `REFRESH_DEADLINE`.
     pub max_merged_users: u64,
     /// Limits of queries.
     pub query: QueryConfig,
@@ -66,10 +66,10 @@ pub struct ClickHouseConfig {
 /// How often the prepared answers are refreshed from the database.
 #[derive(Debug, Clone)]
 pub struct RefreshConfig {
-    /// Time between two refreshes of the prepared answers, ±10 %: `POLL_INTERVAL`, default 3s. Each refresh is one
+    /// Time between two refreshes of the prepared answers, ±10 %: `REFRESH_INTERVAL`, default 3s. Each refresh is one
     /// statement to ClickHouse. Shorter gives fresher answers.
     pub interval: Duration,
-    /// Longest time that a statement to ClickHouse may take: `POLL_DEADLINE`, default 10s. If a statement takes
+    /// Longest time that a statement to ClickHouse may take: `REFRESH_DEADLINE`, default 10s. If a statement takes
     /// longer, readers get the previous answer, with its age, and a query gets `503`.
     pub deadline: Duration,
 }
@@ -163,8 +163,8 @@ impl Config {
     /// Reads and checks the variables above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let refresh = RefreshConfig {
-            interval: vars.positive_duration_or("POLL_INTERVAL", Duration::from_secs(3))?,
-            deadline: vars.positive_duration_or("POLL_DEADLINE", Duration::from_secs(10))?,
+            interval: vars.positive_duration_or("REFRESH_INTERVAL", Duration::from_secs(3))?,
+            deadline: vars.positive_duration_or("REFRESH_DEADLINE", Duration::from_secs(10))?,
         };
         let url =
             vars.required("CLICKHOUSE_URL", "HTTP address of ClickHouse, for example http://localhost:8123")?;

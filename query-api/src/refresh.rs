@@ -200,7 +200,7 @@ impl Refresher {
         };
         tracing::warn!(
             "the statement leaves out {names} for now, because refreshes missed their deadline or exceeded the memory \
-             limit: give ClickHouse more cores or memory, or raise POLL_DEADLINE"
+             limit: give ClickHouse more cores or memory, or raise REFRESH_DEADLINE"
         );
     }
 

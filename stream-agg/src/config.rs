@@ -72,7 +72,7 @@ pub struct BatchConfig {
     /// take about 1.5 times as much memory. Lower it if the process must use less; backlogs then drain more slowly.
     pub max_total_bytes: NonZeroUsize,
     /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. Shorter gives fresher
-    /// answers and more, smaller inserts. With the default `POLL_INTERVAL` answers are about 8 s old at most.
+    /// answers and more, smaller inserts. With the default `REFRESH_INTERVAL` answers are about 8 s old at most.
     pub max_age: Duration,
 }
 

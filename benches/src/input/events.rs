@@ -12,7 +12,7 @@ use schemas::time::{DAY, UnixMillis};
 /// Devices that the events come from.
 const DEVICES: usize = 100_000;
 /// One wild event in this many comes from a device with a wrong clock.
-const WRONG_CLOCKS: u32 = 100;
+const WRONG_CLOCK_ONE_IN: u32 = 100;
 /// A wrong clock shows a random time within this many past days.
 const WILD_DAYS: i64 = 2_000;
 
@@ -106,7 +106,7 @@ impl Events {
     pub fn batch(&mut self, now: UnixMillis) -> String {
         let (mut body, rng) = (String::with_capacity(BATCH * 512), &mut self.rng);
         for mut line in self.traffic.lines(now, BATCH) {
-            if self.work == Work::Wild && rng.u32(..WRONG_CLOCKS) == 0 {
+            if self.work == Work::Wild && rng.u32(..WRONG_CLOCK_ONE_IN) == 0 {
                 line.client_time = UnixMillis(now.0 - rng.i64(0..WILD_DAYS * DAY)).to_string();
             }
             body.push_str(&line.json());

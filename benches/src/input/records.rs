@@ -19,14 +19,14 @@ use super::{Events, Work};
 /// Partitions of the topic of a drain: the default of `TOPIC_PARTITIONS`.
 pub const PARTITIONS: u16 = 8;
 /// The span of `server_time` in a filled topic, in milliseconds: ten minutes.
-const BACKLOG: i64 = 10 * MINUTE;
+const BACKLOG_MS: i64 = 10 * MINUTE;
 /// Longest wait for Kafka to acknowledge the last records.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Writes at least `count` events into `topic` as the edge does, [`BATCH`] lines a record, and
 /// returns how many it wrote. Blocks the calling thread.
 pub fn fill(kafka: &Kafka, topic: &str, work: Work, count: u64) -> anyhow::Result<u64> {
-    fill_over(kafka, topic, work, count, BACKLOG)
+    fill_over(kafka, topic, work, count, BACKLOG_MS)
 }
 
 /// Like [`fill`], with times of arrival over the last `span` milliseconds.

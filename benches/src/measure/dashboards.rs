@@ -23,18 +23,18 @@ use crate::report::table::{Repeat, Row, Unit};
 use crate::servers::World;
 
 /// The databases of this measurement.
-const ON: Databases<'static> = Databases { tables: "bench_dashboards", views: "bi_dashboards" };
+const DATABASES: Databases<'static> = Databases { tables: "bench_dashboards", views: "bi_dashboards" };
 
 /// The declaration of a field that one of the queries reads.
 const FIELD: &str = "\n[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
 
 /// How often each query is sent in one repeat.
-const TIMES: usize = 20;
+const SENDS_PER_REPEAT: usize = 20;
 /// Shortest time from the start of one repeat to the start of the next one. The dashboards' user may send 600 queries a
 /// minute, and a repeat sends 240.
 const REPEAT_EVERY: Duration = Duration::from_secs(30);
 /// The goal for a query that reads a rollup: its maximum latency in milliseconds.
-const MOST_OF_A_ROLLUP: f64 = 50.0;
+const MAX_ROLLUP_QUERY_MS: f64 = 50.0;
 
 /// A query of a panel.
 struct Panel {
@@ -112,7 +112,7 @@ const PANELS: [Panel; 12] = [
 /// Declares the definers of the views. Must be called before a local server starts.
 pub(super) fn declare(clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let rollups = Rollups::parse("dashboards", &declaration())?;
-    clickhouse.declare_users(&access::of_views(&rollups, ON, Definers::DEFAULT, &Tenants::default()))
+    clickhouse.declare_users(&access::of_views(&rollups, DATABASES, Definers::DEFAULT, &Tenants::default()))
 }
 
 fn declaration() -> String {
@@ -122,11 +122,11 @@ fn declaration() -> String {
 /// The rows of the table, and the figures that have goals.
 pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::prepare("dashboards", stack)?.with_partitions(records::PARTITIONS);
-    let world = world.with_rollups(&declaration())?.with_views(ON.views);
+    let world = world.with_rollups(&declaration())?.with_views(DATABASES.views);
     ensure!(
-        world.name() == ON.tables,
+        world.name() == DATABASES.tables,
         "the database is not {}, for which the definers were declared",
-        ON.tables
+        DATABASES.tables
     );
     world.migrate().await?;
     progress::print("dashboards: filling the topic with a week");
@@ -155,7 +155,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
         let (median, _) = row.latency().context("find the times of a query")?;
         if panel.reads_rollup {
             let what = format!("dashboards, {}: p50 in ms", panel.name);
-            goals.push(Goal { number: "bi", what, measured: median, bound: AtMost(MOST_OF_A_ROLLUP) });
+            goals.push(Goal { number: "bi", what, measured: median, bound: AtMost(MAX_ROLLUP_QUERY_MS) });
         }
     }
     Ok((rows, goals))
@@ -169,14 +169,14 @@ struct Analyst {
 
 impl Analyst {
     fn new(stack: &Stack) -> anyhow::Result<Self> {
-        let url = Url::parse_with_params(stack.clickhouse.url(), [("database", ON.views)])?;
+        let url = Url::parse_with_params(stack.clickhouse.url(), [("database", DATABASES.views)])?;
         Ok(Self { http: Client::new(), url })
     }
 
-    /// Sends a query [`TIMES`] times, one after another, and checks that each answer has rows.
+    /// Sends a query [`SENDS_PER_REPEAT`] times, one after another, and checks that each answer has rows.
     async fn time(&self, panel: &Panel) -> anyhow::Result<Repeat> {
-        let (mut taken, started) = (Vec::with_capacity(TIMES), Instant::now());
-        for _ in 0..TIMES {
+        let (mut taken, started) = (Vec::with_capacity(SENDS_PER_REPEAT), Instant::now());
+        for _ in 0..SENDS_PER_REPEAT {
             let asked = Instant::now();
             let request = self.http.post(self.url.clone()).basic_auth(BI_READER, Some(LOCAL_PASSWORD));
             let answer = request.body(panel.sql).send().await?;
@@ -187,9 +187,9 @@ impl Analyst {
         }
         taken.sort_by(f64::total_cmp);
         Ok(Repeat {
-            units: TIMES as u64,
-            rate: TIMES as f64 / started.elapsed().as_secs_f64(),
-            latency: Some((taken[TIMES / 2], taken[TIMES - 1])),
+            units: SENDS_PER_REPEAT as u64,
+            rate: SENDS_PER_REPEAT as f64 / started.elapsed().as_secs_f64(),
+            latency: Some((taken[SENDS_PER_REPEAT / 2], taken[SENDS_PER_REPEAT - 1])),
             ..Repeat::default()
         })
     }

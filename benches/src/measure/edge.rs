@@ -11,7 +11,7 @@ use crate::report::table::Row;
 use crate::servers::{Floor, World};
 
 /// Number of connections in the measurement of few busy clients.
-const FEW: usize = 32;
+const FEW_CONNECTIONS: usize = 32;
 
 /// Measures batches of each kind of events and single reactions, as fast as the edge answers them. Then measures lean
 /// batches at a low rate and with few connections.
@@ -19,7 +19,7 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Ve
     let kafka = stack.kafka.process()?.id();
     let world = World::new("edge", stack).await?;
     let mut edge = world.service("ingest").await?;
-    let mut rows = flat_out(plan, &world, &mut edge, kafka).await?;
+    let mut rows = at_full_speed(plan, &world, &mut edge, kafka).await?;
     if plan.works().any(|work| work == Work::Lean) {
         rows.extend(with_few_clients(plan, &world, &mut edge, kafka).await?);
     }
@@ -27,7 +27,12 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Ve
     Ok(rows)
 }
 
-async fn flat_out(plan: &Plan, world: &World, edge: &mut Service, kafka: u32) -> anyhow::Result<Vec<Row>> {
+async fn at_full_speed(
+    plan: &Plan,
+    world: &World,
+    edge: &mut Service,
+    kafka: u32,
+) -> anyhow::Result<Vec<Row>> {
     let mut read = world.floor(Floor::Read).await?;
     let mut produce = world.floor(Floor::Produce).await?;
     let (lean, reactions) = (requests::batches(Work::Lean), requests::reactions());
@@ -72,8 +77,8 @@ async fn with_few_clients(
     let candidates = [
         candidate("floor B, 200 requests/s", "floor", &mut produce)?.at_rate(SMALL_RATE),
         candidate("edge: the same, 200 requests/s", "ingest", edge)?.at_rate(SMALL_RATE),
-        candidate("floor B by 32 connections", "floor", &mut produce)?.with_connections(FEW),
-        candidate("edge by 32 connections, durable", "ingest", edge)?.with_connections(FEW),
+        candidate("floor B by 32 connections", "floor", &mut produce)?.with_connections(FEW_CONNECTIONS),
+        candidate("edge by 32 connections, durable", "ingest", edge)?.with_connections(FEW_CONNECTIONS),
     ];
     let mut rows = compare(&candidates, plan).await?;
     let [floor_at_rate, at_rate, floor_of_few, few] = &mut rows[..] else {

@@ -49,21 +49,26 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(V
     stored::wait_for_exactly(&world, events).await?;
     let mut api = world.service("query-api").await?;
     let clickhouse = ("clickhouse", stack.clickhouse.process()?.id());
-    let behind = format!("over {:.1} M events", events as f64 / 1e6);
+    let volume = format!("over {:.1} M events", events as f64 / 1e6);
     let candidates = [
         Candidate::at(
             "floor D: ClickHouse sums one rollup",
             addr_of(stack.clickhouse.url())?,
             clickhouse,
-            &sums(&world),
+            &rollup_sum(&world),
         )
         .with_connections(QUERY_CONNECTIONS)
         .at_rate(QUERY_RATE),
-        Candidate::new(format!("/v1/query, all different, {behind}"), "query-api", &mut api, &asked(plan))?
-            .with_process(clickhouse.0, clickhouse.1)
-            .with_connections(QUERY_CONNECTIONS)
-            .at_rate(QUERY_RATE),
-        Candidate::new("/v1/query, all equal", "query-api", &mut api, &same())?
+        Candidate::new(
+            format!("/v1/query, all different, {volume}"),
+            "query-api",
+            &mut api,
+            &different_queries(plan),
+        )?
+        .with_process(clickhouse.0, clickhouse.1)
+        .with_connections(QUERY_CONNECTIONS)
+        .at_rate(QUERY_RATE),
+        Candidate::new("/v1/query, all equal", "query-api", &mut api, &equal_queries())?
             .with_connections(CACHED_CONNECTIONS)
             .at_rate(CACHED_RATE),
     ];
@@ -71,9 +76,9 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(V
     let page = page::measure(plan, &world, &mut api).await?;
     api.terminate().await?;
     aggregator.terminate().await?;
-    let [_, asked, cached] = &rows[..] else { unreachable!("three were measured") };
+    let [_, different, cached] = &rows[..] else { unreachable!("three were measured") };
     let ((p50, p99), (cached_p50, _)) = (
-        asked.latency().context("find the latency of queries")?,
+        different.latency().context("find the latency of queries")?,
         cached.latency().context("find the latency of equal queries")?,
     );
     let goal = |what: &str, measured, most| Goal {
@@ -92,18 +97,18 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(V
 }
 
 /// Queries that all differ, as many as one measurement sends.
-fn asked(plan: &Plan) -> Arc<[Bytes]> {
+fn different_queries(plan: &Plan) -> Arc<[Bytes]> {
     let count = (QUERY_RATE * plan.duration.as_secs_f64()).ceil() as usize;
     let query = |number: usize| format!("/v1/query?{}none-{number}", PANELS[number % PANELS.len()]);
     (0..count.max(1)).map(|number| load::get(&query(number))).collect()
 }
 
 /// The smallest statement that can answer from a rollup, sent directly to ClickHouse.
-fn sums(world: &World) -> Arc<[Bytes]> {
+fn rollup_sum(world: &World) -> Arc<[Bytes]> {
     let sql = "SELECT+sum(rows)+FROM+rollup_sums+WHERE+tenant=%27default%27+AND+rollup=%27event_daily%27+AND+expires=%272149-06-06%27";
     vec![load::get(&format!("/?database={}&query={sql}", world.name()))].into()
 }
 
-fn same() -> Arc<[Bytes]> {
+fn equal_queries() -> Arc<[Bytes]> {
     vec![load::get("/v1/query?measures=events&dimensions=event&top=10&from=-7d")].into()
 }

@@ -2,7 +2,7 @@
 //!
 //! Live traffic is about one event a second, the same rate as in the history, so that the numbers on the page are
 //! consistent. History is sent backwards in time: the latest two weeks in the first minutes, and then the rest at the
-//! rate that live traffic leaves of [`RATE`].
+//! rate that live traffic leaves of [`EVENTS_PER_ROUND`].
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,21 +13,21 @@ use schemas::time::{DAY, UnixMillis};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use story::{Line, SLICE, Story};
+use story::{Line, SLICE_MS, Story};
 
 mod story;
 
 /// Interval between two rounds.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Number of events that are sent in a round, live and history together.
-const RATE: usize = 34;
+const EVENTS_PER_ROUND: usize = 34;
 /// Number of events in a round while the latest two weeks of history are sent.
-const FIRST_RATE: usize = 1_500;
+const RECENT_EVENTS_PER_ROUND: usize = 1_500;
 /// How far back the part of the history reaches that is sent first: two weeks and a day, because the page compares the
 /// last week with the week before.
-const FIRST: i64 = 15 * DAY;
+const RECENT_HISTORY_MS: i64 = 15 * DAY;
 /// How far back the history reaches.
-const PAST: i64 = 400 * DAY;
+const HISTORY_MS: i64 = 400 * DAY;
 /// Seed of the events, the same in every demo.
 const SEED: u64 = 1;
 /// Longest wait for an answer: longer than the edge takes to answer.
@@ -36,7 +36,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Sends events until `stop`. Skips the first `sent` events of the history, which earlier demos have sent. A refused
 /// request is logged and not retried.
 pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) {
-    let client = Client::builder().timeout(TIMEOUT).build().expect("a client without TLS needs nothing");
+    let client =
+        Client::builder().timeout(TIMEOUT).build().expect("a client without TLS can always be built");
     let at = |path: String| client.post(format!("http://{front}{path}"));
     let start = UnixMillis::from(SystemTime::now());
     let story = Story::new(SEED, start);
@@ -47,11 +48,11 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let now = present.until(SystemTime::now().into());
-        let rate = if past.reaches(FIRST) { RATE } else { FIRST_RATE };
-        let (reactions, events): (Vec<_>, Vec<_>) = now.into_iter().partition(is_reaction);
-        let rest = rate.saturating_sub(reactions.len() + events.len());
-        for line in reactions {
-            post(reaction(&at, &line)).await;
+        let rate = if past.reaches(RECENT_HISTORY_MS) { EVENTS_PER_ROUND } else { RECENT_EVENTS_PER_ROUND };
+        let (others, events): (Vec<_>, Vec<_>) = now.into_iter().partition(has_own_endpoint);
+        let rest = rate.saturating_sub(others.len() + events.len());
+        for line in others {
+            post(request_to_own_endpoint(&at, &line)).await;
         }
         for batch in [body(&events), body(&past.take(rest))] {
             if !batch.is_empty() {
@@ -63,11 +64,11 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
 }
 
 /// Whether clients send events of this name to an endpoint of their own instead of `/v1/events`.
-fn is_reaction(line: &Line) -> bool {
+fn has_own_endpoint(line: &Line) -> bool {
     matches!(line.event, "click" | "impression" | "vote")
 }
 
-fn reaction(at: &impl Fn(String) -> RequestBuilder, line: &Line) -> RequestBuilder {
+fn request_to_own_endpoint(at: &impl Fn(String) -> RequestBuilder, line: &Line) -> RequestBuilder {
     let user = &line.user_id;
     match line.option {
         Some(option) => {
@@ -100,7 +101,7 @@ impl Past {
 
     /// Whether all slices of the last `ago` milliseconds before the start have been generated.
     fn reaches(&self, ago: i64) -> bool {
-        self.next * SLICE < self.start.0 - ago
+        self.next * SLICE_MS < self.start.0 - ago
     }
 
     /// The next `count` events, or fewer at the end of the history.
@@ -109,7 +110,7 @@ impl Past {
         while taken.len() < count {
             if let Some(line) = self.open.pop() {
                 taken.push(line);
-            } else if self.reaches(PAST) {
+            } else if self.reaches(HISTORY_MS) {
                 break;
             } else {
                 let is_past = |line: &Line| line.client_time < self.start;
@@ -122,8 +123,9 @@ impl Past {
 
     /// Skips the next `count` events.
     fn skip(&mut self, mut count: u64) {
-        while count > 0 && !self.reaches(PAST) {
-            let taken = self.take(usize::try_from(count).unwrap_or(usize::MAX).min(FIRST_RATE)).len();
+        while count > 0 && !self.reaches(HISTORY_MS) {
+            let taken =
+                self.take(usize::try_from(count).unwrap_or(usize::MAX).min(RECENT_EVENTS_PER_ROUND)).len();
             count -= taken as u64;
         }
     }

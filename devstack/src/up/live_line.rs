@@ -48,7 +48,8 @@ pub(super) struct Highest(Pace);
 
 /// Prints the line until `stop`, and returns the highest figures.
 pub(super) async fn show(at: Addresses, stop: CancellationToken) -> Highest {
-    let client = Client::builder().timeout(TIMEOUT).build().expect("a client without TLS needs nothing");
+    let client =
+        Client::builder().timeout(TIMEOUT).build().expect("a client without TLS can always be built");
     let is_terminal = std::io::stdout().is_terminal();
     let mut ticks = time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -41,7 +41,7 @@ const DEMO_ROLLUPS: &str =
 /// The command line options.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Send made-up traffic, so that numbers move
+    /// Send generated events, so that the page has data to show
     #[arg(long)]
     demo: bool,
     /// Start empty instead of with the data of the last run
@@ -133,9 +133,9 @@ async fn run_until(config: &Config, options: &Options, stop: &CancellationToken)
 
 async fn start(config: &Config, stack: &mut Stack, demo: bool) -> anyhow::Result<(Services, StoredRows)> {
     let vars = config.service_vars(stack, demo)?;
-    services::define_views(&vars, &stack.clickhouse)?;
+    services::declare_users_of_views(&vars, &stack.clickhouse)?;
     output::timed("start Kafka and ClickHouse", stack.start()).await?;
-    output::timed("make tables and topic", services::migrate(&vars)).await?;
+    output::timed("create tables and topic", services::migrate(&vars)).await?;
     let stored = StoredRows::begin(config.client(stack)).await?;
     let services = output::timed("start the services", Services::start(&vars)).await?;
     Ok((services, stored))

@@ -54,7 +54,7 @@ pub(super) struct Services {
 
 /// Declares the users of the analysts' views to a ClickHouse that is not started yet: the definers, whose rights the
 /// views use, and the readers of tenants.
-pub(super) fn define_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
+pub(super) fn declare_users_of_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
     clickhouse.declare_users(&config.migrate.users_of_views())
 }
@@ -120,7 +120,7 @@ impl Services {
         let front = self.front.stop().await;
         let edge = self.edge.stop().await;
         let accepted = edge.as_ref().map_or(0, |summary| summary.0.accepted);
-        let caught_up = output::timed("store what Kafka holds", stored.catch_up(accepted)).await;
+        let caught_up = output::timed("store all accepted events", stored.catch_up(accepted)).await;
         let aggregator = self.aggregator.stop().await;
         let query = self.query.stop().await;
         let reported = stored.report(accepted).await;

@@ -49,7 +49,9 @@ impl StoredRows {
             "{accepted} events accepted, {new} stored, {rows} rows in the raw table"
         ));
         if new < accepted {
-            output::print_line("the other events are in Kafka; the next start stores them");
+            output::print_line(
+                "the other events are in Kafka, or in SPOOL_DIR if it is set; the next start stores them",
+            );
         }
         Ok(())
     }

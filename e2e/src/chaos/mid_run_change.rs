@@ -20,7 +20,7 @@ use crate::world::{ADDED_ROLLUP, World};
 /// Partitions of the topic after the change.
 const PARTITIONS: u16 = 6;
 /// The partitions that the change adds.
-const ADDED: std::ops::Range<i32> = 4..6;
+const ADDED_PARTITIONS: std::ops::Range<i32> = 4..6;
 /// Longest wait for the outcomes of all requests that may be retried, some of which come only after an outage. Also the
 /// longest wait until Kafka has created the partitions.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -142,12 +142,12 @@ fn cells(rows: Vec<Vec<String>>) -> Cells {
 /// Number of new partitions that hold records.
 pub(crate) fn partitions_added(kafka: &Kafka, topic: &str) -> anyhow::Result<u64> {
     let ends = task::block_in_place(|| kafka.log_ends(topic))?;
-    Ok(ends.iter().skip(ADDED.start as usize).filter(|end| **end > 0).count() as u64)
+    Ok(ends.iter().skip(ADDED_PARTITIONS.start as usize).filter(|end| **end > 0).count() as u64)
 }
 
 /// Number of partitions whose deduplication window has dropped records. In the metadata of the commit, the start of the
 /// window (`W=`) is then greater than the offset at which the counting of the partition began (`S=`).
-pub(crate) fn windows_popped(world: &World) -> u64 {
+pub(crate) fn windows_with_drops(world: &World) -> u64 {
     let has_dropped = |partition: i32| {
         let (_, metadata) = world.try_committed(partition)?;
         let field =
@@ -155,6 +155,6 @@ pub(crate) fn windows_popped(world: &World) -> u64 {
         Some(field("W=")? > field("S=")?)
     };
     task::block_in_place(|| {
-        (0..ADDED.end).filter(|partition| has_dropped(*partition) == Some(true)).count() as u64
+        (0..ADDED_PARTITIONS.end).filter(|partition| has_dropped(*partition) == Some(true)).count() as u64
     })
 }

@@ -29,7 +29,7 @@ use mid_run_change::MidRunChange;
 use observe::{Clock, Counter, RunStats};
 use report::{Long, Report};
 use rollups::MAX_GROUPS;
-use schedule::{AGGREGATORS, SESSION, Schedule, Target};
+use schedule::{AGGREGATORS, SESSION_SECONDS, Schedule, Target};
 use supervisor::{Supervised, Supervisor};
 use verify::Verdict;
 
@@ -159,7 +159,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
 /// is declared and not yet applied.
 fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
     let max_groups = MAX_GROUPS.to_string();
-    let session = format!("{}", SESSION * 1000.0);
+    let session = format!("{}", SESSION_SECONDS * 1000.0);
     let aggregator = |number: usize| {
         let name = Target::Aggregator(number).to_string();
         let more = [
@@ -325,10 +325,10 @@ impl Run {
         verdict.add_differences(differences);
         Ok(Long {
             pauses: self.stats.long_pauses(),
-            clickhouse_away: self.stats.clickhouse_away(),
+            clickhouse_away: self.stats.clickhouse_outages(),
             partitions_added: mid_run_change::partitions_added(&self.kafka, NAME)?,
             declared_later,
-            windows_popped: mid_run_change::windows_popped(&self.world),
+            windows_popped: mid_run_change::windows_with_drops(&self.world),
         })
     }
 

@@ -10,7 +10,7 @@ const LEAST_KILLS: u64 = 3;
 const LEAST_RECOVERED: u64 = 5;
 /// Maximum share of unanswered requests, in percent. With more, a run proves too little, because the events of an
 /// unanswered request may or may not be stored.
-const MOST_UNANSWERED: usize = 5;
+const MAX_UNANSWERED_PERCENT: usize = 5;
 
 /// Further figures of a long run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,10 +103,10 @@ impl Report {
                 failures.push(format!("too little happened: there were no {what}"));
             }
         }
-        if self.acked == 0 || self.unanswered * 100 > self.requests * MOST_UNANSWERED {
+        if self.acked == 0 || self.unanswered * 100 > self.requests * MAX_UNANSWERED_PERCENT {
             failures.push(format!(
                 "too few outcomes are known: of {} requests, {} were acked and {} stayed unanswered; \
-                 at most {MOST_UNANSWERED} % may stay unanswered",
+                 at most {MAX_UNANSWERED_PERCENT} % may stay unanswered",
                 self.requests, self.acked, self.unanswered
             ));
         }

@@ -5,9 +5,9 @@ use schemas::rollup::Rollups;
 use crate::world::ADDED_ROLLUP_TOML;
 
 /// A rollup in which each line of a large request is a group of its own.
-pub const FOLDING: &str = "lines_hourly";
-/// The group limit of a batch: more groups than the built-in rollups ever have here, and fewer than [`FOLDING`] has
-/// in a batch of a few large requests.
+pub const FOLDING_ROLLUP: &str = "lines_hourly";
+/// The group limit of a batch: more groups than the built-in rollups ever have here, and fewer than
+/// [`FOLDING_ROLLUP`] has in a batch of a few large requests.
 pub const MAX_GROUPS: usize = 5000;
 
 const DECLARED: &str = r#"
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_folding_rollup_and_the_added_rollup_are_declared() {
-        assert!(declared().get(FOLDING).is_some());
+        assert!(declared().get(FOLDING_ROLLUP).is_some());
         assert!(Rollups::parse("chaos", &declaration_after_change()).unwrap().get(ADDED_ROLLUP).is_some());
     }
 }

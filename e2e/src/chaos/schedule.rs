@@ -12,18 +12,18 @@ use fastrand::Rng;
 
 /// A run is divided into slots of about this length, in seconds. In each slot every process is killed, except the
 /// last aggregator, which is killed in half of the slots.
-const SLOT: f64 = 14.0;
+const SLOT_SECONDS: f64 = 14.0;
 /// In this many seconds at the end of a run no fault begins, so that each process recovers under load.
-const LAST: f64 = 3.0;
+const FAULT_FREE_END_SECONDS: f64 = 3.0;
 /// Number of aggregators. The last one leaves and joins the group again in every slot.
 pub const AGGREGATORS: usize = 3;
 /// The session timeout of an aggregator in seconds. After this time, other aggregators take over its partitions.
-pub const SESSION: f64 = 6.0;
+pub const SESSION_SECONDS: f64 = 6.0;
 
 /// Long pauses of an aggregator, in seconds.
-pub const LONG_PAUSES: [u64; 2] = [60, 75];
+pub const LONG_PAUSE_SECONDS: [u64; 2] = [60, 75];
 /// Length of ClickHouse's outages in a long run, in seconds.
-pub const OUTAGE: u64 = 40;
+pub const OUTAGE_SECONDS: u64 = 40;
 
 /// A process that gets faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -149,8 +149,8 @@ impl Schedule {
     pub fn new(seed: u64, length: Duration) -> Self {
         let mut plan = Plan { rng: Rng::with_seed(seed), faults: Self::default() };
         let length = length.as_secs_f64();
-        let slots = ((length - LAST) / SLOT).round().max(1.0);
-        let slot = (length - LAST).max(0.0) / slots;
+        let slots = ((length - FAULT_FREE_END_SECONDS) / SLOT_SECONDS).round().max(1.0);
+        let slot = (length - FAULT_FREE_END_SECONDS).max(0.0) / slots;
         // Short runs have only short pauses, because longer pauses would take up most of the run.
         let longest_pause = (length / 8.0).clamp(2.0, 20.0);
         for number in 0..slots as u32 {
@@ -166,12 +166,12 @@ impl Schedule {
     /// a pause and one as a kill.
     pub fn with_long_faults(mut self, length: Duration) -> Self {
         let pause = |seconds| Action::Pause(Duration::from_secs(seconds));
-        let [long, longer] = LONG_PAUSES;
+        let [long, longer] = LONG_PAUSE_SECONDS;
         let faults = [
             (Target::Aggregator(0), 0.05, pause(long)),
             (Target::Aggregator(1), 0.2, pause(longer)),
-            (Target::ClickHouse, 0.36, pause(OUTAGE)),
-            (Target::ClickHouse, 0.65, Action::Kill(Duration::from_secs(OUTAGE))),
+            (Target::ClickHouse, 0.36, pause(OUTAGE_SECONDS)),
+            (Target::ClickHouse, 0.65, Action::Kill(Duration::from_secs(OUTAGE_SECONDS))),
             (Target::Aggregator(0), 0.8, pause(long)),
         ];
         for (target, at, action) in faults {
@@ -234,7 +234,7 @@ impl Plan {
     /// The time from a kill to the start. One kill of an aggregator in four lasts longer than its session.
     fn down(&mut self, target: Target) -> Duration {
         let seconds = match target.kind() {
-            Kind::Aggregator if self.rng.u8(..4) == 0 => SESSION + 1.0 + self.rng.f64(),
+            Kind::Aggregator if self.rng.u8(..4) == 0 => SESSION_SECONDS + 1.0 + self.rng.f64(),
             Kind::ClickHouse => self.rng.f64() * 2.0,
             _ => self.rng.f64(),
         };
@@ -243,8 +243,8 @@ impl Plan {
 
     /// The length of a pause. One pause in three is longer than an aggregator's session, if the run is long enough.
     fn pause(&mut self, longest: f64) -> Duration {
-        let long = self.rng.u8(..3) == 0 && longest > SESSION;
-        let range = if long { SESSION..longest } else { 1.0..longest.min(4.0) };
+        let long = self.rng.u8(..3) == 0 && longest > SESSION_SECONDS;
+        let range = if long { SESSION_SECONDS..longest } else { 1.0..longest.min(4.0) };
         Duration::from_secs_f64(range.start + self.rng.f64() * (range.end - range.start))
     }
 
@@ -287,7 +287,7 @@ mod tests {
     fn a_long_run_has_long_pauses_and_outages_during_which_no_fault_begins() {
         let length = Duration::from_secs(600);
         let schedule = Schedule::new(5, length).with_long_faults(length);
-        let long = |fault: &Fault| fault.action.lasts() >= Duration::from_secs(OUTAGE);
+        let long = |fault: &Fault| fault.action.lasts() >= Duration::from_secs(OUTAGE_SECONDS);
         assert_eq!(all(&schedule).filter(|(_, fault)| long(fault)).count(), 5);
         for target in Target::ALL {
             let faults = schedule.of(target);
@@ -314,7 +314,7 @@ mod tests {
         let pauses: Vec<_> = all(&schedule)
             .filter_map(|(_, f)| if let Action::Pause(p) = f.action { Some(p.as_secs_f64()) } else { None })
             .collect();
-        assert!(pauses.iter().any(|lasts| *lasts > 2.0 * SESSION), "{pauses:?}");
+        assert!(pauses.iter().any(|lasts| *lasts > 2.0 * SESSION_SECONDS), "{pauses:?}");
         assert!(pauses.iter().all(|lasts| (1.0..=20.0).contains(lasts)), "{pauses:?}");
     }
 }

@@ -178,7 +178,7 @@ impl Supervisor {
                 self.scrape().await;
                 self.process.handle()?.kill9();
                 self.stats.add_kill(self.target.kind());
-                self.stats.add_absence(self.target, down);
+                self.stats.count_clickhouse_outage(self.target, down);
                 self.report_counters();
                 time::sleep(down).await;
                 self.start().await

@@ -149,7 +149,7 @@ impl World {
             // Short intervals for fast tests; other tests cover the defaults.
             ("BATCH_MAX_AGE", "200ms"),
             ("PROGRESS_INTERVAL", "200ms"),
-            ("POLL_INTERVAL", "300ms"),
+            ("REFRESH_INTERVAL", "300ms"),
             ("DRAIN_DELAY", "100ms"),
         ];
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());

@@ -84,7 +84,7 @@ impl QueryApi {
     }
 
     /// Waits until the answers cover everything up to `moment`.
-    pub async fn wait_until_true_for(&self, moment: UnixMillis) {
+    pub async fn wait_until_as_of(&self, moment: UnixMillis) {
         let path = format!("/analytics?timestamp={}", moment.0);
         let waited = wait_for(format!("answers of {moment}"), DEADLINE, async || {
             let as_of = UnixMillis::parse(self.http.get(&path).await.header("x-as-of"));

@@ -57,7 +57,7 @@ impl World {
     pub async fn assert_counted(&self, expected: &Counts) {
         let accepted = expected.accepted();
         let waited = wait_for(format!("{accepted} rows in `{}`.events", self.name), DEADLINE, async || {
-            self.stored().await >= accepted && self.uncommitted_cells().await == 0
+            self.stored().await >= accepted && !self.has_partly_stored_batch().await
         });
         if let Err(overdue) = waited.await {
             panic!("{overdue}; the table has {} rows", self.stored().await);
@@ -97,15 +97,14 @@ impl World {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
 
-    /// Returns 1 while only some tables hold a batch, and 0 otherwise. A raw row may be visible before the other cells
-    /// of its batch.
-    async fn uncommitted_cells(&self) -> u64 {
+    /// Whether only some tables hold a batch. A raw row may be visible before the other cells of its batch.
+    async fn has_partly_stored_batch(&self) -> bool {
         self.number(
             "SELECT (SELECT count() FROM events WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
                  OR (SELECT sum(events) FROM rollup.event_hourly WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
                  OR (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly') != (SELECT sum(stored) FROM ledger)",
         )
-        .await
+        .await != 0
     }
 
     /// The counts in the rollups `event_hourly` and `users_hourly`.

@@ -148,7 +148,7 @@ interface HeaderProps {
 function Header({ state, change, theme, setTheme, setHelp, live }: HeaderProps) {
   const [done, setDone] = useState("");
   const share = async () => {
-    setDone((await copied(shareable(state, location.origin))) ? "Link copied" : "Cannot copy here");
+    setDone((await copied(shareable(state, location.origin))) ? "Link copied" : "Copying failed");
     setTimeout(() => setDone(""), 2500);
   };
   const users = live?.active?.minutes_5;
@@ -178,12 +178,12 @@ function Header({ state, change, theme, setTheme, setHelp, live }: HeaderProps) 
       {(users !== undefined || minute !== undefined) && (
         <p class="pulse">
           {users !== undefined && (
-            <span title="Users of the last five minutes">
+            <span title="Users active in the last five minutes">
               <b>{format.number(users)}</b> online
             </span>
           )}
           {minute !== undefined && (
-            <span title="Events of the last minute that is over">
+            <span title="Events in the last full minute">
               <b>{format.number(minute)}</b> events/min
             </span>
           )}
@@ -211,7 +211,7 @@ function Header({ state, change, theme, setTheme, setHelp, live }: HeaderProps) 
             <path d="M10 3a7 7 0 000 14z" class="half" />
           </svg>
         </button>
-        <button type="button" class="icon" aria-label="Keys and help" title="Keys and help (?)" onClick={() => setHelp(true)}>
+        <button type="button" class="icon" aria-label="Keyboard shortcuts and help" title="Keyboard shortcuts and help (?)" onClick={() => setHelp(true)}>
           <svg viewBox="0 0 20 20" width="18" height="18" class="stroke" aria-hidden="true">
             <circle cx="10" cy="10" r="7" />
             <path d="M8 8a2 2 0 114 .2c0 1.2-2 1.4-2 3M10 14v.1" />
@@ -236,7 +236,7 @@ function AgePill() {
     <p
       class={`age ${level}`}
       data-level={level}
-      title="The age of the oldest number that is shown: all events that reached Kafka before are counted."
+      title="The age of the oldest number on this page. A number that is 5 s old counts all events that were in Kafka 5 s ago."
     >
       <span class="dot" aria-hidden="true" />
       <span class="word">{WORDS[level]}</span>
@@ -321,7 +321,7 @@ function ChartPanel({ state, change, tick, theme }: ChartPanelProps) {
 /** What the answer says about itself. */
 function provenance({ meta }: QueryAnswer, tz: string): string {
   const until = meta.complete_until === null ? undefined : Date.parse(meta.complete_until);
-  const complete = until === undefined ? "" : ` Complete until ${format.dayAndClock(until, tz)}; what is dashed is still being counted.`;
+  const complete = until === undefined ? "" : ` Complete until ${format.dayAndClock(until, tz)}; the dashed part is still being counted.`;
   return `${meta.exact ? "Exact." : "Estimated."}${complete}`;
 }
 
@@ -351,9 +351,9 @@ function useChartHeight(): number {
 function Footer() {
   return (
     <footer class="small">
-      <p>{key !== undefined && "Read with the key of this address, which links leave out."}</p>
+      <p>{key !== undefined && "The key in the address of this page gives access to the numbers; copied links leave it out."}</p>
       <p>
-        Press <kbd>?</kbd> for keys.
+        Press <kbd>?</kbd> for keyboard shortcuts.
       </p>
     </footer>
   );

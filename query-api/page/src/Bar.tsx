@@ -113,7 +113,7 @@ function Chip({ filter, set }: { filter: Filter; set: (filter: Filter[]) => void
       <button
         type="button"
         disabled={opposite === undefined}
-        title={opposite === undefined ? undefined : "Turn around"}
+        title={opposite === undefined ? undefined : "Invert this filter"}
         onClick={() => opposite !== undefined && set([{ ...filter, op: opposite }])}
       >
         {fieldName(field)} <i>{word}</i> <b>{text}</b>
@@ -227,7 +227,7 @@ function CustomRange({ state, change, range }: CustomRangeProps) {
             <input type="date" value={from} max={to} required onInput={(event) => setFrom(event.currentTarget.value)} />
           </label>
           <label>
-            To, included
+            To (inclusive)
             <input type="date" value={to} min={from} required onInput={(event) => setTo(event.currentTarget.value)} />
           </label>
           <button type="submit" class="primary">

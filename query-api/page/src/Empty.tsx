@@ -13,14 +13,14 @@ export function Empty() {
   ];
   const [done, setDone] = useState("");
   const copy = async () => {
-    setDone((await copied(lines.join("\n"))) ? "Copied" : "Cannot copy here");
+    setDone((await copied(lines.join("\n"))) ? "Copied" : "Copying failed");
     setTimeout(() => setDone(""), 2500);
   };
   return (
     <section class="panel empty" aria-label="No events yet">
       <h1>Send your first event</h1>
       <p>
-        Nothing has been counted yet. Run these two lines; the numbers appear here by themselves, some seconds later.
+        No events have been counted yet. Run these two commands; the numbers appear here automatically after some seconds.
       </p>
       <div class="code">
         <pre>
@@ -33,8 +33,8 @@ export function Empty() {
         </button>
       </div>
       <p class="small">
-        The address takes writes if it is the front port of <code>./dev up</code> or a gateway; otherwise use that of the
-        edge.
+        This address accepts events if it is the front port of <code>./dev up</code> or a gateway. Otherwise, use the
+        address of the edge, the service that receives events.
       </p>
     </section>
   );

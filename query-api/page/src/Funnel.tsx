@@ -87,7 +87,7 @@ export function Funnel({ state, tick, events, change }: FunnelProps) {
           <tr>
             <th scope="col">Step</th>
             <th scope="col" class="figure">Users</th>
-            <th scope="col" class="figure">Of the first</th>
+            <th scope="col" class="figure">Of step 1</th>
             <th scope="col" class="figure">Lost here</th>
             <th scope="col"><span class="hidden">Remove</span></th>
           </tr>

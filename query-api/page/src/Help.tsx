@@ -5,17 +5,17 @@ import { useEffect, useRef } from "preact/hooks";
 import { IN_BAR, type State } from "./state";
 
 const KEYS: [string, string][] = [
-  ["1 – 5", "range: last hour … last 90 days"],
-  ["e, u", "chart: events, users"],
-  ["c", "comparison on and off"],
+  ["1 – 5", "time range: last hour, 24 hours, 7, 30 or 90 days"],
+  ["e, u", "show events or users"],
+  ["c", "turn the comparison on or off"],
   ["f", "add a filter"],
   ["x", "remove all filters"],
-  ["b", "table below the chart"],
-  ["← →, Home, End", "read the chart, once it has the focus"],
-  ["t", "colours: as the system, light, dark"],
-  ["k", "kiosk: only the numbers, large"],
-  ["?", "this list"],
-  ["Esc", "close; leave kiosk"],
+  ["b", "show or hide the table below the chart"],
+  ["← →, Home, End", "move along the chart while it has the focus"],
+  ["t", "colours: system, light or dark"],
+  ["k", "kiosk mode: only the numbers, large"],
+  ["?", "show this list"],
+  ["Esc", "close a dialog or menu; leave kiosk mode"],
 ];
 
 export function Help({ close }: { close: () => void }) {
@@ -23,7 +23,7 @@ export function Help({ close }: { close: () => void }) {
   useEffect(() => dialog.current?.showModal(), []);
   return (
     <dialog ref={dialog} onClose={close} aria-labelledby="help-title">
-      <h2 id="help-title">Keys</h2>
+      <h2 id="help-title">Keyboard shortcuts</h2>
       <dl class="keys">
         {KEYS.map(([key, what]) => (
           <div key={key}>
@@ -35,8 +35,8 @@ export function Help({ close }: { close: () => void }) {
         ))}
       </dl>
       <p class="small">
-        A click on a value of a list filters by it. Drag over the chart to zoom. What you see is in the address: a link
-        shows it to others, without your key.
+        Click a value in a list to filter by it. Drag across the chart to zoom in. The address of the page contains the
+        view, so a copied link shows others the same view, without your key.
       </p>
       <button type="button" class="primary" onClick={() => dialog.current?.close()}>
         Close

@@ -95,7 +95,7 @@ export function ListPanel({ list, state, tick, change }: ListProps) {
       </div>
       {rows.length > FEW && (
         <button type="button" class="more" aria-expanded={isLong} onClick={() => setLong(!isLong)}>
-          {isLong ? "Show less" : `Show all ${body?.meta.truncated ? "of the first " : ""}${rows.length}`}
+          {isLong ? "Show less" : `Show ${body?.meta.truncated ? "the first" : "all"} ${rows.length}`}
         </button>
       )}
     </section>
@@ -153,7 +153,7 @@ export function PollPanel({ tick }: { tick: number }) {
         <table>
           <thead>
             <tr>
-              <th scope="col">Option, all time</th>
+              <th scope="col">Option (all time)</th>
               <th scope="col" class="figure">Votes</th>
               <th scope="col" class="figure">Share</th>
             </tr>

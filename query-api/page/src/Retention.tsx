@@ -81,7 +81,7 @@ export function Retention({ state, tick, events, change }: RetentionProps) {
       ) : body === undefined ? (
         <Skeleton rows={8} />
       ) : body.data.length === 0 ? (
-        <p class="nothing">Nobody in this window</p>
+        <p class="nothing">No users in this window</p>
       ) : (
         <div class="scroll" tabIndex={0} role="region" aria-label="Retention as a table">
           <table class="retention">

@@ -53,7 +53,7 @@ export function Strip({ tick }: { tick: number }) {
           name="Rejected"
           value={lines && format.number(lines.rejected)}
           level={lines && lines.rejected > 0 ? "late" : undefined}
-          title="The edge refuses what it cannot read and tells the sender; it keeps samples, at most ten a second. What it accepted and could not be stored would be counted here."
+          title="Lines that the edge accepted but that could not be stored as events. Lines that the edge rejects are reported to their sender at once; the edge keeps samples of them, at most ten a second."
         >
           {lines && `at the edge: ${samples(lines.rejected_samples)}`}
         </Figure>
@@ -68,7 +68,7 @@ export function Strip({ tick }: { tick: number }) {
         <Figure
           id="audit"
           name="Last audit"
-          value={body && (audit ? (audit.sound ? "Sound" : "Wrong") : "None yet")}
+          value={body && (audit ? (audit.sound ? "OK" : "Errors") : "None yet")}
           level={audit ? (audit.sound ? "live" : "stopped") : undefined}
         >
           {body && (audit ? auditOf(audit, body.meta.window.to) : "audits run every ten minutes")}
@@ -84,7 +84,7 @@ function samples(count: number): string {
 
 function lagOf({ count, slowest }: Pipeline["data"]["partitions"], isFarBehind: boolean): string {
   if (slowest === null) return "a partition has not reported yet";
-  return isFarBehind ? `partition ${slowest} of ${count} is the last` : `all ${count} partitions`;
+  return isFarBehind ? `partition ${slowest} is the slowest of ${count}` : `all ${count} partitions`;
 }
 
 function auditOf(audit: NonNullable<Pipeline["data"]["audit"]>, now: string): string {
@@ -92,7 +92,7 @@ function auditOf(audit: NonNullable<Pipeline["data"]["audit"]>, now: string): st
   if (audit.sound) return `${audit.tables} tables, ${ago}`;
   const wrong = [
     [audit.missing, "missing"],
-    [audit.duplicate, "there twice"],
+    [audit.duplicate, "duplicate"],
     [audit.offsets_in_gaps, "offsets in no table"],
   ] as const;
   const found = wrong.filter(([count]) => count > 0).map(([count, what]) => `${format.number(count)} ${what}`);

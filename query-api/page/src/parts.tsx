@@ -32,7 +32,7 @@ export function Refused({ refusal }: { refusal: Refusal }) {
 /** The detail of the API names each rollup in turn; the first clause says what is missing. */
 function whatIsMissing(detail: string): string {
   const [first] = detail.split("; ");
-  return `${first ?? detail}. A rollup that has it can be declared.`.replace(/\.\.+/g, ".");
+  return `${first ?? detail}. To count it, declare a rollup that has it.`.replace(/\.\.+/g, ".");
 }
 
 /** A menu behind a button: closes on Escape, on a click elsewhere and on a choice. */
@@ -110,7 +110,7 @@ export function Actions({ path, name, csv = true }: { path: string; name: string
   };
   const copy = async (close: () => void) => {
     close();
-    say((await copied(curl(location.origin, path, key !== undefined))) ? "Copied" : "Cannot copy here");
+    say((await copied(curl(location.origin, path, key !== undefined))) ? "Copied" : "Copying failed");
   };
   const save = async (close: () => void) => {
     close();

@@ -105,7 +105,7 @@ async function whetherItIsComplete(page) {
     const until = new Date(meta.complete_until);
     const clock = until.toISOString().slice(11, 16);
     const text = await panel.locator(".provenance").innerText();
-    assert.match(text, new RegExp(`^Exact\\. Complete until ${until.getUTCDate()} \\w+, ${clock}; what is dashed`));
+    assert.match(text, new RegExp(`^Exact\\. Complete until ${until.getUTCDate()} \\w+, ${clock}; the dashed part`));
     return true;
   });
   // The last point of the chart is the hour that is not over; the one before is.
@@ -121,7 +121,7 @@ async function whetherItIsComplete(page) {
     async () => {
       assert.equal(numberOf(await figure("stored").locator(".number").innerText()), stored);
       assert.match(await figure("rejected").innerText(), /^Rejected\s+0\s+at the edge: 1 sample$/);
-      assert.match(await figure("audit").innerText(), /^Last audit\s+Sound\s+\d+ tables, \d+ s ago$/);
+      assert.match(await figure("audit").innerText(), /^Last audit\s+OK\s+\d+ tables, \d+ s ago$/);
       assert.match(await figure("lag").innerText(), /^Lag\s+\d+ s\s+all \d+ partitions$/);
       return true;
     },

@@ -15,23 +15,23 @@ use schemas::time::{DAY, HOUR, MINUTE, UnixMillis};
 use serde::Serialize;
 
 /// Length of a slice in milliseconds.
-pub(super) const SLICE: i64 = 10 * MINUTE;
+pub(super) const SLICE_MS: i64 = 10 * MINUTE;
 /// Average number of sessions in a slice of an ordinary day.
-const SESSIONS: f64 = 66.0;
+const SESSIONS_PER_SLICE: f64 = 66.0;
 /// Growth of the audience in a day.
-const GROWTH: f64 = 0.015;
+const DAILY_GROWTH: f64 = 0.015;
 /// How long before the start of the demo the release came out, and how long its adoption takes.
-const RELEASED: i64 = 2 * DAY;
-const ADOPTION: i64 = DAY;
+const RELEASE_AGE_MS: i64 = 2 * DAY;
+const ADOPTION_MS: i64 = DAY;
 /// How long before the start Brazil began to grow.
-const CAMPAIGN: i64 = 6 * DAY;
+const CAMPAIGN_AGE_MS: i64 = 6 * DAY;
 /// The share of sessions of people who come back.
-const RETURNING: f64 = 0.55;
+const RETURNING_SHARE: f64 = 0.55;
 /// After how many days people come back, on average.
-const RETURN_AFTER: f64 = 3.0;
+const RETURN_AFTER_DAYS: f64 = 3.0;
 /// The share of new people who begin to sign up, and the share of those people who then finish.
-const SIGNUP_BEGUN: f64 = 0.46;
-const SIGNUP_DONE: f64 = 0.68;
+const SIGNUP_BEGUN_SHARE: f64 = 0.46;
+const SIGNUP_DONE_SHARE: f64 = 0.68;
 
 /// Countries with their shares of all people, in percent.
 const COUNTRIES: [(&str, u32); 14] = [
@@ -51,7 +51,7 @@ const COUNTRIES: [(&str, u32); 14] = [
     ("KR", 2),
 ];
 /// The share of new people who come because of the campaign, in percent.
-const CAMPAIGN_PART: u32 = 14;
+const CAMPAIGN_PERCENT: u32 = 14;
 const SYSTEMS: [(&str, u32); 5] = [("android", 44), ("ios", 29), ("windows", 16), ("macos", 8), ("linux", 3)];
 const PLANS: [(&str, u32); 3] = [("free", 74), ("pro", 19), ("team", 7)];
 /// Screens that are viewed, with their shares of all views, in percent.
@@ -128,7 +128,7 @@ impl Story {
 
     /// The number of the slice that contains a moment.
     pub(super) fn slice_of(at: UnixMillis) -> i64 {
-        at.0.div_euclid(SLICE)
+        at.0.div_euclid(SLICE_MS)
     }
 
     /// All events whose sessions begin in a slice, in the order of their times. The last ones may be some minutes
@@ -138,7 +138,7 @@ impl Story {
         let mut lines = Vec::new();
         let mut new = 0;
         for number in 0..self.sessions(slice) {
-            let is_back = rng.f64() < RETURNING;
+            let is_back = rng.f64() < RETURNING_SHARE;
             let person = is_back.then(|| self.returning(slice, &mut rng)).flatten();
             let (person, is_new) = match person {
                 Some(person) => (person, false),
@@ -147,7 +147,7 @@ impl Story {
                     (self.person(slice, new), true)
                 }
             };
-            let begin = UnixMillis(slice * SLICE + rng.i64(0..SLICE));
+            let begin = UnixMillis(slice * SLICE_MS + rng.i64(0..SLICE_MS));
             let mut session = Session {
                 rng: Rng::with_seed(rng.u64(..)),
                 version: self.version(begin, &mut rng),
@@ -165,7 +165,7 @@ impl Story {
 
     /// How many sessions begin in a slice. Depends on the hour, the day of the week and the growth.
     fn sessions(&self, slice: i64) -> usize {
-        let at = slice * SLICE;
+        let at = slice * SLICE_MS;
         let hour = at.rem_euclid(DAY) as f64 / HOUR as f64;
         // Quiet at 4 in the morning, busy at 4 in the afternoon (UTC).
         let of_day = 1.0 - 0.55 * ((hour - 4.0) / 24.0 * TAU).cos();
@@ -174,21 +174,23 @@ impl Story {
         let of_week = if is_weekend { 0.8 } else { 1.08 };
         let days = (at - self.start.0) as f64 / DAY as f64;
         let noise = 0.9 + 0.2 * self.rng(slice, 1).f64();
-        (SESSIONS * of_day * of_week * noise * (1.0 + GROWTH).powf(days.clamp(-120.0, 30.0))).round() as usize
+        (SESSIONS_PER_SLICE * of_day * of_week * noise * (1.0 + DAILY_GROWTH).powf(days.clamp(-120.0, 30.0)))
+            .round() as usize
     }
 
     /// The new person with this number in a slice.
     fn person(&self, slice: i64, number: u64) -> Person {
         let mut rng = self.rng(slice, 1 + number);
-        let is_of_campaign = slice * SLICE > self.start.0 - CAMPAIGN && rng.u32(..100) < CAMPAIGN_PART;
+        let is_of_campaign =
+            slice * SLICE_MS > self.start.0 - CAMPAIGN_AGE_MS && rng.u32(..100) < CAMPAIGN_PERCENT;
         let country = if is_of_campaign { "BR" } else { pick(&mut rng, &COUNTRIES) };
-        let has_begun_signup = rng.f64() < SIGNUP_BEGUN;
+        let has_begun_signup = rng.f64() < SIGNUP_BEGUN_SHARE;
         Person {
             id: format!("u-{slice:x}-{number}"),
             country,
             system: pick(&mut rng, &SYSTEMS),
             has_begun_signup,
-            has_signed_up: has_begun_signup && rng.f64() < SIGNUP_DONE,
+            has_signed_up: has_begun_signup && rng.f64() < SIGNUP_DONE_SHARE,
             plan: pick(&mut rng, &PLANS),
         }
     }
@@ -196,10 +198,10 @@ impl Story {
     /// A person who signed up before a slice; none if a few attempts find no such person.
     fn returning(&self, slice: i64, rng: &mut Rng) -> Option<Person> {
         (0..4).find_map(|_| {
-            let days = -RETURN_AFTER * (1.0 - rng.f64()).ln();
-            let ago = (days * DAY as f64) as i64 / SLICE;
+            let days = -RETURN_AFTER_DAYS * (1.0 - rng.f64()).ln();
+            let ago = (days * DAY as f64) as i64 / SLICE_MS;
             let first = slice - 1 - ago;
-            let new = (self.sessions(first) as f64 * (1.0 - RETURNING)) as u64;
+            let new = (self.sessions(first) as f64 * (1.0 - RETURNING_SHARE)) as u64;
             let person = self.person(first, 1 + rng.u64(..new.max(1)));
             person.has_signed_up.then_some(person)
         })
@@ -207,8 +209,8 @@ impl Story {
 
     /// A version of the app at this time. The longer ago the release is, the more likely is the new version.
     fn version(&self, at: UnixMillis, rng: &mut Rng) -> &'static str {
-        let age = at.0 - (self.start.0 - RELEASED);
-        let adopted = (age as f64 / ADOPTION as f64).clamp(0.0, 1.0) * 0.85;
+        let age = at.0 - (self.start.0 - RELEASE_AGE_MS);
+        let adopted = (age as f64 / ADOPTION_MS as f64).clamp(0.0, 1.0) * 0.85;
         if rng.f64() < adopted { NEW_VERSION } else { pick(rng, &OLD_VERSIONS) }
     }
 
@@ -334,7 +336,7 @@ mod tests {
     /// All events of the day that ends `ago` days before the start.
     fn day(ago: i64) -> Vec<Line> {
         let last = Story::slice_of(UnixMillis(START.0 - ago * DAY));
-        (last - DAY / SLICE..last).flat_map(|slice| story().slice(slice)).collect()
+        (last - DAY / SLICE_MS..last).flat_map(|slice| story().slice(slice)).collect()
     }
 
     fn users<'a>(lines: &'a [Line], event: &str) -> BTreeSet<&'a str> {
@@ -350,8 +352,8 @@ mod tests {
             let json = line.json();
             let parsed = event::parse::<()>(&json).unwrap();
             assert_eq!(parsed.event.client_time, Some(line.client_time), "{json}");
-            let begin = slice * SLICE;
-            assert!((begin..begin + 2 * SLICE).contains(&line.client_time.0), "{}", line.client_time);
+            let begin = slice * SLICE_MS;
+            assert!((begin..begin + 2 * SLICE_MS).contains(&line.client_time.0), "{}", line.client_time);
         }
     }
 

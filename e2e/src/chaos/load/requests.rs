@@ -18,9 +18,9 @@ const DEVICES: usize = 200;
 /// 2020-12-01 00:00, the day of the very old events.
 const LONG_AGO: UnixMillis = UnixMillis(1_606_780_800_000);
 /// A line that the edge rejects.
-const BAD: &str = r#"{"event":1}"#;
+const BAD_LINE: &str = r#"{"event":1}"#;
 /// Number of lines of a large request. They fit into one record.
-pub const LARGE: usize = 2000;
+pub const LARGE_LINES: usize = 2000;
 /// One request in this many is large.
 const LARGE_ONE_IN: u32 = 150;
 /// One line in this many has hostile fields.
@@ -57,10 +57,10 @@ pub struct RequestStream {
 }
 
 /// One line in this many comes from a device with a wrong clock.
-const WILD_ONE_IN: u8 = 100;
+const WRONG_CLOCK_ONE_IN: u8 = 100;
 /// How far a wrong clock is behind, in milliseconds. The age of such an event is never close to the retention of a
 /// rollup.
-const WILD: std::ops::Range<i64> = 30 * DAY..2000 * DAY;
+const WRONG_CLOCK_LAG_MS: std::ops::Range<i64> = 30 * DAY..2000 * DAY;
 
 impl RequestStream {
     /// The requests of this seed. With `event_ids`, half of the batches may be retried.
@@ -101,7 +101,7 @@ impl RequestStream {
                 r#"{{{id}"event":"bulk","client_time":{time},"user_id":"{TAG}{number}","sequence":{sequence},"param_int":{value},"nonce":"{number}-{at}"}}"#
             )
         };
-        let events: Vec<String> = (0..LARGE).map(line).collect();
+        let events: Vec<String> = (0..LARGE_LINES).map(line).collect();
         let (path, body) = ("/v1/events".to_owned(), events.join("\n"));
         Request { number: *number, path, body, events, bad: 0, hostile: 0, repeatable: has_ids && *retries }
     }
@@ -135,11 +135,11 @@ impl RequestStream {
         let lines = self.traffic.lines(now, count).into_iter().enumerate().map(|(at, mut line)| {
             line.param_str = format!("{TAG}{number}").into();
             line.event_id = has_ids.then(|| event_id(self.seed, *number, at));
-            if rng.u8(..WILD_ONE_IN) == 0 {
+            if rng.u8(..WRONG_CLOCK_ONE_IN) == 0 {
                 // Not a click or an impression: verification asks the query API for each hour that has one, and events
                 // from wrong clocks would add many hours.
                 line.event = "play";
-                line.client_time = UnixMillis(now.0 - rng.i64(WILD)).to_string();
+                line.client_time = UnixMillis(now.0 - rng.i64(WRONG_CLOCK_LAG_MS)).to_string();
             } else if rng.u8(..30) == 0 {
                 line.client_time =
                     UnixMillis(LONG_AGO.0 + rng.i64(0..3) * HOUR + rng.i64(0..MINUTE)).to_string();
@@ -157,7 +157,7 @@ impl RequestStream {
         let events: Vec<String> = lines.collect();
         let bad = usize::from(count == 0 || rng.u8(..10) == 0);
         let mut lines: Vec<_> = events.iter().map(String::as_str).collect();
-        (0..bad).for_each(|_| lines.insert(rng.usize(..=lines.len()), BAD));
+        (0..bad).for_each(|_| lines.insert(rng.usize(..=lines.len()), BAD_LINE));
         let (path, body) = ("/v1/events".to_owned(), lines.join("\n"));
         Request { number: *number, path, body, events, bad, hostile, repeatable: has_ids && self.retries }
     }
@@ -232,7 +232,7 @@ mod tests {
         assert!(
             share(&|r| r.body.contains("\"vote\"")) > 50 && share(&|r| r.body.contains("2020-12-01")) > 50
         );
-        assert!((5..30).contains(&share(&|r| r.events.len() == LARGE)), "large");
+        assert!((5..30).contains(&share(&|r| r.events.len() == LARGE_LINES)), "large");
         assert!(share(&|r| r.hostile > 0) > 200, "with hostile fields");
         assert!(requests(4, false).iter().all(|r| !r.repeatable));
     }
@@ -242,7 +242,7 @@ mod tests {
         // What the edge adds to each line, including the line break.
         let added =
             r#""tenant":"default","ip":"127.0.0.1","server_time":"2026-01-01 00:30:00.000","country":"DE","#;
-        let large = requests(5, true).into_iter().filter(|request| request.events.len() == LARGE);
+        let large = requests(5, true).into_iter().filter(|request| request.events.len() == LARGE_LINES);
         for request in large {
             let bytes: usize = request.events.iter().map(|line| line.len() + added.len() + 1).sum();
             assert!(bytes < schemas::record::MAX_BYTES, "{bytes}");

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::counter::Counter;
-use crate::chaos::schedule::{Kind, LONG_PAUSES, OUTAGE, Target};
+use crate::chaos::schedule::{Kind, LONG_PAUSE_SECONDS, OUTAGE_SECONDS, Target};
 
 /// Most notes between two progress lines, and most problems of a run. Further ones are dropped.
 const MOST_TEXTS: usize = 50;
@@ -16,7 +16,7 @@ pub(crate) struct RunStats {
     kills: [AtomicU64; 4],
     pauses: AtomicU64,
     long_pauses: AtomicU64,
-    clickhouse_away: AtomicU64,
+    clickhouse_outages: AtomicU64,
     counters: [AtomicU64; Counter::ALL.len()],
     notes: Mutex<Vec<String>>,
     problems: Mutex<Vec<String>>,
@@ -29,16 +29,16 @@ impl RunStats {
 
     pub(crate) fn add_pause(&self, target: Target, lasts: Duration) {
         self.pauses.fetch_add(1, Ordering::Relaxed);
-        if lasts.as_secs() >= LONG_PAUSES[0] {
+        if lasts.as_secs() >= LONG_PAUSE_SECONDS[0] {
             self.long_pauses.fetch_add(1, Ordering::Relaxed);
         }
-        self.add_absence(target, lasts);
+        self.count_clickhouse_outage(target, lasts);
     }
 
-    /// Counts an outage of ClickHouse if `target` is ClickHouse and is paused or down for at least [`OUTAGE`].
-    pub(crate) fn add_absence(&self, target: Target, lasts: Duration) {
-        if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE {
-            self.clickhouse_away.fetch_add(1, Ordering::Relaxed);
+    /// Counts an outage of ClickHouse if `target` is ClickHouse and is paused or down for at least [`OUTAGE_SECONDS`].
+    pub(crate) fn count_clickhouse_outage(&self, target: Target, lasts: Duration) {
+        if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE_SECONDS {
+            self.clickhouse_outages.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -46,8 +46,8 @@ impl RunStats {
         self.long_pauses.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn clickhouse_away(&self) -> u64 {
-        self.clickhouse_away.load(Ordering::Relaxed)
+    pub(crate) fn clickhouse_outages(&self) -> u64 {
+        self.clickhouse_outages.load(Ordering::Relaxed)
     }
 
     /// Adds the counters of a process that has exited.

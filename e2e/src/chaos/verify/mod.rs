@@ -6,9 +6,9 @@ use devstack::wait_for;
 use schemas::time::UnixMillis;
 
 use super::load::journal::{self, SharedJournal};
-use super::load::requests::{LARGE, TAG};
+use super::load::requests::{LARGE_LINES, TAG};
 use super::load::{Journal, Request};
-use super::rollups::{self, FOLDING};
+use super::rollups::{self, FOLDING_ROLLUP};
 use crate::client::Http;
 use crate::world::World;
 use answers::HourlyAnswers;
@@ -82,7 +82,7 @@ impl Expected {
         let unknown = stored.iter().filter(|(number, _)| !known.contains(number));
         let rollups = rollups::declared();
         let rollups = rollups.iter().map(|rollup| {
-            if rollup.name == FOLDING { Totals::of_buckets(rollup) } else { Totals::of_rollup(rollup) }
+            if rollup.name == FOLDING_ROLLUP { Totals::of_buckets(rollup) } else { Totals::of_rollup(rollup) }
         });
         let mut expected = Self {
             unknown_rows: unknown.map(|(_, stored)| stored.rows).sum(),
@@ -103,7 +103,7 @@ impl Expected {
     }
 
     fn add(&mut self, request: &Request, sent: UnixMillis) {
-        self.large += u64::from(request.events.len() >= LARGE);
+        self.large += u64::from(request.events.len() >= LARGE_LINES);
         self.hostile += request.hostile as u64;
         for line in request.events.iter().map(|line| Line::read(line)) {
             self.totals.iter_mut().for_each(|totals| totals.add(&line, sent));

@@ -5,7 +5,7 @@ use std::fs;
 use devstack::wait_for;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::wire::{first_line, sent, until_closed};
+use crate::wire::{connect_and_send, first_line, read_until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
 /// A request with one event, which keeps the connection open.
@@ -23,16 +23,16 @@ async fn connections_above_the_limit_of_an_address_are_closed_at_once_and_counte
     let edge = start(&world, &[("MAX_CONNECTIONS_PER_IP", "3")]).await;
     let mut open = Vec::new();
     for _ in 0..3 {
-        let mut stream = sent(&edge, REQUEST).await;
+        let mut stream = connect_and_send(&edge, REQUEST).await;
         assert_eq!(first_line(&mut stream).await, "HTTP/1.1 200");
         open.push(stream);
     }
-    assert!(until_closed(&mut sent(&edge, REQUEST).await).await.is_empty());
+    assert!(read_until_closed(&mut connect_and_send(&edge, REQUEST).await).await.is_empty());
     assert_eq!(edge.metric("ingest_connections").await, 3);
     assert_eq!(edge.metric("ingest_connections_refused_total").await, 1);
 
     open.pop();
-    let again = async || first_line(&mut sent(&edge, REQUEST).await).await == "HTTP/1.1 200";
+    let again = async || first_line(&mut connect_and_send(&edge, REQUEST).await).await == "HTTP/1.1 200";
     wait_for("a connection to be allowed again", DEADLINE, again).await.unwrap();
     edge.assert_balanced().await;
 }
@@ -41,11 +41,11 @@ async fn connections_above_the_limit_of_an_address_are_closed_at_once_and_counte
 async fn a_connection_above_the_total_limit_waits_until_another_one_ends() {
     let world = World::new("connections_all").await;
     let edge = start(&world, &[("MAX_CONNECTIONS", "1"), ("KEEP_ALIVE_TIMEOUT", "1s")]).await;
-    let mut first = sent(&edge, REQUEST).await;
+    let mut first = connect_and_send(&edge, REQUEST).await;
     assert_eq!(first_line(&mut first).await, "HTTP/1.1 200");
-    let mut second = sent(&edge, REQUEST).await;
+    let mut second = connect_and_send(&edge, REQUEST).await;
     assert_eq!(edge.metric("ingest_connections").await, 1);
-    let (_, answer) = tokio::join!(until_closed(&mut first), first_line(&mut second));
+    let (_, answer) = tokio::join!(read_until_closed(&mut first), first_line(&mut second));
     assert_eq!(answer, "HTTP/1.1 200");
     edge.assert_balanced().await;
 }
@@ -61,7 +61,7 @@ async fn without_free_file_descriptors_idle_connections_are_closed_for_new_ones(
     // Each connection stays open and idle; the edge would close it after more than a minute.
     let mut idle = Vec::new();
     for _ in 0..40 {
-        let mut stream = sent(&edge, REQUEST).await;
+        let mut stream = connect_and_send(&edge, REQUEST).await;
         assert_eq!(first_line(&mut stream).await, "HTTP/1.1 200");
         idle.push(stream);
     }

@@ -203,8 +203,8 @@ async fn unparsable_requests_get_errors_in_the_same_form() {
             "headers_too_large",
         ),
     ] {
-        let mut stream = wire::sent(&edge, sent.as_bytes()).await;
-        let received = String::from_utf8(wire::until_closed(&mut stream).await).unwrap();
+        let mut stream = wire::connect_and_send(&edge, sent.as_bytes()).await;
+        let received = String::from_utf8(wire::read_until_closed(&mut stream).await).unwrap();
         let (head, body) = received.split_once("\r\n\r\n").unwrap();
         let mut lines = head.split("\r\n");
         let found = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();

@@ -10,7 +10,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{interval, timeout};
 
 use crate::client::{Http, HttpResponse};
-use crate::wire::{connect, sent, until_closed};
+use crate::wire::{connect, connect_and_send, read_until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
 const EVENT: &str = r#"{"event":"a"}"#;
@@ -18,15 +18,15 @@ const EVENT: &str = r#"{"event":"a"}"#;
 const HIDDEN: &str = "POST /analytics/1700000000000/smuggled/click HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// An edge with short timeouts, so that it closes connections quickly.
-async fn impatient(world: &World) -> Edge {
-    let patience = [
+async fn edge_with_short_timeouts(world: &World) -> Edge {
+    let timeouts = [
         ("HEADER_TIMEOUT", "1s"),
         ("KEEP_ALIVE_TIMEOUT", "1s"),
         ("BODY_IDLE_TIMEOUT", "1s"),
         // Longer than the timeouts above, so that only those expire.
         ("BODY_TIMEOUT", "60s"),
     ];
-    let mut service = world.start("ingest", &patience);
+    let mut service = world.start("ingest", &timeouts);
     service.wait_ready().await.unwrap();
     Edge::new(service)
 }
@@ -36,7 +36,7 @@ async fn codes(edge: &Edge, sent: &[u8]) -> Vec<u16> {
     let mut stream = connect(edge).await;
     // The edge may close the connection before the end.
     let _cut = stream.write_all(sent).await;
-    let received = until_closed(&mut stream).await;
+    let received = read_until_closed(&mut stream).await;
     let received = String::from_utf8_lossy(&received).into_owned();
     received.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap()).collect()
 }
@@ -52,7 +52,7 @@ async fn answer(edge: &Edge) -> HttpResponse {
 }
 
 /// Checks that the edge still serves, and that it has received this many lines and no hidden request.
-async fn assert_well(edge: &Edge, received: u64) {
+async fn assert_healthy(edge: &Edge, received: u64) {
     let answer = answer(edge).await;
     assert_eq!((answer.status, answer.json()["accepted"].clone()), (200, json!(1)), "{}", answer.text);
     assert_eq!(edge.metric("ingest_events_received_total").await, received + 1);
@@ -62,7 +62,7 @@ async fn assert_well(edge: &Edge, received: u64) {
 #[tokio::test]
 async fn no_request_hides_in_the_body_of_another() {
     let world = World::new("hostile_smuggling").await;
-    let edge = impatient(&world).await;
+    let edge = edge_with_short_timeouts(&world).await;
     let with_event = format!("{EVENT}{HIDDEN}");
     let chunked = format!("0\r\n\r\n{HIDDEN}");
     let in_a_chunk = format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len());
@@ -106,13 +106,13 @@ async fn no_request_hides_in_the_body_of_another() {
     let old = post(te, &in_a_chunk).replace("HTTP/1.1", "HTTP/1.0");
     assert_eq!(codes(&edge, old.as_bytes()).await, [400]);
     // The edge has read the lines of the hidden request once, as lines of a body.
-    assert_well(&edge, 2).await;
+    assert_healthy(&edge, 2).await;
 }
 
 #[tokio::test]
 async fn a_body_whose_chunks_are_broken_is_refused_and_its_connection_closed() {
     let world = World::new("hostile_chunks").await;
-    let edge = impatient(&world).await;
+    let edge = edge_with_short_timeouts(&world).await;
     let chunked = "Transfer-Encoding: chunked";
     for size in ["", "x", "-1", "+d", "0xd", "d d", "10000000000000000d", "d\n", "d;\n", "d\r", " d"] {
         let sent = post(chunked, &format!("{size}\r\n{EVENT}\r\n0\r\n\r\n{HIDDEN}"));
@@ -128,13 +128,13 @@ async fn a_body_whose_chunks_are_broken_is_refused_and_its_connection_closed() {
     let bytes: String = EVENT.chars().map(|byte| format!("1;x=y\r\n{byte}\r\n")).collect();
     let sent = post(chunked, &format!("{bytes}0\r\nTrailer: x\r\n\r\n"));
     assert_eq!(codes(&edge, sent.as_bytes()).await, [200]);
-    assert_well(&edge, 1).await;
+    assert_healthy(&edge, 1).await;
 }
 
 #[tokio::test]
 async fn a_request_head_that_is_not_valid_http1_is_refused() {
     let world = World::new("hostile_heads").await;
-    let edge = impatient(&world).await;
+    let edge = edge_with_short_timeouts(&world).await;
     let long = |bytes| format!("POST /v1/events?{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(bytes));
     let header = |bytes: usize| post(&format!("X: {}\r\nContent-Length: 0", "x".repeat(bytes)), "");
     let headers = |count| post(&"X: x\r\n".repeat(count), "");
@@ -170,7 +170,7 @@ async fn a_request_head_that_is_not_valid_http1_is_refused() {
     let bare = post(&format!("Content-Length: {}", body.len()), "").replace("\r\n", "\n") + &body;
     assert_eq!(codes(&edge, bare.as_bytes()).await, [200], "line ends without a carriage return");
     // The second body has two invalid lines, which are those of the hidden request.
-    assert_well(&edge, 1 + 3).await;
+    assert_healthy(&edge, 1 + 3).await;
 }
 
 /// Writes `bytes` every 100 ms until a write fails.
@@ -184,13 +184,13 @@ async fn drip(mut stream: OwnedWriteHalf, bytes: &'static [u8]) {
 #[tokio::test]
 async fn slow_request_heads_and_bodies_time_out() {
     let world = World::new("hostile_slow").await;
-    let edge = impatient(&world).await;
+    let edge = edge_with_short_timeouts(&world).await;
     let head = b"POST /v1/events HTTP/1.1\r\n";
     let endless = post("Content-Length: 1000", "{");
     let check = async |start: &[u8], more: &'static [u8], expected: &str| {
-        let (mut read, write) = sent(&edge, start).await.into_split();
+        let (mut read, write) = connect_and_send(&edge, start).await.into_split();
         let dripping = tokio::spawn(drip(write, more));
-        let closed = timeout(DEADLINE / 4, until_closed(&mut read)).await;
+        let closed = timeout(DEADLINE / 4, read_until_closed(&mut read)).await;
         let received = closed.expect("the edge closes the connection long before a minute has passed");
         assert!(String::from_utf8_lossy(&received).starts_with(expected), "{received:?}");
         dripping.abort();
@@ -205,7 +205,7 @@ async fn slow_request_heads_and_bodies_time_out() {
     );
     let closed = async || edge.metric("ingest_inflight_bytes").await == 0;
     wait_for("all memory to be released", DEADLINE, closed).await.unwrap();
-    assert_well(&edge, 1).await;
+    assert_healthy(&edge, 1).await;
 }
 
 /// An HTTP/2 frame.
@@ -243,7 +243,7 @@ fn goaway(mut received: &[u8]) -> Option<u32> {
 #[tokio::test]
 async fn a_connection_that_abuses_http2_is_closed_while_others_are_served() {
     let world = World::new("hostile_http2").await;
-    let edge = impatient(&world).await;
+    let edge = edge_with_short_timeouts(&world).await;
     let opened = |stream| frame(HEADERS, END_HEADERS, stream, HEAD);
     let streams = || (0..5000_u32).map(|stream| 2 * stream + 1);
     let reset =
@@ -269,7 +269,7 @@ async fn a_connection_that_abuses_http2_is_closed_while_others_are_served() {
             async {
                 // The edge may close the connection before the end.
                 let _cut = timeout(DEADLINE, stream.write_all(&sent)).await;
-                until_closed(&mut stream).await
+                read_until_closed(&mut stream).await
             },
             answer(&edge)
         );
@@ -278,5 +278,5 @@ async fn a_connection_that_abuses_http2_is_closed_while_others_are_served() {
             assert_eq!(goaway(&received), expected, "{what}");
         }
     }
-    assert_well(&edge, 5).await;
+    assert_healthy(&edge, 5).await;
 }

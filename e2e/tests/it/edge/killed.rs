@@ -13,9 +13,9 @@ use crate::world::{DEADLINE, Edge, World};
 /// Number of clients of the edge that is stopped.
 const CLIENTS: u64 = 32;
 /// Number of `Connection: close` headers after which a client changes to another edge.
-const CLOSES: usize = 5;
+const CLOSES_BEFORE_CHANGE: usize = 5;
 /// Requests that each client then sends to the other edge.
-const AFTER: usize = 20;
+const REQUESTS_AFTER_CHANGE: usize = 20;
 
 async fn killed(name: &'static str, has_spool: bool) {
     let world = World::new(name).await;
@@ -58,11 +58,11 @@ async fn send(client: u64, first: String, second: String) -> Vec<TestEvent> {
         all.extend(made);
         answer.header("connection") == "close"
     };
-    while closes < CLOSES {
+    while closes < CLOSES_BEFORE_CHANGE {
         closes += usize::from(post(&first).await);
     }
     let second = Http::new(second);
-    for _ in 0..AFTER {
+    for _ in 0..REQUESTS_AFTER_CHANGE {
         assert!(!post(&second).await);
     }
     all
@@ -70,7 +70,7 @@ async fn send(client: u64, first: String, second: String) -> Vec<TestEvent> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_that_stops_serves_its_clients_until_they_have_changed_to_another() {
-    let world = World::new("told_to_stop").await;
+    let world = World::new("stopped").await;
     let start = async || {
         let mut service = world.start("ingest", &[("DRAIN_DELAY", "10s")]);
         service.wait_ready().await.unwrap();

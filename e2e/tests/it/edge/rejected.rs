@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, World};
 
-const LETTERS: &str = "SELECT count() FROM dead_letters WHERE tenant != ''";
+const COUNT_DEAD_LETTERS: &str = "SELECT count() FROM dead_letters WHERE tenant != ''";
 
 #[tokio::test]
 async fn a_rejected_line_becomes_a_dead_letter_with_its_reason_and_is_not_counted() {
@@ -30,7 +30,7 @@ async fn a_rejected_line_becomes_a_dead_letter_with_its_reason_and_is_not_counte
     let refused = edge.http.send("POST", "/v1/votes", &json, r#"[{"option":"a"}]"#).await;
     assert_eq!(refused.status, 400);
 
-    wait_for("all samples", DEADLINE, async || world.number(LETTERS).await == 6).await.unwrap();
+    wait_for("all samples", DEADLINE, async || world.number(COUNT_DEAD_LETTERS).await == 6).await.unwrap();
     let mut shown =
         world.rows("SELECT reason, tenant, text FROM dead_letters WHERE tenant != '' ORDER BY reason").await;
     let cut = shown.iter_mut().find(|row| row[0] == "edge:too_long:session").unwrap();
@@ -69,7 +69,7 @@ async fn at_most_ten_rejected_lines_a_second_are_kept_as_samples() {
     let mut kept = 0;
     let all = wait_for("all kept samples, at least ten, to be stored", DEADLINE, async || {
         kept = edge.metric("ingest_rejected_samples_total").await;
-        kept >= 10 && world.number(LETTERS).await == kept
+        kept >= 10 && world.number(COUNT_DEAD_LETTERS).await == kept
     });
     all.await.unwrap();
     assert!(kept <= most, "{kept} of 10000 were kept, at most {most} are allowed");

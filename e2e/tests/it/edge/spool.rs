@@ -75,7 +75,7 @@ fn directory(world: &World) -> String {
     world.directory().join("spool").to_str().unwrap().to_owned()
 }
 
-fn some(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
+fn random_events(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
     (0..count).map(|_| TestEvent::random(rng, now())).collect()
 }
 
@@ -104,7 +104,7 @@ impl RetryingClients {
                 let mut rng = fastrand::Rng::with_seed(client);
                 let mut tries = time::interval(PAUSE);
                 while !stop.load(Ordering::Relaxed) {
-                    let made = some(&mut rng, EVENTS);
+                    let made = random_events(&mut rng, EVENTS);
                     let first = numbers.fetch_add(EVENTS, Ordering::Relaxed);
                     let lines: Vec<_> = (first..).zip(&made).map(|(n, made)| made.line_with_id(n)).collect();
                     tries.tick().await;
@@ -165,7 +165,7 @@ async fn a_kafka_outage_and_edge_kills_lose_nothing_and_count_nothing_twice() {
 #[tokio::test]
 async fn an_edge_that_stops_without_kafka_spools_everything_for_a_manual_replay() {
     let mut spooling = Spooling::new("spool_stop", &[("DURABLE_WAIT", "60s"), ("DRAIN_DELAY", "60s")]).await;
-    let made = some(&mut fastrand::Rng::with_seed(70), 500);
+    let made = random_events(&mut fastrand::Rng::with_seed(70), 500);
     spooling.stack.kafka.kill9().unwrap();
     // The events are sent right after the kill, so that their request still waits for Kafka and is not in the
     // spool yet.
@@ -221,7 +221,7 @@ async fn a_full_spool_refuses_events_and_is_emptied_once_kafka_is_back() {
     let mut oracle = Oracle::default();
     let mut refused = None;
     let full = wait_for("a full spool", DEADLINE, async || {
-        let made = some(&mut rng, 500);
+        let made = random_events(&mut rng, 500);
         let answer = spooling.post(&made).await;
         if answer.status == 200 {
             made.iter().for_each(|made| oracle.record(made));
@@ -267,7 +267,7 @@ async fn a_full_disk_switches_the_spool_off_and_no_answered_event_is_lost() {
         .await;
     limit_files(&mut spooling.edge, Some(fs::metadata(file).unwrap().len()));
     let full = wait_for("a request that the full disk makes fail", DEADLINE, async || {
-        let made = some(&mut rng, 500);
+        let made = random_events(&mut rng, 500);
         let lines: Vec<_> = (sent..).zip(&made).map(|(n, made)| made.line_with_id(n)).collect();
         sent += made.len();
         let answer = spooling.edge.http.post_lines(&lines).await;
@@ -312,7 +312,7 @@ async fn without_a_spool_requests_get_retry_after_while_kafka_is_unreachable() {
     service.wait_ready().await.unwrap();
     spooling.edge = Edge::new(service);
     spooling.stack.kafka.kill9().unwrap();
-    let refused = spooling.post(&some(&mut fastrand::Rng::with_seed(72), 3)).await;
+    let refused = spooling.post(&random_events(&mut fastrand::Rng::with_seed(72), 3)).await;
     assert_eq!((refused.status, &refused.json()["code"]), (503, &Value::from("not_durable")));
     assert!(!refused.header("retry-after").is_empty());
     spooling.edge.assert_balanced().await;
@@ -331,7 +331,7 @@ async fn a_spool_that_cannot_be_read_is_set_aside_and_the_edge_serves() {
     wait_for("the metric", DEADLINE, aside).await.unwrap();
     let log = fs::read_to_string(edge.service.process().log()).unwrap();
     assert!(log.contains("spool_corrupt.redb.corrupt-"), "{log}");
-    let made = some(&mut fastrand::Rng::with_seed(73), 3);
+    let made = random_events(&mut fastrand::Rng::with_seed(73), 3);
     let answer = edge.http.post_lines(&made.iter().map(TestEvent::line).collect::<Vec<_>>()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
 }

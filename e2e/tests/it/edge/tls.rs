@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::client::HttpResponse;
 use crate::oracle::{Oracle, TestEvent, now};
-use crate::wire::{connect, sent, until_closed};
+use crate::wire::{connect, connect_and_send, read_until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
 /// A certificate for `localhost` and its key.
@@ -171,18 +171,18 @@ async fn connections_without_tls_are_closed_and_do_not_disturb_other_clients() {
         b"POST /v1/events HTTP/1.1\r\nhost: x\r\n\r\n",
         b"\0\xff\x16garbage, and more of it",
     ] {
-        strangers.push(sent(&edge, bytes).await);
+        strangers.push(connect_and_send(&edge, bytes).await);
     }
     // While the edge waits for the first two clients, it serves others.
     let (answer, _) = client.post(&edge, r#"{"event":"a"}"#.to_owned()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     for mut stranger in strangers {
-        let received = until_closed(&mut stranger).await;
+        let received = read_until_closed(&mut stranger).await;
         assert!(!received.starts_with(b"HTTP"), "{received:?}");
     }
     // The same time limit holds for the first request after a handshake.
     let mut silent = client.connect(&edge).await.unwrap();
-    assert!(until_closed(&mut silent).await.is_empty());
+    assert!(read_until_closed(&mut silent).await.is_empty());
 
     assert_eq!(edge.metric("ingest_tls_handshake_failures_total").await, 4);
     let (answer, _) = client.post(&edge, r#"{"event":"a"}"#.to_owned()).await;

@@ -44,7 +44,7 @@ impl Counted {
     }
 
     /// Starts an aggregator. Its readiness text must contain all of these words.
-    async fn is_refused(&self, words: &[&str]) {
+    async fn assert_refuses_to_start(&self, words: &[&str]) {
         let mut aggregator = self.world.start("stream-agg", &[]);
         wait_for_readyz(&aggregator, words).await;
         aggregator.terminate().await.unwrap();
@@ -81,7 +81,9 @@ async fn a_repeat_after_a_restart_counts_once() {
 async fn an_offset_reset_by_a_tool_is_refused_and_after_adopt_nothing_counts_twice() {
     let mut counted = Counted::new("once_reset").await;
     counted.world.commit(0, "");
-    counted.is_refused(&["partition 0", "committed without an intent", "stream-agg adopt 0"]).await;
+    counted
+        .assert_refuses_to_start(&["partition 0", "committed without an intent", "stream-agg adopt 0"])
+        .await;
     let began = Instant::now();
     counted.adopt(&[]).await;
     // `adopt` waits for the deadline of an insert plus the time limit of its statement in ClickHouse. Until then an
@@ -94,7 +96,7 @@ async fn an_offset_reset_by_a_tool_is_refused_and_after_adopt_nothing_counts_twi
 async fn an_intent_of_a_later_release_is_refused() {
     let counted = Counted::new("once_later").await;
     counted.world.commit(0, "v3 something new");
-    counted.is_refused(&["partition 0", "version `v3`", "run the later release"]).await;
+    counted.assert_refuses_to_start(&["partition 0", "version `v3`", "run the later release"]).await;
 }
 
 #[tokio::test]
@@ -105,7 +107,7 @@ async fn a_recreated_topic_is_refused_and_counted_in_addition_after_adopt() {
     counted.world.migrate().await;
     counted.edge = counted.world.edge().await;
     counted.post().await;
-    counted.is_refused(&["partition", "deleted and created again", "--new-log"]).await;
+    counted.assert_refuses_to_start(&["partition", "deleted and created again", "--new-log"]).await;
     counted.adopt(&["--new-log"]).await;
     counted.post_and_count().await;
 }
@@ -116,7 +118,7 @@ async fn records_deleted_by_retention_before_they_were_stored_are_reported() {
     let before = counted.oracle.counts();
     counted.post().await;
     counted.world.delete_records().await;
-    counted.is_refused(&["are not applied", "retention deleted them", "stream-agg adopt"]).await;
+    counted.assert_refuses_to_start(&["are not applied", "retention deleted them", "stream-agg adopt"]).await;
     counted.adopt(&[]).await;
     counted.world.aggregator().await;
     counted.world.assert_counted(&before).await;
@@ -166,7 +168,9 @@ async fn a_clickhouse_restored_from_an_older_backup_is_refused_and_complete_afte
         counted.world.rows(&format!("TRUNCATE TABLE {table}")).await;
         counted.world.rows(&format!("ALTER TABLE {table} ATTACH PARTITION ALL FROM copy_of_{table}")).await;
     }
-    counted.is_refused(&["partition", "restored from an older backup", "stream-agg adopt"]).await;
+    counted
+        .assert_refuses_to_start(&["partition", "restored from an older backup", "stream-agg adopt"])
+        .await;
     counted.adopt(&[]).await;
     counted.post_and_count().await;
 }
@@ -176,7 +180,7 @@ async fn nothing_is_inserted_into_a_table_with_too_small_a_deduplication_window(
     let mut counted = Counted::new("once_tokens").await;
     let setting = "ALTER TABLE once_tokens.rollup_sums MODIFY SETTING non_replicated_deduplication_window = ";
     counted.world.rows(&format!("{setting}100")).await;
-    counted.is_refused(&["rollup_sums`", "last 100 inserts", setting]).await;
+    counted.assert_refuses_to_start(&["rollup_sums`", "last 100 inserts", setting]).await;
     counted.world.rows(&format!("{setting}50000")).await;
     counted.post_and_count().await;
 }
@@ -193,7 +197,11 @@ async fn nothing_is_inserted_after_a_part_was_lost_until_an_operator_decides() {
     // If an operator restored only this table, it would lack the rows that were inserted after the backup. The markers
     // of later batches would hide that these rows are missing.
     let restore = ["restore all tables from the same backup", "`stream-agg adopt` for every partition"];
-    counted.is_refused(&[&["events` has lost part", "broken-on-start", drop][..], &restore].concat()).await;
+    counted
+        .assert_refuses_to_start(
+            &[&["events` has lost part", "broken-on-start", drop][..], &restore].concat(),
+        )
+        .await;
     counted.world.rows(&format!("{drop} SETTINGS allow_drop_detached = 1")).await;
     counted.post_and_count().await;
 }

@@ -49,7 +49,7 @@ impl Log {
         made
     }
 
-    fn counts(&mut self, made: &[TestEvent]) {
+    fn expect_counted(&mut self, made: &[TestEvent]) {
         made.iter().for_each(|made| self.oracle.record(made));
     }
 
@@ -206,14 +206,14 @@ async fn a_record_batch_that_cannot_be_decompressed_stops_its_partition() {
 async fn a_truncated_log_that_grew_again_is_refused_and_counted_in_addition_after_adopt() {
     let mut log = Log::new("damaged_truncated").await;
     let made = log.read_and_truncate().await;
-    log.counts(&made);
+    log.expect_counted(&made);
     log.world.assert_counted(&log.oracle.counts()).await;
     let refusal = ["partition 0", "truncated below that offset", "adopt 0", "--new-log --from"];
     // The aggregator refuses the log both before and after the log grows again.
     let aggregator = started(&log.world, &refusal).await;
     log.stop(aggregator).await;
     let made = log.produce(5, "none");
-    log.counts(&made);
+    log.expect_counted(&made);
     let aggregator = started(&log.world, &refusal).await;
     assert_eq!(log.recorded().await, 3);
     log.stop(aggregator).await;

@@ -30,7 +30,7 @@ fn produce(world: &World) {
 }
 
 /// Waits until a query returns these rows.
-async fn returns<T: Debug>(world: &World, sql: &str, expected: T)
+async fn wait_until_returns<T: Debug>(world: &World, sql: &str, expected: T)
 where
     Vec<Vec<String>>: PartialEq<T>,
 {
@@ -45,13 +45,13 @@ where
 }
 
 /// A world in which a declared batch is in only some of its tables, and no aggregator runs.
-struct InPart {
+struct PartlyStored {
     world: World,
     /// The file with the rollups of the next process: one is added and one is removed.
     file: String,
 }
 
-impl InPart {
+impl PartlyStored {
     async fn new(name: &'static str) -> Self {
         let world = World::new(name).await;
         for table in CLOSED {
@@ -60,8 +60,9 @@ impl InPart {
         produce(&world);
         let mut first = world.start("stream-agg", &[STATIC_MEMBER]);
         // The batch stays declared until all tables have it.
-        returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["4"]]).await;
-        returns(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
+        wait_until_returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["4"]])
+            .await;
+        wait_until_returns(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
         first.kill9();
         for table in CLOSED {
             assert_eq!(world.number(&format!("SELECT count() FROM {table}")).await, 0, "{table}");
@@ -71,9 +72,9 @@ impl InPart {
         let kept: Vec<_> =
             declared.split("[[rollup]]").filter(|rollup| !rollup.contains("\"sessions_daily\"")).collect();
         let file = world.write("rollups.toml", &(kept.join("[[rollup]]") + ADDED_ROLLUP_TOML));
-        let in_part = Self { world, file };
-        in_part.world.migrate_with(&in_part.variables()).await;
-        in_part
+        let partly_stored = Self { world, file };
+        partly_stored.world.migrate_with(&partly_stored.variables()).await;
+        partly_stored
     }
 
     /// The variables of the second process, which also accepts a shorter range of client times.
@@ -88,12 +89,12 @@ impl InPart {
 
 #[tokio::test]
 async fn a_partly_stored_batch_is_finished_under_the_rollups_of_its_declaration() {
-    let in_part = InPart::new("declared_before").await;
-    let (world, mut aggregator) = (&in_part.world, in_part.start());
+    let partly_stored = PartlyStored::new("declared_before").await;
+    let (world, mut aggregator) = (&partly_stored.world, partly_stored.start());
     aggregator.wait_ready().await.unwrap();
     produce(world);
     let ledger = "SELECT ko, sum(stored) FROM ledger WHERE tenant != '' GROUP BY ko ORDER BY ko";
-    returns(world, ledger, [["0", "4"], ["1", "4"]]).await;
+    wait_until_returns(world, ledger, [["0", "4"], ["1", "4"]]).await;
     // The column `cfg` of a raw row names a declaration. The rows of the first record have the declaration of the first
     // process, and the rows of the second record have the declaration of the second process.
     let of =
@@ -101,7 +102,7 @@ async fn a_partly_stored_batch_is_finished_under_the_rollups_of_its_declaration(
     let [before, ours] = [world.rows(&of("sessions_daily")).await, world.rows(&of(ADDED_ROLLUP)).await];
     let raw = "SELECT toString(ko), toString(cfg), toString(count()) FROM events WHERE tenant != ''
                GROUP BY ko, cfg ORDER BY ko";
-    returns(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
+    wait_until_returns(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
     // The rollup that both processes declare has both records. A rollup that only one process declares has only the
     // record that was declared by this process.
     let later = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
@@ -109,23 +110,23 @@ async fn a_partly_stored_batch_is_finished_under_the_rollups_of_its_declaration(
         "SELECT (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly'),
                 (SELECT sum(rows) FROM rollup_states WHERE rollup = 'sessions_daily'), ({later})"
     );
-    returns(world, &sums, [["8", "4", "4"]]).await;
+    wait_until_returns(world, &sums, [["8", "4", "4"]]).await;
     // Only the first declaration accepts a time of 2010.
     for (table, rollup) in [("rollup_sums", "event_hourly"), ("rollup_states", "users_hourly")] {
         let old =
             format!("SELECT sum(rows) FROM {table} WHERE rollup = '{rollup}' AND bucket < '2011-01-01'");
-        returns(world, &old, [["1"]]).await;
+        wait_until_returns(world, &old, [["1"]]).await;
     }
 
     // A backfill adds the record that was finished under the first declaration.
-    world.run("stream-agg", &["backfill", ADDED_ROLLUP], &in_part.variables()).await.unwrap();
-    returns(world, &later, [["8"]]).await;
+    world.run("stream-agg", &["backfill", ADDED_ROLLUP], &partly_stored.variables()).await.unwrap();
+    wait_until_returns(world, &later, [["8"]]).await;
 }
 
 #[tokio::test]
 async fn a_batch_whose_stored_declaration_was_changed_is_not_finished() {
-    let in_part = InPart::new("declared_changed").await;
-    let world = &in_part.world;
+    let partly_stored = PartlyStored::new("declared_changed").await;
+    let world = &partly_stored.world;
     let change = |from: &str, to: &str| {
         format!(
             "ALTER TABLE configs UPDATE declared = replaceOne(declared, '\"earliest_ms\":{from},', '\"earliest_ms\":{to},')
@@ -133,15 +134,15 @@ async fn a_batch_whose_stored_declaration_was_changed_is_not_finished() {
         )
     };
     world.rows(&change("946684800000", "0")).await;
-    let mut refusing = in_part.start();
+    let mut refusing = partly_stored.start();
     wait_for_readyz(&refusing, &["partition 0: the declared batch cannot be finished", "was changed"]).await;
     refusing.terminate().await.unwrap();
     assert_eq!(world.number("SELECT count() FROM events").await, 0);
 
     world.rows(&change("0", "946684800000")).await;
-    let mut aggregator = in_part.start();
+    let mut aggregator = partly_stored.start();
     aggregator.wait_ready().await.unwrap();
-    returns(world, "SELECT count() FROM events WHERE tenant != ''", [["4"]]).await;
+    wait_until_returns(world, "SELECT count() FROM events WHERE tenant != ''", [["4"]]).await;
 }
 
 #[tokio::test]
@@ -149,7 +150,7 @@ async fn an_aggregator_with_a_changed_definition_of_a_rollup_does_not_start() {
     let world = World::new("declared_otherwise").await;
     produce(&world);
     let mut aggregator = world.aggregator().await;
-    returns(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
+    wait_until_returns(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
     let changed = Rollups::built_in().to_string().replace("\"device_os\"]", "\"param_str\"]");
     let file = world.write("rollups.toml", &changed);
     let declared = [("ROLLUPS_FILE", &*file), ("ADMIN_ADDR", "127.0.0.1:0")];
@@ -158,7 +159,8 @@ async fn an_aggregator_with_a_changed_definition_of_a_rollup_does_not_start() {
     assert!(said.contains("rollup `event_hourly` was declared differently before"), "{said}");
     // The failed start does not disturb the running aggregator.
     produce(&world);
-    returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["8"]]).await;
+    wait_until_returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["8"]])
+        .await;
     aggregator.terminate().await.unwrap();
 }
 
@@ -181,7 +183,7 @@ async fn a_rollup_that_is_no_longer_declared_can_be_dropped_while_others_are_cou
 
     let mut aggregator = world.start("stream-agg", &with);
     produce(&world);
-    returns(&world, &of_later, [["4"]]).await;
+    wait_until_returns(&world, &of_later, [["4"]]).await;
     check(ADDED_ROLLUP, &with, "it is declared; take it out of ROLLUPS_FILE").await;
     check(ADDED_ROLLUP, &[], "partition 0 still has it declared").await;
     check("unheard_of", &[], "no such rollup was ever declared; there were event_daily,").await;
@@ -189,16 +191,20 @@ async fn a_rollup_that_is_no_longer_declared_can_be_dropped_while_others_are_cou
 
     let mut aggregator = world.aggregator().await;
     produce(&world);
-    returns(&world, hourly, [["8"]]).await;
+    wait_until_returns(&world, hourly, [["8"]]).await;
     let (dropped, ()) = tokio::join!(drop(ADDED_ROLLUP, &[]), async {
         for _ in 0..20 {
             produce(&world);
         }
     });
     dropped.unwrap();
-    returns(&world, &format!("SELECT count() FROM rollup_sums WHERE rollup = '{ADDED_ROLLUP}'"), [["0"]])
-        .await;
-    returns(&world, hourly, [["88"]]).await;
+    wait_until_returns(
+        &world,
+        &format!("SELECT count() FROM rollup_sums WHERE rollup = '{ADDED_ROLLUP}'"),
+        [["0"]],
+    )
+    .await;
+    wait_until_returns(&world, hourly, [["88"]]).await;
     world.run("stream-agg", &["audit"], &[]).await.unwrap();
     aggregator.terminate().await.unwrap();
 

@@ -33,8 +33,8 @@ async fn events_at_the_limits_of_time_count_once_also_after_a_restart() {
     let ahead = UnixMillis(now().0 + 365 * DAY);
     for posted in [5, 10] {
         let times = [
-            ("believed", "1970-01-01 00:00:00.000".to_owned()),
-            ("believed", ahead.to_string()),
+            ("trusted", "1970-01-01 00:00:00.000".to_owned()),
+            ("trusted", ahead.to_string()),
             ("replaced", "1969-12-31 23:59:59.999".to_owned()),
             ("replaced", "1900-01-01 00:00:00".to_owned()),
             ("replaced", "2299-12-31 23:59:59.999".to_owned()),
@@ -59,13 +59,12 @@ async fn events_at_the_limits_of_time_count_once_also_after_a_restart() {
                  GROUP BY 1, 2 ORDER BY ALL";
     let arrived = "SELECT toUnixTimestamp(toStartOfHour(server_time)), event, count() FROM events
                    WHERE event = 'replaced' GROUP BY 1, 2 ORDER BY ALL";
-    let believed = |time: i64| [(time / 1000).to_string(), "believed".to_owned(), "2".to_owned()].to_vec();
-    let expected =
-        [vec![believed(0)], world.rows(arrived).await, vec![believed(ahead.floor(HOUR).0)]].concat();
+    let trusted = |time: i64| [(time / 1000).to_string(), "trusted".to_owned(), "2".to_owned()].to_vec();
+    let expected = [vec![trusted(0)], world.rows(arrived).await, vec![trusted(ahead.floor(HOUR).0)]].concat();
     assert_eq!(world.rows(hours).await, expected);
     // Events of January 1970 are older than the retention of forty years.
     let kept = "SELECT dim1, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
-    assert_eq!(world.rows(kept).await, [["believed", "2"], ["replaced", "6"]]);
+    assert_eq!(world.rows(kept).await, [["replaced", "6"], ["trusted", "2"]]);
     world.run("stream-agg", &["audit"], &widest).await.unwrap();
 }
 

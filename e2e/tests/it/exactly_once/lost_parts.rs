@@ -94,14 +94,14 @@ async fn a_part_detached_as_broken_is_found_within_a_minute_and_stops_all_insert
 }
 
 /// A world on its own servers, whose files a test may change.
-async fn own(name: &'static str) -> (Stack, Counted) {
+async fn on_own_servers(name: &'static str) -> (Stack, Counted) {
     let (stack, world) = World::on_own_servers(name).await;
     (stack, Counted::new(world))
 }
 
 #[tokio::test]
 async fn a_part_that_is_unreadable_after_a_kill_is_found_before_the_next_insert() {
-    let (mut stack, mut counted) = own("lost_killed").await;
+    let (mut stack, mut counted) = on_own_servers("lost_killed").await;
     counted.append();
     let aggregator = counted.world.aggregator().await;
     counted.assert_counted().await;
@@ -136,7 +136,7 @@ async fn a_part_that_is_unreadable_after_a_kill_is_found_before_the_next_insert(
 #[tokio::test]
 #[ignore = "takes two minutes, because earlier inserts of a lost part must have ended: ./dev test --full"]
 async fn rows_of_a_lost_part_whose_token_remains_are_inserted_under_another_token() {
-    let (mut stack, mut counted) = own("lost_token").await;
+    let (mut stack, mut counted) = on_own_servers("lost_token").await;
     let world = &counted.world;
     world.rows("ALTER TABLE rollup_states ADD CONSTRAINT closed CHECK hwm > 1000").await;
     counted.append();

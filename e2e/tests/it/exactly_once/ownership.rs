@@ -50,10 +50,11 @@ async fn an_owner_that_was_paused_beyond_its_session_counts_nothing_twice() {
     let world = World::new("ownership_sleep").await;
     let edge = world.edge().await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(61), Oracle::default());
-    let impatient = [("KAFKA_OPT_session.timeout.ms", "3000"), ("KAFKA_OPT_heartbeat.interval.ms", "500")];
-    let mut sleeper = world.start("stream-agg", &impatient);
+    let short_session =
+        [("KAFKA_OPT_session.timeout.ms", "3000"), ("KAFKA_OPT_heartbeat.interval.ms", "500")];
+    let mut sleeper = world.start("stream-agg", &short_session);
     sleeper.wait_ready().await.unwrap();
-    let mut other = world.start("stream-agg", &impatient);
+    let mut other = world.start("stream-agg", &short_session);
     other.wait_ready().await.unwrap();
     let admin = Http::new(other.admin());
     for _ in 0..3 {

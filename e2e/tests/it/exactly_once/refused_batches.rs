@@ -18,7 +18,7 @@ const SESSION: Duration = Duration::from_secs(45);
 /// How long a command waits, so that no insert of an earlier process can still reach ClickHouse after it.
 const INSERTS_END: Duration = Duration::from_secs(60);
 
-fn some(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
+fn random_events(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
     (0..count).map(|_| TestEvent::random(rng, now())).collect()
 }
 
@@ -39,7 +39,7 @@ async fn run_offline(world: &World, arguments: &[&str]) {
 async fn a_record_of_an_unknown_format_is_a_dead_letter_once_an_operator_skips_it() {
     let world = World::new("refused_format").await;
     let mut rng = fastrand::Rng::with_seed(90);
-    let made = [some(&mut rng, 2), some(&mut rng, 3)];
+    let made = [random_events(&mut rng, 2), random_events(&mut rng, 3)];
     produce(&world, 0, &made[0]);
     let id = Uuid::now_v7().to_string();
     world.produce(0, &[("v", "99"), ("n", "2"), ("id", &id)], b"one\ntwo");
@@ -68,7 +68,7 @@ async fn split_fails_if_no_batch_is_declared() {
     let world = World::new("refused_nothing").await;
     let none = world.run("stream-agg", &["split", "0"], &[]).await.unwrap_err();
     assert!(format!("{none:#}").contains("no offset is committed"), "{none:#}");
-    produce(&world, 0, &some(&mut fastrand::Rng::with_seed(91), 2));
+    produce(&world, 0, &random_events(&mut fastrand::Rng::with_seed(91), 2));
     let mut aggregator = world.aggregator().await;
     wait_for("a commit without a batch", DEADLINE, async || {
         world.try_committed(0).is_some_and(|(offset, metadata)| offset == 1 && metadata.contains(" idle "))
@@ -85,7 +85,7 @@ async fn split_fails_if_no_batch_is_declared() {
 async fn a_refused_batch_can_be_split_down_to_one_record_which_can_be_skipped() {
     let world = World::new("refused_split").await;
     let mut rng = fastrand::Rng::with_seed(92);
-    let mut made: Vec<_> = (0..5).map(|_| some(&mut rng, 3)).collect();
+    let mut made: Vec<_> = (0..5).map(|_| random_events(&mut rng, 3)).collect();
     made[3][1].event = "poison".to_owned();
     world.rows("ALTER TABLE events ADD CONSTRAINT antidote CHECK event != 'poison'").await;
     made.iter().for_each(|made| produce(&world, 0, made));
@@ -119,7 +119,7 @@ async fn a_refused_batch_can_be_split_down_to_one_record_which_can_be_skipped() 
 async fn a_record_that_every_table_refuses_is_skipped_and_its_neighbours_count() {
     let world = World::new("refused_skip").await;
     let mut rng = fastrand::Rng::with_seed(93);
-    let made: Vec<_> = (0..3).map(|_| some(&mut rng, 2)).collect();
+    let made: Vec<_> = (0..3).map(|_| random_events(&mut rng, 2)).collect();
     // All tables refuse the batch, even the ledger.
     let tables = ["ledger", "events", "rollup_sums", "rollup_states"];
     for table in tables {
@@ -143,14 +143,14 @@ async fn a_record_that_every_table_refuses_is_skipped_and_its_neighbours_count()
 }
 
 /// Memory limit of an insert in bytes: less than the 98 MB that the whole batch needs, but enough for half of it.
-const MEMORY: &str = "70000000";
+const INSERT_MEMORY_BYTES: &str = "70000000";
 /// Records of that batch, lines of each record, and bytes of text in each line.
 const LARGE: (usize, usize, usize) = (16, 15, 50_000);
 
 #[tokio::test]
 #[ignore = "takes three minutes, because the aggregator retries, and inserts must have ended: ./dev test --full"]
 async fn a_batch_too_large_for_clickhouse_memory_is_retried_and_can_be_stored_after_split() {
-    let limits = [("max_memory_usage", MEMORY)];
+    let limits = [("max_memory_usage", INSERT_MEMORY_BYTES)];
     let Profiled { stack: _stack, world } = Profiled::new("refused_memory", &limits).await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(94), Oracle::default());
     let mut append = |records: usize| {

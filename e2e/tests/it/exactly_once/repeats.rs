@@ -14,7 +14,7 @@ fn headers(id: &str) -> [(&str, &str); 3] {
 }
 
 /// Waits until the ledger has this many lines.
-async fn all_lines(world: &World, lines: u64) {
+async fn wait_for_lines(world: &World, lines: u64) {
     let waited = wait_for(format!("{lines} lines in the ledger"), DEADLINE, async || {
         world.number("SELECT sum(lines) FROM ledger").await >= lines
     });
@@ -38,7 +38,7 @@ async fn a_repeated_request_counts_once_and_lines_without_event_id_each_time() {
         assert_eq!((answer.status, answer.json()["accepted"].as_u64()), (200, Some(50)), "{}", answer.text);
         unnamed.iter().for_each(|made| oracle.record(made));
     }
-    all_lines(&world, 150).await;
+    wait_for_lines(&world, 150).await;
     world.assert_counted(&oracle.counts()).await;
     assert_eq!(world.number("SELECT sum(duplicates) FROM ledger").await, 80);
     assert_eq!(world.number("SELECT sum(length(ids)) FROM ledger").await, 40, "the ids of stored lines");
@@ -61,7 +61,7 @@ async fn a_record_that_is_in_the_log_twice_counts_once() {
     world.produce(1, &headers(id), value.as_bytes());
     world.produce(1, &headers(id), value.as_bytes());
     let _aggregator = world.aggregator().await;
-    all_lines(&world, 6).await;
+    wait_for_lines(&world, 6).await;
     let mut oracle = Oracle::default();
     made.iter().for_each(|made| oracle.record(made));
     world.assert_counted(&oracle.counts()).await;
@@ -84,7 +84,7 @@ async fn an_unreadable_line_becomes_a_dead_letter_and_its_neighbours_are_stored(
     world.produce(2, &headers("0192f0c1-0000-7000-8000-00000000000b"), value.as_bytes());
     world.produce(2, &[], b"of some other program, \xff");
     let _aggregator = world.aggregator().await;
-    all_lines(&world, 4).await;
+    wait_for_lines(&world, 4).await;
     let mut oracle = Oracle::default();
     made.iter().for_each(|made| oracle.record(made));
     world.assert_counted(&oracle.counts()).await;
@@ -118,7 +118,7 @@ async fn a_record_with_fewer_lines_than_its_header_says_is_reported_and_counted(
     world.produce(1, &headers(&ids[0]), value(3).as_bytes());
     world.produce(1, &headers(&ids[1]), value(2).as_bytes());
     let aggregator = world.aggregator().await;
-    all_lines(&world, 5).await;
+    wait_for_lines(&world, 5).await;
     let mut oracle = Oracle::default();
     (0..5).for_each(|_| oracle.record(&made));
     world.assert_counted(&oracle.counts()).await;
@@ -141,10 +141,10 @@ async fn a_spooled_record_counts_once_even_if_the_window_has_dropped_it() {
     // When the spooled records arrive, the window has dropped the first record, and only the ledger still has its id.
     let mut aggregator = world.start("stream-agg", &[("DEDUP_WINDOW_IDS", "1")]);
     aggregator.wait_ready().await.unwrap();
-    all_lines(&world, 6).await;
+    wait_for_lines(&world, 6).await;
     world.produce(1, &spooled(&ids[0]), value(&made[..3]).as_bytes());
     world.produce(1, &spooled(old), value(&made[..1]).as_bytes());
-    all_lines(&world, 10).await;
+    wait_for_lines(&world, 10).await;
     let mut oracle = Oracle::default();
     made.iter().for_each(|made| oracle.record(made));
     world.assert_counted(&oracle.counts()).await;
@@ -183,7 +183,7 @@ async fn a_spooled_record_that_is_twice_in_one_batch_counts_once_with_any_window
     let small = [("DEDUP_WINDOW_IDS", "1"), ("BATCH_MAX_AGE", "3s")];
     let mut aggregator = world.start("stream-agg", &small);
     aggregator.wait_ready().await.unwrap();
-    all_lines(&world, 9).await;
+    wait_for_lines(&world, 9).await;
     world.assert_counted(&oracle.counts()).await;
     let markers = "SELECT uniqExact(hwm) FROM ledger WHERE tenant = ''";
     assert_eq!(world.number(markers).await, 1, "it was one batch");
@@ -198,7 +198,7 @@ async fn a_spooled_record_in_a_rebuilt_batch_is_not_a_repeat_of_itself() {
     world.produce(1, &spooled(&ids[1]), values[1].as_bytes());
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
     // The ledger has both records, but the raw table refuses them.
-    all_lines(&world, 6).await;
+    wait_for_lines(&world, 6).await;
     aggregator.kill9();
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
     let _aggregator = world.aggregator().await;
@@ -221,6 +221,6 @@ async fn a_spooled_record_is_looked_up_once_the_ledger_has_all_earlier_batches()
     let before = refused().await;
     wait_for("another refused insert", DEADLINE, async || refused().await > before).await.unwrap();
     world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;
-    all_lines(&world, 9).await;
+    wait_for_lines(&world, 9).await;
     world.assert_counted(&oracle.counts()).await;
 }

@@ -20,18 +20,18 @@ use crate::world::{DEADLINE, Edge, World};
 const EVENTS: usize = 20;
 
 /// The id of each server of the local stack.
-const FIRST: &str = "00000000-0000-0000-0000-000000000000";
+const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
 /// The id of the second server, as queries for markers read it.
-const SECOND: &str = "222222222222";
+const SECOND_ID: &str = "222222222222";
 /// The expression that reads the id of a server, as it is in a body and in a URL. Each form has a replacement of the
 /// same length that gives another id.
-const ASKED: [(&str, &str); 2] = [
+const SERVER_ID_EXPRESSIONS: [(&str, &str); 2] = [
     ("toString(serverUUID())", "toString(222222222222)"),
     ("toString%28serverUUID%28%29%29", "toString%282222222222222222%29"),
 ];
 
 /// Forwards bytes from the aggregator to the second server, with the expressions for the id replaced.
-async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
+async fn forward_with_other_id(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
     let mut chunk = vec![0; 1 << 20];
     loop {
         let length = from.read(&mut chunk).await?;
@@ -39,15 +39,15 @@ async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Re
             return to.shutdown().await;
         }
         let sent = &mut chunk[..length];
-        for (asked, instead) in ASKED {
+        for (expression, replacement) in SERVER_ID_EXPRESSIONS {
             let found: Vec<_> = sent
-                .windows(asked.len())
+                .windows(expression.len())
                 .enumerate()
-                .filter(|(_, window)| *window == asked.as_bytes())
+                .filter(|(_, window)| *window == expression.as_bytes())
                 .map(|(at, _)| at)
                 .collect();
             for at in found {
-                sent[at..at + asked.len()].copy_from_slice(instead.as_bytes());
+                sent[at..at + expression.len()].copy_from_slice(replacement.as_bytes());
             }
         }
         to.write_all(sent).await?;
@@ -88,7 +88,7 @@ impl Balancer {
                         let _ended = tokio::join!(sending, copy(&mut from_server, &mut to_client));
                     } else {
                         let _ended = tokio::join!(
-                            pass_on(from_client, to_server),
+                            forward_with_other_id(from_client, to_server),
                             copy(&mut from_server, &mut to_client)
                         );
                     }
@@ -145,7 +145,9 @@ async fn a_second_server_behind_the_url_stops_the_aggregator_and_gets_no_rows() 
     let log = std::fs::read_to_string(aggregator.process().log()).unwrap();
     let line = log.lines().last().unwrap_or_default();
     assert!(
-        line.starts_with(&format!("error: clickhouse is server `{FIRST}` and also server `{SECOND}`: ")),
+        line.starts_with(&format!(
+            "error: clickhouse is server `{FIRST_ID}` and also server `{SECOND_ID}`: "
+        )),
         "{line}"
     );
     let in_other =

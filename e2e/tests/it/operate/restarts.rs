@@ -34,7 +34,7 @@ struct Sent {
 async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) -> Sent {
     let (mut rng, mut sent) = (fastrand::Rng::with_seed(client), Sent::default());
     while !stop.is_cancelled() {
-        let Some(http) = ready(&edges, client).await else {
+        let Some(http) = ready_edge(&edges, client).await else {
             time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -52,7 +52,7 @@ async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) ->
 }
 
 /// The port for clients of an edge that is ready.
-async fn ready(edges: &[(Http, Http)], client: u64) -> Option<&Http> {
+async fn ready_edge(edges: &[(Http, Http)], client: u64) -> Option<&Http> {
     for turn in 0..edges.len() {
         let (http, admin) = &edges[(client as usize + turn) % edges.len()];
         if admin.try_send("GET", "/readyz", &[], "").await.is_ok_and(|answer| answer.status == 200) {
@@ -139,21 +139,21 @@ async fn services_that_are_restarted_one_after_another_fail_no_request_and_count
 
 /// The server that is down while the test stops and starts the services.
 #[derive(Clone, Copy)]
-enum Away {
+enum Outage {
     Kafka,
     ClickHouse,
 }
 
 /// Stops an edge with a spool and an aggregator under load while a server is down, and starts them again before the
 /// server is back.
-async fn stopped_while_away(name: &'static str, away: Away) {
+async fn restart_services_during_outage(name: &'static str, outage: Outage) {
     let (mut stack, world) = World::on_own_servers(name).await;
     let spool = world.directory().join("spool");
     let (mut edge, mut aggregator) =
         tokio::join!(edge(&world, Some(spool.to_str().unwrap())), world.aggregator());
     let load = Load::on(&[&edge]);
     time::sleep(UNDER_LOAD).await;
-    take_away(&mut stack, away).await;
+    kill_server(&mut stack, outage).await;
     time::sleep(UNDER_LOAD).await;
     let (stopped, ()) = tokio::join!(aggregator.terminate(), async {
         let asked = Instant::now();
@@ -163,7 +163,7 @@ async fn stopped_while_away(name: &'static str, away: Away) {
     assert!(stopped.unwrap().success());
     edge.service.restart().unwrap();
     aggregator.restart().unwrap();
-    bring_back(&mut stack, away).await;
+    start_server(&mut stack, outage).await;
     tokio::join!(async { edge.service.wait_ready().await.unwrap() }, async {
         aggregator.wait_ready().await.unwrap();
     });
@@ -173,28 +173,28 @@ async fn stopped_while_away(name: &'static str, away: Away) {
     edge.assert_balanced().await;
 }
 
-async fn take_away(stack: &mut Stack, away: Away) {
-    match away {
-        Away::Kafka => stack.kafka.kill9().unwrap(),
-        Away::ClickHouse => stack.clickhouse.kill9().unwrap(),
+async fn kill_server(stack: &mut Stack, outage: Outage) {
+    match outage {
+        Outage::Kafka => stack.kafka.kill9().unwrap(),
+        Outage::ClickHouse => stack.clickhouse.kill9().unwrap(),
     }
 }
 
-async fn bring_back(stack: &mut Stack, away: Away) {
-    match away {
-        Away::Kafka => stack.kafka.start().await.unwrap(),
-        Away::ClickHouse => stack.clickhouse.start().await.unwrap(),
+async fn start_server(stack: &mut Stack, outage: Outage) {
+    match outage {
+        Outage::Kafka => stack.kafka.start().await.unwrap(),
+        Outage::ClickHouse => stack.clickhouse.start().await.unwrap(),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute: ./dev test --full"]
 async fn services_that_restart_while_clickhouse_is_down_count_exactly() {
-    stopped_while_away("restarts_clickhouse", Away::ClickHouse).await;
+    restart_services_during_outage("restarts_clickhouse", Outage::ClickHouse).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute: ./dev test --full"]
 async fn services_that_restart_while_kafka_is_down_count_exactly() {
-    stopped_while_away("restarts_kafka", Away::Kafka).await;
+    restart_services_during_outage("restarts_kafka", Outage::Kafka).await;
 }

@@ -33,7 +33,8 @@ fn printed(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (St
 /// EX_USAGE: another start with the same configuration fails in the same way.
 const WRONG_CONFIGURATION: Option<i32> = Some(64);
 
-const GIVEN: [(&str, &str); 2] = [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
+const UNREACHABLE_SERVERS: [(&str, &str); 2] =
+    [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
 
 #[test]
 fn a_port_in_use_is_reported_with_the_variable_that_sets_it() {
@@ -43,7 +44,8 @@ fn a_port_in_use_is_reported_with_the_variable_that_sets_it() {
         let port = ports::free().unwrap();
         let holder = TcpListener::bind(ports::local(port)).unwrap();
         let taken = holder.local_addr().unwrap().to_string();
-        let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[(variable, taken.as_str())]].concat());
+        let (code, said) =
+            run(service, &[], &[UNREACHABLE_SERVERS.as_slice(), &[(variable, taken.as_str())]].concat());
         // The exit code is not EX_USAGE, because the port may be free at the next start.
         assert_eq!(code, Some(1), "{service}: {said}");
         let line = said.lines().last().unwrap_or_default();
@@ -62,7 +64,8 @@ fn a_missing_or_malformed_variable_is_reported_in_one_line() {
         let (code, said) = run(service, &[], &[]);
         assert_eq!((code, said.lines().count()), (WRONG_CONFIGURATION, 1), "{service}: {said}");
         assert!(said.starts_with("error: variable ") && said.contains(" is not set: "), "{said}");
-        let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[("ADMIN_ADDR", "nowhere")]].concat());
+        let (code, said) =
+            run(service, &[], &[UNREACHABLE_SERVERS.as_slice(), &[("ADMIN_ADDR", "nowhere")]].concat());
         assert_eq!((code, said.lines().count()), (WRONG_CONFIGURATION, 1), "{service}: {said}");
         assert!(said.starts_with("error: variable ADMIN_ADDR=`nowhere` is not usable: "), "{said}");
     }
@@ -77,11 +80,15 @@ fn an_invalid_key_file_is_reported_in_one_line_with_file_and_line_number() {
     for (service, auth, keys) in
         [("ingest", "AUTH", "KEYS_FILE"), ("query-api", "READ_AUTH", "READ_KEYS_FILE")]
     {
-        let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[(auth, "required")]].concat());
+        let (code, said) =
+            run(service, &[], &[UNREACHABLE_SERVERS.as_slice(), &[(auth, "required")]].concat());
         assert_eq!((code, said.lines().count()), (WRONG_CONFIGURATION, 1), "{said}");
         assert!(said.contains(&format!("it needs {keys}")), "{said}");
-        let (code, said) =
-            run(service, &[], &[GIVEN.as_slice(), &[(auth, "required"), (keys, path)]].concat());
+        let (code, said) = run(
+            service,
+            &[],
+            &[UNREACHABLE_SERVERS.as_slice(), &[(auth, "required"), (keys, path)]].concat(),
+        );
         let expected = format!(
             "error: variable {keys}=`{path}` is not usable: line 2: key `web`: its sha256 must be 64 hexadecimal digits\n"
         );
@@ -103,7 +110,8 @@ fn an_invalid_rollups_file_is_reported_in_one_line_with_file_and_line_number() {
     for (service, arguments) in
         [("stream-agg", [].as_slice()), ("stream-agg", &["migrate"]), ("query-api", &[])]
     {
-        let (code, said) = run(service, arguments, &[GIVEN.as_slice(), &[("ROLLUPS_FILE", file)]].concat());
+        let (code, said) =
+            run(service, arguments, &[UNREACHABLE_SERVERS.as_slice(), &[("ROLLUPS_FILE", file)]].concat());
         assert_eq!(
             (code, said),
             (
@@ -132,7 +140,7 @@ fn an_unusable_certificate_or_key_is_reported_in_one_line_with_its_file() {
     let others_key = write("other.key", &other.signing_key.serialize_pem());
     let empty = write("empty", "");
     let check = |variables: &[(&str, &str)], expected: &str| {
-        let (code, said) = run("ingest", &[], &[GIVEN.as_slice(), variables].concat());
+        let (code, said) = run("ingest", &[], &[UNREACHABLE_SERVERS.as_slice(), variables].concat());
         assert_eq!(
             (code, said),
             (WRONG_CONFIGURATION, format!("error: variable {expected}\n")),
@@ -189,7 +197,8 @@ fn limits_that_the_tables_cannot_support_are_reported_in_one_line_with_the_range
             "the window is restored from the ledger, which keeps a record for 30 days; write 0s to 14days",
         ),
     ] {
-        let (code, said) = run("stream-agg", &[], &[GIVEN.as_slice(), &[(name, value)]].concat());
+        let (code, said) =
+            run("stream-agg", &[], &[UNREACHABLE_SERVERS.as_slice(), &[(name, value)]].concat());
         let expected = format!("error: variable {name}=`{value}` is not usable: {reason}\n");
         assert_eq!((code, said), (WRONG_CONFIGURATION, expected));
     }
@@ -215,7 +224,8 @@ fn a_kafka_client_setting_that_would_break_a_guarantee_is_refused_with_the_reaso
         ),
         ("stream-agg", &["adopt", "0"], "KAFKA_OPT_group.id", "another", "GROUP names the consumer group"),
     ] {
-        let (code, said) = run(service, arguments, &[GIVEN.as_slice(), &[(name, value)]].concat());
+        let (code, said) =
+            run(service, arguments, &[UNREACHABLE_SERVERS.as_slice(), &[(name, value)]].concat());
         assert_eq!(
             (code, said),
             (WRONG_CONFIGURATION, format!("error: variable {name} cannot be set: {reason}\n"))
@@ -231,7 +241,7 @@ fn a_setting_unknown_to_the_kafka_client_is_reported_in_one_line() {
         ("stream-agg", &["migrate"]),
         ("ingest", &["--check-config"]),
     ] {
-        let given = [GIVEN.as_slice(), &[("KAFKA_OPT_linger", "5")]].concat();
+        let given = [UNREACHABLE_SERVERS.as_slice(), &[("KAFKA_OPT_linger", "5")]].concat();
         let (code, said) = run(service, arguments, &given);
         let expected =
             "error: variable KAFKA_OPT_linger is not usable: No such configuration property: \"linger\"\n";
@@ -265,7 +275,9 @@ fn check_config_prints_settings_and_memory_without_listening_or_connecting() {
         // A port that is in use, and addresses where nothing answers, must not make the check fail.
         let holder = TcpListener::bind(ports::local(ports::free().unwrap())).unwrap();
         let taken = holder.local_addr().unwrap().to_string();
-        let given = [GIVEN.as_slice(), &[("ADMIN_ADDR", taken.as_str()), ("LISTEN_ADDR", &taken)]].concat();
+        let given =
+            [UNREACHABLE_SERVERS.as_slice(), &[("ADMIN_ADDR", taken.as_str()), ("LISTEN_ADDR", &taken)]]
+                .concat();
         let check = [&["--check-config"], arguments].concat();
         let (table, said) = printed(service, &check, &given);
         assert_eq!(said, "", "{service}");
@@ -285,7 +297,7 @@ fn check_config_prints_settings_and_memory_without_listening_or_connecting() {
 fn check_config_reports_a_wrong_configuration_in_one_line() {
     for service in ["ingest", "stream-agg", "query-api"] {
         for (name, value) in [("ADMIN_ADDR", "nowhere"), ("LOG_FORMAT", "xml")] {
-            let given = [GIVEN.as_slice(), &[(name, value)]].concat();
+            let given = [UNREACHABLE_SERVERS.as_slice(), &[(name, value)]].concat();
             let (code, said) = run(service, &["--check-config", "--json"], &given);
             assert_eq!((code, said.lines().count()), (WRONG_CONFIGURATION, 1), "{service}: {said}");
             assert!(said.starts_with(&format!("error: variable {name}=`{value}` is not usable: ")), "{said}");
@@ -296,8 +308,11 @@ fn check_config_reports_a_wrong_configuration_in_one_line() {
         ("query-api", "CLICKHOUSE_URL", "https://clickhouse", "write `http://host:port`"),
         ("ingest", "KAFKA_BROKERS", "kafka:9o92", "write `host:port`, separated by commas"),
     ] {
-        let given: Vec<_> =
-            GIVEN.into_iter().filter(|(other, _)| *other != name).chain([(name, value)]).collect();
+        let given: Vec<_> = UNREACHABLE_SERVERS
+            .into_iter()
+            .filter(|(other, _)| *other != name)
+            .chain([(name, value)])
+            .collect();
         let expected = format!("error: variable {name}=`{value}` is not usable: {remedy}\n");
         assert_eq!(run(service, &[], &given), (WRONG_CONFIGURATION, expected));
     }

@@ -28,7 +28,7 @@ async fn count_queries(name: &'static str, reads: i64, old: i64) {
     let world = World::new(name).await;
     let interval = Duration::from_secs(1);
     let started = Instant::now();
-    let mut service = world.start("query-api", &[("POLL_INTERVAL", "1s")]);
+    let mut service = world.start("query-api", &[("REFRESH_INTERVAL", "1s")]);
     service.wait_ready().await.unwrap();
     let http = Arc::new(Http::new(service.http()));
     let current = now().floor(HOUR).0;

@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 const AUDITS: (&str, &str) = ("AUDIT_INTERVAL", "5s");
 
 /// The default interval. With the short interval of other tests, the page would show every answer as late.
-const INTERVAL: (&str, &str) = ("POLL_INTERVAL", "3s");
+const INTERVAL: (&str, &str) = ("REFRESH_INTERVAL", "3s");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_was_posted_and_how_old_it_is() {
@@ -60,7 +60,7 @@ async fn the_page_shows_what_was_posted_and_how_old_it_is() {
         while let Some(line) = lines.recv().await {
             print_line(&line);
             if let Some(what) = line.strip_prefix("do: ") {
-                carry_out(what, &edge, &world, &mut stack, &mut posted).await;
+                handle_request(what, &edge, &world, &mut stack, &mut posted).await;
                 answer.write_all(b"done\n").unwrap();
             }
         }
@@ -112,7 +112,7 @@ impl Posted {
 }
 
 /// Carries out one request of the browser's script.
-async fn carry_out(what: &str, edge: &Edge, world: &World, stack: &mut Stack, posted: &mut Posted) {
+async fn handle_request(what: &str, edge: &Edge, world: &World, stack: &mut Stack, posted: &mut Posted) {
     let Posted { events, weeks, oracle } = posted;
     match what {
         "post" => Posted::post(oracle, events, edge, world).await,

@@ -106,7 +106,7 @@ async fn retention_is_what_plain_counting_gives() {
     let mut rng = Rng::with_seed(7);
     let events = random_events(&mut rng, 1_500, 20);
     count(&world, &edge.http, &mut rng, &events).await;
-    api.wait_until_true_for(now()).await;
+    api.wait_until_as_of(now()).await;
 
     let today = now().floor(DAY).0;
     // 1970-01-01 was a Thursday.
@@ -155,7 +155,7 @@ async fn days_of_another_time_zone_are_read_from_a_rollup_with_fitting_buckets()
     let mut rng = Rng::with_seed(8);
     let events = random_events(&mut rng, 500, 10);
     count(&world, &edge.http, &mut rng, &events).await;
-    api.wait_until_true_for(now()).await;
+    api.wait_until_as_of(now()).await;
 
     let ask = async |zone: &str| {
         let path = format!(
@@ -188,13 +188,13 @@ pub(super) fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) ->
         }
     }
     /// How many steps an event sequence takes from `step` on. No step may be earlier than the previous step.
-    fn reach(events: &[(i64, usize)], step: usize, from: i64, until: i64) -> usize {
+    fn steps_reached(events: &[(i64, usize)], step: usize, from: i64, until: i64) -> usize {
         let next = events.iter().filter(|(time, at)| *at == step && (from..=until).contains(time));
-        next.map(|(time, _)| time).min().map_or(0, |time| 1 + reach(events, step + 1, *time, until))
+        next.map(|(time, _)| time).min().map_or(0, |time| 1 + steps_reached(events, step + 1, *time, until))
     }
     let level = |events: &Vec<(i64, usize)>| {
         let starts = events.iter().filter(|(_, step)| *step == 0);
-        starts.map(|(start, _)| 1 + reach(events, 1, *start, start + within)).max().unwrap_or(0)
+        starts.map(|(start, _)| 1 + steps_reached(events, 1, *start, start + within)).max().unwrap_or(0)
     };
     let levels: Vec<_> = by_user.values().map(level).collect();
     (1..=steps.len()).map(|step| levels.iter().filter(|level| **level >= step).count()).collect()
@@ -259,7 +259,7 @@ async fn the_filter_of_a_key_restricts_retention_and_funnels() {
     let mut rng = Rng::with_seed(11);
     let events = random_events(&mut rng, 300, 4);
     count(&world, &edge.http, &mut rng, &events).await;
-    api.wait_until_true_for(now()).await;
+    api.wait_until_as_of(now()).await;
     let (token, keys) = generate("part", "default");
     let file = world.write("read-keys.toml", &format!("{keys}filter = [\"event:ne:open\"]\n"));
     let more = [("READ_AUTH", "required"), ("READ_KEYS_FILE", file.as_str())];

@@ -58,7 +58,7 @@ async fn figures_are_those_of_the_ledger_and_of_the_latest_audit() {
 async fn many_requests_cost_at_most_one_statement_per_tick() {
     let world = World::new("pipeline_ticks").await;
     let started = Instant::now();
-    let mut service = world.start("query-api", &[("POLL_INTERVAL", "1s")]);
+    let mut service = world.start("query-api", &[("REFRESH_INTERVAL", "1s")]);
     service.wait_ready().await.unwrap();
     let http = Http::new(service.http());
     while started.elapsed() < Duration::from_secs(3) {

@@ -105,7 +105,7 @@ async fn an_answer_has_its_as_of_and_a_refusal_names_the_wrong_parameter() {
     let world = World::new("query_manners").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     count(&world, &edge.http, &[made("2025-11-15 17:00:00", "view", "ann", "DE")]).await;
-    api.wait_until_true_for(now()).await;
+    api.wait_until_as_of(now()).await;
     let http = &api.http;
 
     let path = "/v1/query?from=2025-11-15&to=2025-11-16";
@@ -391,7 +391,7 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     ];
     let events: Vec<_> = times.iter().map(|time| made(&time[..19], "a", "ann", "DE")).collect();
     count(&world, &edge.http, &events).await;
-    api.wait_until_true_for(now()).await;
+    api.wait_until_as_of(now()).await;
     // The minutes of a day, each compared with the same minute of the day before.
     let path = "/v1/query?grain=minute&from=-1440m&compare=previous&fill=none&rollup=event_minutely";
     let answer = api.http.get(path).await.json();
@@ -474,7 +474,7 @@ async fn a_bucket_for_which_the_rollup_lacks_events_is_null() {
 async fn equal_concurrent_queries_share_one_clickhouse_query() {
     let world = World::new("query_shared").await;
     // An interval so long that the whole test runs within one tick.
-    let mut api = world.start("query-api", &[("POLL_INTERVAL", "120s")]);
+    let mut api = world.start("query-api", &[("REFRESH_INTERVAL", "120s")]);
     api.wait_ready().await.unwrap();
     let http = Http::new(api.http());
     let path = "/v1/query?dimensions=country&from=2025-11-14&to=2025-11-15&filter=country:nin:shared";

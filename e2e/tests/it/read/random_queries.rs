@@ -18,9 +18,9 @@ use crate::world::World;
 /// Zones whose clocks are put back within the days of the events, the last one at midnight; and UTC.
 const ZONES: [&str; 4] = ["Europe/Berlin", "America/New_York", "America/Havana", "UTC"];
 /// The first and the last hour that the oracle knows.
-const KNOWN: (&str, &str) = ("2025-07-20 00:00:00", "2025-12-20 00:00:00");
+const KNOWN_HOURS: (&str, &str) = ("2025-07-20 00:00:00", "2025-12-20 00:00:00");
 /// The first day of the events, and their number of days.
-const EVENTS: (&str, i64) = ("2025-10-24 00:00:00", 12);
+const EVENT_DAYS: (&str, i64) = ("2025-10-24 00:00:00", 12);
 /// Grains, in the order in which the Python script prints their buckets.
 const GRAINS: [&str; 4] = ["hour", "day", "week", "month"];
 
@@ -49,7 +49,8 @@ struct Calendars(Value);
 
 impl Calendars {
     fn new() -> Self {
-        let python = Command::new("python3").args(["-c", CALENDAR, KNOWN.0, KNOWN.1]).args(ZONES).output();
+        let python =
+            Command::new("python3").args(["-c", CALENDAR, KNOWN_HOURS.0, KNOWN_HOURS.1]).args(ZONES).output();
         let python = python.unwrap();
         assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
         Self(serde_json::from_slice(&python.stdout).unwrap())
@@ -70,17 +71,17 @@ impl Calendars {
 
 /// The index of the hour that contains a time; the first known hour has index 0.
 fn hour(time: i64) -> usize {
-    ((time - UnixMillis::parse(KNOWN.0).unwrap().0) / HOUR) as usize
+    ((time - UnixMillis::parse(KNOWN_HOURS.0).unwrap().0) / HOUR) as usize
 }
 
 /// The date `day` days after the first day of the events.
 fn date(day: i64) -> String {
-    UnixMillis(UnixMillis::parse(EVENTS.0).unwrap().0 + day * DAY).to_string()[..10].to_owned()
+    UnixMillis(UnixMillis::parse(EVENT_DAYS.0).unwrap().0 + day * DAY).to_string()[..10].to_owned()
 }
 
 /// A random query that the built-in rollups cover.
 #[derive(Debug)]
-struct Asked {
+struct RandomQuery {
     measures: Vec<&'static str>,
     dimensions: Vec<&'static str>,
     grain: &'static str,
@@ -108,7 +109,7 @@ struct Figures {
 
 type Rows = BTreeMap<Key, Figures>;
 
-impl Asked {
+impl RandomQuery {
     fn random(rng: &mut Rng) -> Self {
         let with_users = rng.bool();
         let fields: &[_] = if with_users { &["event"] } else { &["event", "country", "device_os"] };
@@ -144,7 +145,7 @@ impl Asked {
             filters.push((field, op, values));
         }
         let grain = ["none", "none", "hour", "day", "week", "month"][rng.usize(..6)];
-        let (from, longest) = (rng.i64(-2..EVENTS.1), if grain == "hour" { 4 } else { 12 });
+        let (from, longest) = (rng.i64(-2..EVENT_DAYS.1), if grain == "hour" { 4 } else { 12 });
         let compare = [None, Some("previous"), Some("week"), Some("2025-10-24..2025-10-31")][rng.usize(..4)];
         Self {
             top: (!dimensions.is_empty() && rng.u8(..3) == 0).then(|| rng.usize(1..4)),
@@ -417,10 +418,10 @@ impl Asked {
 
 /// Events of few users, some without a user or a country. Every fifth hour has no events.
 fn random_events(rng: &mut Rng, number: usize) -> Vec<TestEvent> {
-    let first = UnixMillis::parse(EVENTS.0).unwrap().0;
+    let first = UnixMillis::parse(EVENT_DAYS.0).unwrap().0;
     let mut events = Vec::new();
     while events.len() < number {
-        let time = first + rng.i64(0..EVENTS.1 * DAY);
+        let time = first + rng.i64(0..EVENT_DAYS.1 * DAY);
         if hour(time) % 5 == 2 {
             continue;
         }
@@ -442,7 +443,7 @@ async fn check(name: &'static str, seed: u64, queries: usize) {
         count_more(&world, &edge.http, &mut oracle, &more).await;
         events.extend(more);
         for _ in 0..queries / 2 {
-            Asked::random(&mut rng).check(&api.http, &calendars, &events).await;
+            RandomQuery::random(&mut rng).check(&api.http, &calendars, &events).await;
         }
     }
 }

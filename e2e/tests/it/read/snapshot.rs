@@ -93,13 +93,13 @@ async fn hot_hours_stay_fresh_while_old_hours_of_two_million_users_are_read() {
 async fn hot_hours_stay_fresh_while_old_hours_of_forty_million_users_are_read() {
     // Less than the default, so that the hours need more refreshes than a read waits for.
     let few = ("POLL_MAX_USERS", "8000000");
-    read_old_hours("snapshot_most_users", 80, 500_000, &[("POLL_INTERVAL", "3s"), few]).await;
+    read_old_hours("snapshot_most_users", 80, 500_000, &[("REFRESH_INTERVAL", "3s"), few]).await;
 }
 
 /// Reads `hours` old hours of `users` users each until all reads are answered. Together they have more users than one
 /// refresh may merge.
 async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&str, &str)]) {
-    const MOST_AGE: i64 = 10_000;
+    const MAX_AGE_MS: i64 = 10_000;
     let world = World::new(name).await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     let first = now().floor(HOUR).0 - 1000 * HOUR;
@@ -154,7 +154,7 @@ async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&st
     let watched = wait_for("all old hours", 2 * DEADLINE, async || {
         let answer = api.http.get(&hot).await;
         let age: i64 = answer.header("x-age-ms").parse().unwrap();
-        assert!(answer.status == 200 && age < MOST_AGE, "{age} ms");
+        assert!(answer.status == 200 && age < MAX_AGE_MS, "{age} ms");
         is_read()
     });
     watched.await.unwrap();
@@ -170,7 +170,7 @@ async fn reads_are_answered_and_marked_stale_while_clickhouse_is_down() {
     let (mut stack, world) = World::on_own_servers("snapshot_outage").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     // Answers that are older than three ticks are stale, so ticks must be long enough for a busy machine.
-    let api = query_api(&world, &[("POLL_INTERVAL", "2s")]).await;
+    let api = query_api(&world, &[("REFRESH_INTERVAL", "2s")]).await;
     let time = now().0;
     assert_eq!(edge.http.post(&format!("/analytics/{time}/ann/click")).await.status, 204);
     let (hour, polls) = (format!("/analytics?timestamp={time}"), "/v1/polls");

@@ -95,7 +95,7 @@ impl Growing {
         self.posted += lines.len() as u64;
     }
 
-    async fn stored(&self) {
+    async fn wait_until_stored(&self) {
         let waited = wait_for(format!("{} stored rows", self.posted), DEADLINE, async || {
             let stored = "SELECT (SELECT sum(stored) FROM ledger), (SELECT sum(events) FROM rollup.event_hourly WHERE tenant != '')";
             let posted = self.posted.to_string();
@@ -116,7 +116,7 @@ impl Growing {
     }
 
     /// Runs the backfill until it succeeds, which it does once every partition works under the new declaration.
-    async fn fill(&self, rollup: &str) {
+    async fn backfill_until_done(&self, rollup: &str) {
         let mut last = String::new();
         let waited = wait_for(format!("`{rollup}` to be filled"), DEADLINE, async || {
             self.backfill(rollup).await.inspect_err(|error| last = format!("{error:#}")).is_ok()
@@ -126,13 +126,13 @@ impl Growing {
         }
     }
 
-    async fn refused(&self, rollup: &str, words: &[&str]) {
+    async fn assert_refuses_backfill(&self, rollup: &str, words: &[&str]) {
         let error = format!("{:#}", self.backfill(rollup).await.unwrap_err());
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 
     /// Waits until each late rollup has the same sums as the raw rows.
-    async fn agrees(&self) {
+    async fn wait_until_sums_agree(&self) {
         let rollups = Rollups::parse("late", PLANS).unwrap();
         for (rollup, sums, of_raw) in COMPARED {
             let mut found = (Vec::new(), Vec::new());
@@ -155,33 +155,38 @@ async fn repeated_backfills_add_earlier_events_to_a_new_rollup_once() {
     let mut growing = Growing::new("backfill_twice", 61).await;
     let mut old = growing.world.aggregator().await;
     growing.post().await;
-    growing.stored().await;
+    growing.wait_until_stored().await;
     growing.world.migrate_with(&growing.variables()).await;
 
     growing
-        .refused("plans", &["no such rollup", "there are event_minutely", "plans_daily, plans_of_late"])
+        .assert_refuses_backfill(
+            "plans",
+            &["no such rollup", "there are event_minutely", "plans_daily, plans_of_late"],
+        )
         .await;
-    growing.refused("plans_daily", &["partition 0 uses ", "start the release that declares it"]).await;
+    growing
+        .assert_refuses_backfill("plans_daily", &["partition 0 uses ", "start the release that declares it"])
+        .await;
     old.terminate().await.unwrap();
-    growing.refused("plans_daily", &["partition 0 uses "]).await;
+    growing.assert_refuses_backfill("plans_daily", &["partition 0 uses "]).await;
 
     let mut aggregator = growing.aggregator().await;
     growing.post().await;
-    growing.stored().await;
+    growing.wait_until_stored().await;
     for rollup in ["plans_daily", "plans_of_late", "plans_daily"] {
-        growing.fill(rollup).await;
+        growing.backfill_until_done(rollup).await;
     }
-    growing.agrees().await;
+    growing.wait_until_sums_agree().await;
 
     // After the backfill, the running aggregator and a newly started one still count correctly.
     growing.post().await;
-    growing.stored().await;
+    growing.wait_until_stored().await;
     aggregator.terminate().await.unwrap();
     let _aggregator = growing.aggregator().await;
     growing.post().await;
-    growing.stored().await;
-    growing.fill("plans_daily").await;
-    growing.agrees().await;
+    growing.wait_until_stored().await;
+    growing.backfill_until_done("plans_daily").await;
+    growing.wait_until_sums_agree().await;
 }
 
 #[tokio::test]
@@ -189,13 +194,13 @@ async fn partitions_without_new_records_change_to_the_new_declaration_too() {
     let mut growing = Growing::new("backfill_quiet", 62).await;
     let mut old = growing.world.aggregator().await;
     growing.post().await;
-    growing.stored().await;
+    growing.wait_until_stored().await;
     old.terminate().await.unwrap();
     growing.world.migrate_with(&growing.variables()).await;
     let _aggregator = growing.aggregator().await;
-    growing.fill("plans_daily").await;
-    growing.fill("plans_of_late").await;
-    growing.agrees().await;
+    growing.backfill_until_done("plans_daily").await;
+    growing.backfill_until_done("plans_of_late").await;
+    growing.wait_until_sums_agree().await;
 }
 
 /// Inserts raw rows in the form in which an aggregator stores them under the old declaration. One day of a Kafka
@@ -214,13 +219,13 @@ async fn a_backfill_that_is_killed_again_and_again_and_runs_twice_at_once_counts
     let mut growing = Growing::new("backfill_killed", 63).await;
     let mut old = growing.world.aggregator().await;
     growing.post().await;
-    growing.stored().await;
+    growing.wait_until_stored().await;
     growing.world.rows(MANY).await;
     old.terminate().await.unwrap();
     growing.world.migrate_with(&growing.variables()).await;
     let _aggregator = growing.aggregator().await;
     // Fill the small rollup first, which succeeds once all partitions are ready.
-    growing.fill("plans_of_late").await;
+    growing.backfill_until_done("plans_of_late").await;
 
     let mut killed = 0;
     for _ in 0..12 {
@@ -233,6 +238,6 @@ async fn a_backfill_that_is_killed_again_and_again_and_runs_twice_at_once_counts
     assert!(killed >= 4, "killed only {killed} times");
     let (one, other) = tokio::join!(growing.backfill("plans_daily"), growing.backfill("plans_daily"));
     one.and(other).unwrap();
-    growing.stored().await;
-    growing.agrees().await;
+    growing.wait_until_stored().await;
+    growing.wait_until_sums_agree().await;
 }

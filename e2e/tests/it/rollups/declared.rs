@@ -43,14 +43,14 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
     let world = World::new("rollups_plan").await;
     let (edge, mut aggregator, api) = world.pipeline().await;
     let time = now();
-    let stored = async |rows: u64| {
+    let wait_until_stored = async |rows: u64| {
         let waited = wait_for(format!("{rows} stored rows"), DEADLINE, async || {
             world.number("SELECT sum(stored) FROM ledger").await >= rows
         });
         waited.await.unwrap();
     };
     post(&edge.http, json!({"event": "click", "user_id": "u1", "plan": "early"}).to_string()).await;
-    stored(1).await;
+    wait_until_stored(1).await;
 
     let file = with_plans(&world);
     assert!(aggregator.terminate().await.unwrap().success());
@@ -75,7 +75,7 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
             users.insert(user);
         }
     }
-    stored(61).await;
+    wait_until_stored(61).await;
     let expected: Vec<_> = expected
         .into_iter()
         .map(|(plan, (events, value, users))| {

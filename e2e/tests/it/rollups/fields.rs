@@ -35,7 +35,7 @@ path = "due"
 type = "time"
 "#;
 
-async fn stored(world: &World, rows: u64) {
+async fn wait_for_rows(world: &World, rows: u64) {
     let rows = async || world.number("SELECT count() FROM events WHERE tenant != ''").await == rows;
     wait_for("stored rows", DEADLINE, rows).await.unwrap();
 }
@@ -52,7 +52,7 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
         assert_eq!(edge.http.post_lines(&[line]).await.status, 200);
     };
     post("a", odd).await;
-    stored(&world, 1).await;
+    wait_for_rows(&world, 1).await;
     aggregator.terminate().await.unwrap();
 
     let file = world.write("rollups.toml", &format!("{}{FIELDS}", Rollups::built_in()));
@@ -73,7 +73,7 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
     post("b", typed).await;
     post("c", mistyped).await;
     post("d", "{\"level\":-3}").await;
-    stored(&world, 4).await;
+    wait_for_rows(&world, 4).await;
 
     assert_eq!(
         world.rows("SELECT event, props FROM events WHERE tenant != '' ORDER BY event").await,
@@ -134,7 +134,7 @@ async fn an_integer_field_is_summed_for_new_events_and_by_a_backfill_for_earlier
     ]
     .map(str::to_owned);
     assert_eq!(edge.http.post_lines(&lines).await.status, 200);
-    stored(&world, 5).await;
+    wait_for_rows(&world, 5).await;
     aggregator.terminate().await.unwrap();
 
     let file = world.write("rollups.toml", &format!("{}{SPENT}", Rollups::built_in()));
@@ -143,7 +143,7 @@ async fn an_integer_field_is_summed_for_new_events_and_by_a_backfill_for_earlier
     let mut aggregator = world.start("stream-agg", &declared);
     aggregator.wait_ready().await.unwrap();
     assert_eq!(edge.http.post_lines(&lines).await.status, 200);
-    stored(&world, 10).await;
+    wait_for_rows(&world, 10).await;
     let states = "SELECT dim1, sum(rows), sum(sum1), sum(sum2), min(min1) FROM rollup_states \
                   WHERE rollup = 'spent' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
     let neutral = i128::MAX.to_string();

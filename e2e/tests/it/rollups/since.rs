@@ -50,14 +50,14 @@ impl Late {
     }
 
     /// Starts an aggregator without the rollup.
-    async fn without(&self) -> Service {
+    async fn start_without_rollup(&self) -> Service {
         let mut aggregator = self.world.start("stream-agg", &[STATIC_MEMBER]);
         aggregator.wait_ready().await.unwrap();
         aggregator
     }
 
     /// Starts an aggregator with the rollup.
-    async fn with(&self) -> Service {
+    async fn start_with_rollup(&self) -> Service {
         let mut aggregator = self.world.start("stream-agg", &self.variables());
         aggregator.wait_ready().await.unwrap();
         aggregator
@@ -73,7 +73,7 @@ impl Late {
     }
 
     /// Waits until these moments are noted.
-    async fn shows(&self, expected: &[[String; 2]]) {
+    async fn wait_for_moments(&self, expected: &[[String; 2]]) {
         let mut found = Vec::new();
         let waited = wait_for("the moments of the rollup", DEADLINE, async || {
             found = self.noted().await.into_iter().map(|row| [row[0].clone(), row[1].clone()]).collect();
@@ -100,13 +100,13 @@ impl Late {
 #[tokio::test]
 async fn an_added_rollup_begins_after_the_last_uncounted_event_and_earlier_after_backfill() {
     let mut late = Late::new("since_added").await;
-    let mut old = late.without().await;
+    let mut old = late.start_without_rollup().await;
     late.count().await;
     old.terminate().await.unwrap();
     late.world.migrate_with(&late.variables()).await;
     let begins = late.after_all_records().await;
-    let mut new = late.with().await;
-    late.shows(&begins).await;
+    let mut new = late.start_with_rollup().await;
+    late.wait_for_moments(&begins).await;
     late.count().await;
     for [partition, since] in &begins {
         let later = format!(
@@ -119,7 +119,7 @@ async fn an_added_rollup_begins_after_the_last_uncounted_event_and_earlier_after
     // An aggregator that restarts does not note the moments again.
     let noted = late.noted().await;
     new.terminate().await.unwrap();
-    let _new = late.with().await;
+    let _new = late.start_with_rollup().await;
     late.count().await;
     assert_eq!(late.noted().await, noted);
     let others = format!("SELECT count() FROM rollup_since WHERE rollup != '{ADDED_ROLLUP}'");
@@ -138,23 +138,23 @@ async fn an_added_rollup_begins_after_the_last_uncounted_event_and_earlier_after
 #[tokio::test]
 async fn a_rollup_is_incomplete_while_a_process_without_it_owns_a_partition() {
     let mut late = Late::new("since_back").await;
-    let mut old = late.without().await;
+    let mut old = late.start_without_rollup().await;
     late.count().await;
     old.terminate().await.unwrap();
     late.world.migrate_with(&late.variables()).await;
-    let mut new = late.with().await;
+    let mut new = late.start_with_rollup().await;
     late.count().await;
     new.terminate().await.unwrap();
 
-    let mut old = late.without().await;
-    late.shows(&Late::not_counted()).await;
+    let mut old = late.start_without_rollup().await;
+    late.wait_for_moments(&Late::not_counted()).await;
     late.count().await;
-    late.shows(&Late::not_counted()).await;
+    late.wait_for_moments(&Late::not_counted()).await;
     old.terminate().await.unwrap();
 
     let begins = late.after_all_records().await;
-    let _new = late.with().await;
-    late.shows(&begins).await;
+    let _new = late.start_with_rollup().await;
+    late.wait_for_moments(&begins).await;
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn a_rollup_is_incomplete_until_processes_with_it_own_all_partitions() {
 #[tokio::test]
 async fn a_process_that_dies_before_it_notes_the_moment_leaves_the_rollup_incomplete() {
     let mut late = Late::new("since_killed").await;
-    let mut old = late.without().await;
+    let mut old = late.start_without_rollup().await;
     late.count().await;
     old.terminate().await.unwrap();
     late.world.migrate_with(&late.variables()).await;
@@ -206,7 +206,7 @@ async fn a_process_that_dies_before_it_notes_the_moment_leaves_the_rollup_incomp
     // The process commits under its declaration, but inserts nothing before the moment is noted.
     let mut dying = late.world.start("stream-agg", &late.variables());
     wait_for_readyz(&dying, &["Constraint `closed`"]).await;
-    late.shows(&Late::not_counted()).await;
+    late.wait_for_moments(&Late::not_counted()).await;
     late.produce();
     wait_for_readyz(&dying, &["Constraint `closed`"]).await;
     assert_eq!(late.world.number("SELECT count() FROM events WHERE tenant != ''").await, 2);
@@ -214,7 +214,7 @@ async fn a_process_that_dies_before_it_notes_the_moment_leaves_the_rollup_incomp
 
     late.world.rows("ALTER TABLE rollup_since DROP CONSTRAINT closed").await;
     let begins = late.after_all_records().await;
-    let _new = late.with().await;
+    let _new = late.start_with_rollup().await;
     late.world.assert_counted(&late.oracle.counts()).await;
-    late.shows(&begins).await;
+    late.wait_for_moments(&begins).await;
 }

@@ -34,8 +34,8 @@ impl Service {
         let vars = [
             ("CLICKHOUSE_URL", "http://127.0.0.1:9"),
             // Requests wait for a snapshot that never comes, so the wait must be short.
-            ("POLL_INTERVAL", "10ms"),
-            ("POLL_DEADLINE", "10ms"),
+            ("REFRESH_INTERVAL", "10ms"),
+            ("REFRESH_DEADLINE", "10ms"),
             ("READ_AUTH", "required"),
             ("READ_KEYS_FILE", file.to_str().unwrap()),
         ];

@@ -96,7 +96,8 @@ mod tests {
     fn the_first_raw_day_is_the_first_one_that_is_not_about_to_be_dropped() {
         for now in [20_000 * DAY, 20_000 * DAY + 22 * HOUR, 20_000 * DAY + 23 * HOUR, 20_001 * DAY - 1] {
             let first = first_raw_day(UnixMillis(now));
-            let is_held = |day: i64| now < partition_droppable_from(UnixMillis(day), RAW_DAYS).0 - EXPIRY_MARGIN_MS;
+            let is_held =
+                |day: i64| now < partition_droppable_from(UnixMillis(day), RAW_DAYS).0 - EXPIRY_MARGIN_MS;
             assert!(is_held(first.0) && !is_held(first.0 - DAY), "{first} at {}", UnixMillis(now));
         }
     }

@@ -6,7 +6,9 @@ use schemas::line::{self, Prefix};
 use schemas::time::{DAY, UnixMillis};
 use uuid::Builder;
 
-use super::{KP, age, audit, is_found, is_sound_with, latest, reaches};
+use super::{
+    KP, audit, latest, make_tables_look_old, wait_for_clean_audit_of, wait_for_finding, wait_for_progress,
+};
 use crate::oracle::now;
 use crate::world::World;
 
@@ -33,7 +35,7 @@ fn produce_events_of(world: &World, sent: UnixMillis, arrived: UnixMillis, more:
 }
 
 /// Changes the ledger as if the broker had appended these records `days` days earlier.
-async fn were_taken_earlier(world: &World, records: &str, days: u8) {
+async fn backdate_in_ledger(world: &World, records: &str, days: u8) {
     world.rows(&format!("INSERT INTO ledger SELECT * REPLACE (kafka_time - INTERVAL {days} DAY AS kafka_time) FROM ledger WHERE {records} OR tenant = '' AND hwm = (SELECT min(hwm) FROM ledger WHERE hwm > 1)")).await;
     let moved = format!(
         "DELETE FROM ledger WHERE tenant = '*' AND {records} AND kafka_time > now() - INTERVAL 1 DAY"
@@ -47,13 +49,13 @@ const SPOOLED: &[(&str, &str)] = &[("spooled", "1")];
 async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_rollups() {
     let world = World::new("audit_spooled").await;
     let _aggregator = world.aggregator().await;
-    age(&world).await;
+    make_tables_look_old(&world).await;
     for days in [0, 13, 3, 0] {
         produce(&world, days, SPOOLED);
     }
     // The longest span that a person may ask for, and the spans of the aggregator's own audits.
     for days in ["29", "2", "1"] {
-        is_sound_with(&world, &["--days", days], 8).await;
+        wait_for_clean_audit_of(&world, &["--days", days], 8).await;
     }
     assert_eq!(latest(&world, "expected", "events", "all").await, ["8"]);
     let day = &days_ago(13).to_string()[..10];
@@ -61,10 +63,10 @@ async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_r
         .rows(&format!("INSERT INTO rollup_sums SELECT * FROM rollup_sums WHERE rollup = 'event_hourly' AND toDate(bucket) = '{day}'"))
         .await;
     let twice = format!("event_hourly, events of {day}: 0 missing, 2 duplicate");
-    is_found(&world, &["--days", "29"], &[&twice, "missing=0 duplicate=2"]).await;
+    wait_for_finding(&world, &["--days", "29"], &[&twice, "missing=0 duplicate=2"]).await;
     let lost = format!("DELETE FROM events WHERE toDate(server_time) = '{day}' AND line = 1");
     world.rows(&lost).await;
-    is_found(&world, &["--days", "2"], &["partition 3: 1 missing, 0 duplicate; 7 of 8"]).await;
+    wait_for_finding(&world, &["--days", "2"], &["partition 3: 1 missing, 0 duplicate; 7 of 8"]).await;
 }
 
 #[tokio::test]
@@ -74,37 +76,37 @@ async fn expired_raw_rows_are_not_reported_as_missing_but_other_raw_rows_are() {
     produce_events_of(&world, days_ago(27), days_ago(0), &[]);
     produce(&world, 40, &[]);
     produce(&world, 0, &[]);
-    reaches(&world, 3).await;
+    wait_for_progress(&world, 3).await;
     // Changes the tables as if the first two records had been appended to Kafka 26 days ago, and as if a spool had held
     // the second one for 14 days before that. ClickHouse may drop rows of this age at any time.
-    were_taken_earlier(&world, "ko <= 1", 26).await;
+    backdate_in_ledger(&world, "ko <= 1", 26).await;
     world.rows("INSERT INTO events SELECT * REPLACE (server_time - INTERVAL 26 DAY AS server_time) FROM events WHERE tenant != '' AND ko = 0").await;
     world.rows("DELETE FROM events WHERE tenant != '' AND (ko = 1 OR ko = 0 AND server_time > now() - INTERVAL 1 DAY)").await;
     // The first pass audits tables that look younger than their retention, and the second pass tables that look older.
     for _ in 0..2 {
-        is_sound_with(&world, &["--days", "29"], 4).await;
+        wait_for_clean_audit_of(&world, &["--days", "29"], 4).await;
         let noted = latest(&world, "note", "events", "all").await.remove(0);
         assert!(noted.starts_with("2 lines arrived before"), "{noted}");
         assert_eq!(latest(&world, "found", "users_daily", "all").await, ["6"]);
-        age(&world).await;
+        make_tables_look_old(&world).await;
     }
     world.rows("DELETE FROM events WHERE tenant != '' AND ko = 2 AND line = 1").await;
-    is_found(&world, &["--days", "29"], &["partition 3: 1 missing, 0 duplicate; 3 of 4"]).await;
+    wait_for_finding(&world, &["--days", "29"], &["partition 3: 1 missing, 0 duplicate; 3 of 4"]).await;
 }
 
 #[tokio::test]
 async fn a_broker_clock_that_goes_back_temporarily_causes_no_audit_findings() {
     let world = World::new("audit_clock").await;
     let _aggregator = world.aggregator().await;
-    age(&world).await;
+    make_tables_look_old(&world).await;
     for days in [6, 0, 0] {
         produce(&world, days, SPOOLED);
     }
-    is_sound_with(&world, &["--days", "2"], 6).await;
-    were_taken_earlier(&world, "ko = 1", 5).await;
+    wait_for_clean_audit_of(&world, &["--days", "2"], 6).await;
+    backdate_in_ledger(&world, "ko = 1", 5).await;
     assert_eq!(world.number("SELECT count() FROM ledger WHERE tenant = '*'").await, 3);
     audit(&world, &["--days", "2"]).await.unwrap();
-    is_sound_with(&world, &["--days", "29"], 6).await;
+    wait_for_clean_audit_of(&world, &["--days", "29"], 6).await;
 }
 
 #[tokio::test]
@@ -118,7 +120,7 @@ async fn events_whose_time_is_not_trusted_are_compared_on_the_day_of_their_arriv
     for sent in [from, UnixMillis(from.0 - 1), today, UnixMillis(today.0 + 1)] {
         produce_events_of(&world, sent, yesterday, &[]);
     }
-    is_sound_with(&world, &[], 8).await;
+    wait_for_clean_audit_of(&world, &[], 8).await;
     assert_eq!(world.number("SELECT sum(time_replaced) FROM ledger").await, 4);
     assert_eq!(latest(&world, "(expected, found)", "event_daily", "all").await, ["(8,8)"]);
 }

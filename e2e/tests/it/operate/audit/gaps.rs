@@ -3,7 +3,7 @@
 use devstack::wait_for;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use super::{KP, audit, is_found, latest, reaches};
+use super::{KP, audit, latest, wait_for_finding, wait_for_progress};
 use crate::client::Http;
 use crate::world::{DEADLINE, World};
 
@@ -19,7 +19,7 @@ async fn a_record_without_a_ledger_row_is_reported_as_a_gap_with_its_offsets() {
     let world = World::new("audit_gaps").await;
     let aggregator = world.start("stream-agg", &[("AUDIT_INTERVAL", "300ms")]);
     produce(&world, 12);
-    reaches(&world, 12).await;
+    wait_for_progress(&world, 12).await;
     audit(&world, &[]).await.unwrap();
     assert_eq!(latest(&world, "(expected, found)", "ledger", "offsets").await, ["(12,12)"]);
     world.rows("DELETE FROM ledger WHERE tenant = '*' AND ko IN (5, 6, 8, 11)").await;
@@ -31,7 +31,7 @@ async fn a_record_without_a_ledger_row_is_reported_as_a_gap_with_its_offsets() {
         "audit: incomplete, missing=0 duplicate=0 gaps=4",
         "0 missing, 0 duplicate, 4 offsets in no ledger row",
     ];
-    is_found(&world, &[], &words).await;
+    wait_for_finding(&world, &[], &words).await;
     assert_eq!(latest(&world, "(expected, found)", "ledger", "offsets").await, ["(12,8)"]);
     let admin = Http::new(aggregator.admin());
     let shown = async || admin.metric("stream_agg_audit_gaps").await;
@@ -50,10 +50,10 @@ async fn a_transaction_leaves_a_gap_of_one_offset_behind_its_records() {
     tool.send(record).map_err(|(error, _)| error).unwrap();
     tool.commit_transaction(DEADLINE).unwrap();
     // Offset 2 is Kafka's commit marker of the transaction; there is no record after it yet.
-    reaches(&world, 2).await;
+    wait_for_progress(&world, 2).await;
     audit(&world, &[]).await.unwrap();
     produce(&world, 1);
-    reaches(&world, 4).await;
+    wait_for_progress(&world, 4).await;
     let words = ["offsets 2-2 of partition 3: in no ledger row", "missing=0 duplicate=0 gaps=1"];
-    is_found(&world, &[], &words).await;
+    wait_for_finding(&world, &[], &words).await;
 }

@@ -32,8 +32,8 @@ impl Counted {
         Self { world, edge, aggregator }
     }
 
-    async fn is_found(&self, words: &[&str]) {
-        is_found(&self.world, &[], words).await;
+    async fn wait_for_finding(&self, words: &[&str]) {
+        wait_for_finding(&self.world, &[], words).await;
     }
 
     async fn audit(&self) -> anyhow::Result<()> {
@@ -47,7 +47,7 @@ async fn audit(world: &World, more: &[&str]) -> anyhow::Result<()> {
 
 /// Runs audits until one fails with all of these words. While some records are not yet below `progress`, an audit may
 /// find temporary differences.
-async fn is_found(world: &World, more: &[&str], words: &[&str]) {
+async fn wait_for_finding(world: &World, more: &[&str], words: &[&str]) {
     let mut seen = String::new();
     let waited = wait_for(format!("an audit with {words:?}"), DEADLINE, async || {
         seen = match audit(world, more).await {
@@ -62,14 +62,14 @@ async fn is_found(world: &World, more: &[&str], words: &[&str]) {
 }
 
 /// Makes the system look older than the retention of its tables.
-async fn age(world: &World) {
+async fn make_tables_look_old(world: &World) {
     let age =
         "INSERT INTO configs SELECT cfg, rollups, declared, since - INTERVAL 60 DAY FROM configs LIMIT 1";
     world.rows(age).await;
 }
 
 /// Waits until `progress` shows that every table has all records below `next`.
-async fn reaches(world: &World, next: u64) {
+async fn wait_for_progress(world: &World, next: u64) {
     let reached = format!("SELECT max(next_offset) FROM progress WHERE kp = {KP}");
     wait_for("progress", DEADLINE, async || world.number(&reached).await >= next).await.unwrap();
 }
@@ -82,7 +82,7 @@ async fn latest(world: &World, value: &str, table: &str, part: &str) -> Vec<Stri
 }
 
 /// Runs audits until one compares `events` raw rows. None of them may find a difference.
-async fn is_sound_with(world: &World, more: &[&str], events: u64) {
+async fn wait_for_clean_audit_of(world: &World, more: &[&str], events: u64) {
     let waited = wait_for(format!("an audit of {events} events"), DEADLINE, async || {
         audit(world, more).await.unwrap();
         latest(world, "found", "events", "all").await == [events.to_string()]
@@ -137,7 +137,9 @@ async fn a_missing_raw_row_is_reported_once_and_only_in_its_table() {
     let take = "DELETE FROM events WHERE (kp, ko, line) = \
                 (SELECT kp, ko, line FROM events WHERE tenant != '' ORDER BY kp, ko, line LIMIT 1)";
     counted.world.rows(take).await;
-    counted.is_found(&["events, offsets 0-9999 of partition", "1 missing, 0 duplicate", "missing=1 "]).await;
+    counted
+        .wait_for_finding(&["events, offsets 0-9999 of partition", "1 missing, 0 duplicate", "missing=1 "])
+        .await;
 }
 
 #[tokio::test]
@@ -147,9 +149,11 @@ async fn a_duplicate_raw_row_is_found_even_if_another_row_is_missing() {
     let rows = counted.world.rows(rows).await;
     let is = |row: &[String]| format!("tenant != '' AND (kp, ko, line) = ({})", row.join(", "));
     counted.world.rows(&format!("INSERT INTO events SELECT * FROM events WHERE {}", is(&rows[0]))).await;
-    counted.is_found(&["events, offsets 0-9999", "0 missing, 1 duplicate", "missing=0 duplicate=1 "]).await;
+    counted
+        .wait_for_finding(&["events, offsets 0-9999", "0 missing, 1 duplicate", "missing=0 duplicate=1 "])
+        .await;
     counted.world.rows(&format!("DELETE FROM events WHERE {}", is(&rows[1]))).await;
-    counted.is_found(&["missing=1 duplicate=1 "]).await;
+    counted.wait_for_finding(&["missing=1 duplicate=1 "]).await;
 }
 
 #[tokio::test]
@@ -162,14 +166,14 @@ async fn a_ledger_row_whose_lines_do_not_add_up_is_found() {
             "ALTER TABLE ledger UPDATE lines = {change} WHERE tenant = '*' AND {row} SETTINGS mutations_sync = 1"
         );
         counted.world.rows(&sql).await;
-        counted.is_found(&["ledger, offsets 0-9999 of partition", found]).await;
+        counted.wait_for_finding(&["ledger, offsets 0-9999 of partition", found]).await;
     }
 }
 
 #[tokio::test]
 async fn after_some_days_have_expired_the_remaining_days_are_still_compared() {
     let counted = Counted::new("audit_old").await;
-    age(&counted.world).await;
+    make_tables_look_old(&counted.world).await;
     let compared =
         "SELECT count() FROM audits WHERE table = 'events' AND found = 60 AND note LIKE 'from % on'";
     let waited = wait_for("an audit of all rows below progress", DEADLINE, async || {
@@ -181,7 +185,7 @@ async fn after_some_days_have_expired_the_remaining_days_are_still_compared() {
         .world
         .rows("DELETE FROM rollup_sums WHERE rollup = 'event_daily' AND toYear(bucket) = 2020")
         .await;
-    counted.is_found(&["event_daily, events of 2020-12-01: 12 missing, 0 duplicate"]).await;
+    counted.wait_for_finding(&["event_daily, events of 2020-12-01: 12 missing, 0 duplicate"]).await;
 }
 
 #[tokio::test]
@@ -265,7 +269,7 @@ async fn a_duplicate_ledger_row_is_found() {
     let counted = Counted::new("audit_ledger").await;
     let again = "INSERT INTO ledger SELECT * FROM ledger WHERE tenant != '' ORDER BY kp, ko LIMIT 1";
     counted.world.rows(again).await;
-    counted.is_found(&["ledger, offsets 0-9999 of partition", "0 missing, 1 duplicate"]).await;
+    counted.wait_for_finding(&["ledger, offsets 0-9999 of partition", "0 missing, 1 duplicate"]).await;
 }
 
 #[tokio::test]
@@ -273,7 +277,7 @@ async fn duplicate_rows_of_a_rollup_are_found_and_recorded_in_the_table_audits()
     let counted = Counted::new("audit_rollup").await;
     let again = "INSERT INTO rollup_sums SELECT * FROM rollup_sums WHERE rollup = 'event_hourly' AND toYear(bucket) = 2020";
     counted.world.rows(again).await;
-    counted.is_found(&["event_hourly, events of 2020-12-01", "0 missing, 12 duplicate"]).await;
+    counted.wait_for_finding(&["event_hourly, events of 2020-12-01", "0 missing, 12 duplicate"]).await;
     let kept =
         "SELECT max(duplicate) FROM audits WHERE table = 'event_hourly' AND part = 'events of 2020-12-01'";
     assert_eq!(counted.world.number(kept).await, 12);

@@ -18,7 +18,7 @@ const COUNTRIES: [(&str, i64, i64); 3] = [("FR", 9, 8), ("JP", 12, 5), ("CA", 4,
 const DAYS: i64 = 27;
 /// The page compares the unfinished current day with an equally long part of the day this many days ago. The generated
 /// events are on neither of these days, so the results do not depend on the time of day of the test.
-const CUT: i64 = 7;
+const COMPARED_DAYS_AGO: i64 = 7;
 /// People, each of whom visits many times.
 const PEOPLE: u32 = 120;
 
@@ -27,9 +27,9 @@ pub(super) fn events(now: UnixMillis) -> Vec<TestEvent> {
     let mut rng = Rng::with_seed(18);
     let today = now.floor(DAY).0;
     let mut events = Vec::new();
-    for back in (1..=DAYS).filter(|back| *back != CUT) {
+    for back in (1..=DAYS).filter(|back| *back != COMPARED_DAYS_AGO) {
         for (country, this_week, before) in COUNTRIES {
-            for _ in 0..if back < CUT { this_week } else { before } {
+            for _ in 0..if back < COMPARED_DAYS_AGO { this_week } else { before } {
                 let start = today - back * DAY + rng.i64(0..DAY - HOUR);
                 visit(&mut rng, &mut events, start, country);
             }
