@@ -53,7 +53,7 @@ pub enum RunError {
     #[error("store all events in kafka or in the spool before exiting ({0})")]
     Lost(Summary),
     /// Kafka's client has a fatal error, so only a new process can send again. No event is lost.
-    #[error("write to kafka: fatal error of the client, restart the edge: {reason} ({summary})")]
+    #[error("write to kafka: kafka's client has a fatal error: {reason}; restart the edge ({summary})")]
     KafkaClient {
         /// The fatal error.
         reason: String,

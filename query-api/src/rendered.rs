@@ -121,7 +121,7 @@ impl AsOf {
 /// JSON `{"data":…,"meta":…}` whose `meta` says whether the answer is stale. An answer becomes stale only once, so its
 /// fresh and its stale body are both rendered in advance.
 ///
-/// The age of an answer is sent in its headers: in the body it would change with every request.
+/// The age of an answer is sent in its headers: in the body, the age would make the body change with every request.
 #[derive(Debug)]
 pub(crate) struct AgingBody {
     /// The `as_of` of the data.

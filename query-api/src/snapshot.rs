@@ -143,7 +143,8 @@ impl SnapshotStatement {
         (selects.join("\nUNION ALL\n"), reads)
     }
 
-    /// The statement with its values bound. It does not read again the rows of `previous` that are still valid.
+    /// The statement with its values bound. Some of the values come from `previous`, so that ClickHouse does not merge
+    /// the users of unchanged hours again.
     pub(crate) fn query(&self, client: &Client, scope: &Scope, previous: Option<&Snapshot>) -> Query {
         let (text, reads) = self.text(scope.left_out);
         let of_tenants = scope.tenants.iter().filter_map(|tenant| {

@@ -50,11 +50,12 @@ pub struct Head {
 pub enum HeadError {
     /// A later release wrote the record.
     #[error(
-        "read a record: its format version is {0}, this release reads up to {VERSION}; upgrade the aggregator first"
+        "read a record: its format version is {0}, but this release reads only versions up to {VERSION}; upgrade the \
+         aggregator"
     )]
     Version(u8),
     /// A kind that only a later release knows.
-    #[error("read a record: this release does not know its kind `{0}`; upgrade the aggregator first")]
+    #[error("read a record: this release does not know its kind `{0}`; upgrade the aggregator")]
     Kind(String),
     /// The record was not written by the edge.
     #[error("read a record: header `{0}` is absent or malformed")]

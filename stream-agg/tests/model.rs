@@ -27,7 +27,8 @@ use stream_agg::protocol::window::WindowLimits;
 const NOTHING_FAILS: Bounds =
     Bounds { records: 2, crashes: 0, moves: 0, losses: 0, kills: 0, ticks: 0, statements: 3 };
 
-/// Repeats are recognized for ten minutes. A silence is longer, so a record after it is never recognized as a repeat.
+/// Repeats are recognized for ten minutes. A silence, which is a time without records, is longer: no record after it is
+/// recognized as a repeat of one before it.
 const SHORT_WINDOW: window::Bounds = window::Bounds {
     records: 4,
     spooled: 0,

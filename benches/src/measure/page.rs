@@ -1,6 +1,6 @@
 //! The page in a browser: how soon it shows numbers, and how much CPU time an open page costs the query API.
 //!
-//! Events arrive during the measurement, so that a page has new numbers in each tick. The browser shares the machine
+//! Events arrive during the measurement, so that a page has new numbers in each refresh. The browser shares the machine
 //! with the servers.
 
 use std::path::Path;

@@ -23,7 +23,7 @@ use crate::servers::world::addr_of;
 const QUERY_RATE: f64 = 20.0;
 /// Connections that send these queries.
 const QUERY_CONNECTIONS: usize = 10;
-/// Reads a second of an answer that is already cached for this tick.
+/// Reads a second of an answer that is already cached until the next refresh.
 const CACHED_RATE: f64 = 2_000.0;
 /// Connections that send these reads.
 const CACHED_CONNECTIONS: usize = 32;

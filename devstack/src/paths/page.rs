@@ -14,8 +14,8 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("query-api").join("page")
 }
 
-/// The path of a script of the page. If no packages are installed next to the sources, links the packages there that
-/// `./dev test` downloads.
+/// The path of a script of the page. If no packages are installed next to the sources, first links
+/// `node_modules` to the packages that `./dev up` or `./dev test` has downloaded.
 pub fn tool(script: &str) -> anyhow::Result<PathBuf> {
     let sources = sources();
     let packages = sources.join("node_modules");

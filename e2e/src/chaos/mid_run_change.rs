@@ -59,7 +59,7 @@ impl MidRunChange {
         // `migrate` itself waits until servers that were just killed run again, so it is not retried here.
         world.run("stream-agg", &["migrate"], &[("ROLLUPS_FILE", &file)]).await?;
         add_partitions(world.name(), kafka).await?;
-        api.terminate().await.context("stop query-api before its next declaration")?;
+        api.terminate().await.context("stop query-api to restart it with the changed rollups")?;
         api.set("ROLLUPS_FILE", &file);
         api.restart()?;
         self.0.set(Made { at: Instant::now(), file }).expect("the change is made once");

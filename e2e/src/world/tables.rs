@@ -119,7 +119,7 @@ impl World {
     }
 }
 
-/// Replaces each `rollup.<name>` in `sql` with the rows of the rollup of this name in `rollups`.
+/// Replaces `rollup.<name>` in `sql` with the subquery that selects the rows of this rollup, for each of `rollups`.
 pub fn with_sources(sql: &str, rollups: &Rollups) -> String {
     let in_place =
         |sql: String, rollup: &Rollup| sql.replace(&format!("rollup.{}", rollup.name), &rollup.source());

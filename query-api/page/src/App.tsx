@@ -12,7 +12,7 @@ import { type Level, useAge } from "./freshness";
 import { Funnel } from "./Funnel";
 import { Help, useShortcuts } from "./Help";
 import { ListPanel, PollPanel } from "./Lists";
-import { type Live, useLive, useTicks } from "./live";
+import { type Live, useLive, useRefreshCount } from "./live";
 import { Actions, Refused, copied } from "./parts";
 import { type RollupMeta, grainOf, listPath, lists, measureLabel, measureOf, seriesPath } from "./queries";
 import { Retention } from "./Retention";
@@ -38,18 +38,18 @@ export function App() {
   const [theme, setTheme] = useTheme();
   const [isHelp, setHelp] = useState(false);
   const live = useLive();
-  const tick = useTicks(live);
+  const refreshCount = useRefreshCount(live);
   const declared = useOnce<MetaAnswer>("/v1/meta");
   const all = lists(declared?.rollups);
 
   const eventList = all[0];
   const events = useAnswer<QueryAnswer, null>(
     eventList && listPath({ ...state, measure: "events" }, eventList),
-    tick,
+    refreshCount,
     null,
   );
   const names = (events.body?.data ?? []).map((row) => String(row.event ?? "")).filter((name) => name !== "");
-  const isEmpty = useIsEmpty(events.body, state, tick);
+  const isEmpty = useIsEmpty(events.body, state, refreshCount);
 
   useShortcuts({ state, change, setHelp, theme: () => setTheme(nextTheme(theme)) });
   useEffect(() => {
@@ -72,20 +72,20 @@ export function App() {
             {state.tab === "explore" && (
               <>
                 <section class="panel overview" aria-label="Overview">
-                  <Tiles state={state} tick={tick} events={events.body} change={change} />
-                  <ChartPanel {...{ state, change, tick, theme }} />
+                  <Tiles state={state} refreshCount={refreshCount} events={events.body} change={change} />
+                  <ChartPanel {...{ state, change, refreshCount, theme }} />
                 </section>
                 <div class="lists">
                   {all.map((list) => (
-                    <ListPanel key={list.dimension} {...{ list, state, tick, change }} />
+                    <ListPanel key={list.dimension} {...{ list, state, refreshCount, change }} />
                   ))}
-                  <PollPanel tick={tick} />
+                  <PollPanel refreshCount={refreshCount} />
                 </div>
               </>
             )}
-            {state.tab === "funnel" && <Funnel {...{ state, tick, change }} events={names} />}
-            {state.tab === "retention" && <Retention {...{ state, tick, change }} events={names} />}
-            {declared?.key?.operator && <Strip tick={tick} />}
+            {state.tab === "funnel" && <Funnel {...{ state, refreshCount, change }} events={names} />}
+            {state.tab === "retention" && <Retention {...{ state, refreshCount, change }} events={names} />}
+            {declared?.key?.operator && <Strip refreshCount={refreshCount} />}
           </>
         )}
       </main>
@@ -129,9 +129,9 @@ function useTheme(): [Theme, (theme: Theme) => void] {
 }
 
 /** Whether nothing was ever counted: the window is empty and so is the longest one. */
-function useIsEmpty(events: QueryAnswer | undefined, state: State, tick: number): boolean {
+function useIsEmpty(events: QueryAnswer | undefined, state: State, refreshCount: number): boolean {
   const isNothing = events?.data.length === 0 && state.filters.length === 0;
-  const ever = useAnswer<QueryAnswer, null>(isNothing ? "/v1/query?from=2000-01-01" : undefined, tick, null);
+  const ever = useAnswer<QueryAnswer, null>(isNothing ? "/v1/query?from=2000-01-01" : undefined, refreshCount, null);
   const [row] = ever.body?.data ?? [];
   return isNothing && ever.body !== undefined && !(typeof row?.events === "number" && row.events > 0);
 }
@@ -251,17 +251,17 @@ function AgePill() {
 interface ChartPanelProps {
   state: State;
   change: (changes: Partial<State>) => void;
-  tick: number;
+  refreshCount: number;
   theme: Theme;
 }
 
-function ChartPanel({ state, change, tick, theme }: ChartPanelProps) {
+function ChartPanel({ state, change, refreshCount, theme }: ChartPanelProps) {
   const grain = grainOf(state, Date.now());
   const path = seriesPath(state, Date.now());
   const { measure } = measureOf(state.measure);
   const label = measureLabel(state.measure);
   const context = { measure, label, grain, tz: state.tz };
-  const { body, context: shown, refusal } = useAnswer<QueryAnswer, typeof context>(path, tick, context);
+  const { body, context: shown, refusal } = useAnswer<QueryAnswer, typeof context>(path, refreshCount, context);
   const scheme = useScheme();
   const height = useChartHeight();
   const isCompared = body?.meta.compare !== undefined;

@@ -213,7 +213,7 @@ function options(
         ticks: { show: false },
         values: (_, splits) => {
           const step = ((splits[1] ?? 0) - (splits[0] ?? 0)) * 1000;
-          return splits.map((split) => format.tick(split * 1000, step, tz));
+          return splits.map((split) => format.refreshCount(split * 1000, step, tz));
         },
       },
       {

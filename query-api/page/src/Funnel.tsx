@@ -13,7 +13,7 @@ interface FunnelAnswer {
 
 interface FunnelProps {
   state: State;
-  tick: number;
+  refreshCount: number;
   /** Names of events. */
   events: string[];
   change: (changes: Partial<State>) => void;
@@ -43,7 +43,7 @@ export function greatestLoss(counts: (number | null)[]): number | undefined {
   return most > 0 ? lost.indexOf(most, 1) : undefined;
 }
 
-export function Funnel({ state, tick, events, change }: FunnelProps) {
+export function Funnel({ state, refreshCount, events, change }: FunnelProps) {
   const steps = stepsOf(state, events);
   const { from, to } = windowOf(state);
   const pairs = steps.map((step) => ["steps", `event:eq:${step}`]);
@@ -53,7 +53,7 @@ export function Funnel({ state, tick, events, change }: FunnelProps) {
   for (const filter of state.filters) pairs.push(["filter", filterText(filter)]);
   const path = `/v1/funnel?${new URLSearchParams(pairs)}`;
   const isAsked = steps.length >= 2;
-  const { body, refusal } = useAnswer<FunnelAnswer, null>(isAsked ? path : undefined, tick, null);
+  const { body, refusal } = useAnswer<FunnelAnswer, null>(isAsked ? path : undefined, refreshCount, null);
   const set = (at: number, name: string) => change({ steps: steps.map((step, n) => (n === at ? name : step)) });
   const counts = steps.map((_, at) => figure(body?.data[at], "users"));
   const first = counts[0] ?? 0;

@@ -14,17 +14,17 @@ const FEW = 8;
 interface ListProps {
   list: List;
   state: State;
-  tick: number;
+  refreshCount: number;
   change: (changes: Partial<State>) => void;
 }
 
 type Order = "count" | "change";
 
-export function ListPanel({ list, state, tick, change }: ListProps) {
+export function ListPanel({ list, state, refreshCount, change }: ListProps) {
   const path = listPath(state, list);
   const isUsers = measureOf(state.measure).measure === "users" && list.hasUsers;
   const measure = isUsers ? "users" : list.measure;
-  const { body, context, refusal } = useAnswer<QueryAnswer, string>(path, tick, measure);
+  const { body, context, refusal } = useAnswer<QueryAnswer, string>(path, refreshCount, measure);
   const [order, setOrder] = useState<Order>("count");
   const [isLong, setLong] = useState(false);
   const isCompared = state.compare !== "none" && body?.meta.compare !== undefined;
@@ -122,8 +122,8 @@ interface PollsAnswer {
 }
 
 /** The options of a poll. Polls count all time, so neither range nor filters change them. */
-export function PollPanel({ tick }: { tick: number }) {
-  const { body } = useAnswer<PollsAnswer, null>("/v1/polls", tick, null);
+export function PollPanel({ refreshCount }: { refreshCount: number }) {
+  const { body } = useAnswer<PollsAnswer, null>("/v1/polls", refreshCount, null);
   const [chosen, setChosen] = useState("");
   // By descending votes, so that the first poll is the largest one.
   const polls = [...new Set((body?.data ?? []).map(({ poll }) => poll))];

@@ -19,7 +19,7 @@ interface RetentionAnswer {
 
 interface RetentionProps {
   state: State;
-  tick: number;
+  refreshCount: number;
   events: string[];
   change: (changes: Partial<State>) => void;
 }
@@ -34,7 +34,7 @@ const LENGTHS: [State["cohort"], string][] = [
 ];
 const COLUMNS = Array.from({ length: PERIODS + 1 }, (_, period) => period);
 
-export function Retention({ state, tick, events, change }: RetentionProps) {
+export function Retention({ state, refreshCount, events, change }: RetentionProps) {
   const first = state.first || (events.includes("signup") ? "signup" : ANY);
   const condition = (event: string) => (event === ANY ? "event:ne:" : `event:eq:${event}`);
   const pairs: [string, string][] = [
@@ -46,7 +46,7 @@ export function Retention({ state, tick, events, change }: RetentionProps) {
   if (state.tz !== "UTC") pairs.push(["tz", state.tz]);
   for (const filter of state.filters) pairs.push(["filter", filterText(filter)]);
   const path = `/v1/retention?${new URLSearchParams(pairs)}`;
-  const { body, refusal } = useAnswer<RetentionAnswer, null>(path, tick, null);
+  const { body, refusal } = useAnswer<RetentionAnswer, null>(path, refreshCount, null);
   const choice = (label: string, value: string, any: string, set: (value: string) => void) => (
     <label class="inline">
       {label}

@@ -26,8 +26,8 @@ const PATH = "/v1/pipeline";
 /** Above this, one partition of Kafka is probably what holds the others back. */
 const FAR_BEHIND = 60_000;
 
-export function Strip({ tick }: { tick: number }) {
-  const { body, refusal, trueAt } = useAnswer<Pipeline, null>(PATH, tick, null);
+export function Strip({ refreshCount }: { refreshCount: number }) {
+  const { body, refusal, trueAt } = useAnswer<Pipeline, null>(PATH, refreshCount, null);
   const lag = useAgeOf(trueAt);
   // An older server has no such path, and a key may not be an operator's any more.
   if (body === undefined && (refusal?.status === 404 || refusal?.status === 403)) return null;

@@ -8,7 +8,7 @@ import type { State } from "./state";
 
 interface TilesProps {
   state: State;
-  tick: number;
+  refreshCount: number;
   /** Rows of the list of events, which the tiles of single events are taken from. */
   events: QueryAnswer | undefined;
   change: (changes: Partial<State>) => void;
@@ -34,9 +34,9 @@ export function tileEvents(state: State, names: string[]): string[] {
   return state.tiles.map((chosen) => chosen || (own.shift() ?? "")).filter((name) => name !== "");
 }
 
-export function Tiles({ state, tick, events, change }: TilesProps) {
-  const users = useAnswer<QueryAnswer, null>(totalPath(state, "users"), tick, null);
-  const all = useAnswer<QueryAnswer, null>(totalPath(state, "events"), tick, null);
+export function Tiles({ state, refreshCount, events, change }: TilesProps) {
+  const users = useAnswer<QueryAnswer, null>(totalPath(state, "users"), refreshCount, null);
+  const all = useAnswer<QueryAnswer, null>(totalPath(state, "events"), refreshCount, null);
   const rows = events?.data ?? [];
   const names = rows.map((row) => String(row.event ?? "")).filter((name) => name !== "");
   const choose = (measure: string) => change({ measure });

@@ -53,10 +53,10 @@ interface Held<T, C> {
   refusal: Refusal | undefined;
 }
 
-/** Asks whenever the question or the tick changes. Without a path there is no question. */
+/** Asks whenever the question or the refreshCount changes. Without a path there is no question. */
 export function useAnswer<T, C>(
   path: string | undefined,
-  tick: number,
+  refreshCount: number,
   context: C,
 ): Panel<T, C> {
   const id = useId();
@@ -87,7 +87,7 @@ export function useAnswer<T, C>(
       },
     );
     return () => stop.abort();
-  }, [question, tick]);
+  }, [question, refreshCount]);
   const none = { body: undefined, trueAt: undefined, context, refusal: undefined };
   if (path === undefined) return { ...none, isLoading: false };
   if (held === undefined) return { ...none, isLoading: true };

@@ -85,7 +85,7 @@ export function bucket(millis: number, grain: Grain, tz: string): string {
 }
 
 /** The mark of an axis at a moment, for marks that are `step` milliseconds apart. */
-export function tick(millis: number, step: number, tz: string): string {
+export function refreshCount(millis: number, step: number, tz: string): string {
   const isMidnight = clock(millis, tz) === "00:00";
   return step >= 20 * 3_600_000 || isMidnight ? day(millis, tz) : clock(millis, tz);
 }

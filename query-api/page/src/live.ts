@@ -95,9 +95,9 @@ async function readOnce(stop: AbortSignal, receive: (message: Live) => void): Pr
   }
 }
 
-/** A number that grows whenever the panels are to ask again, which they do only while the page is visible. */
-export function useTicks(live: Live | undefined): number {
-  const [tick, setTick] = useState(0);
+/** A number that grows whenever the panels must ask again. It does not grow while the page is hidden. */
+export function useRefreshCount(live: Live | undefined): number {
+  const [refreshCount, setRefreshCount] = useState(0);
   const seen = useRef("");
   const counted = JSON.stringify(live?.series ?? null);
   const isNew = useRef(true);
@@ -111,7 +111,7 @@ export function useTicks(live: Live | undefined): number {
       if (document.visibilityState !== "visible" || performance.now() - last < wait) return;
       last = performance.now();
       seen.current = latest.current;
-      setTick((tick) => tick + 1);
+      setRefreshCount((count) => count + 1);
     };
     const timer = setInterval(refresh, 1000);
     document.addEventListener("visibilitychange", refresh);
@@ -120,5 +120,5 @@ export function useTicks(live: Live | undefined): number {
       document.removeEventListener("visibilitychange", refresh);
     };
   }, []);
-  return tick;
+  return refreshCount;
 }

@@ -151,8 +151,8 @@ impl SnapshotAnswer for Analytics {
 }
 
 impl Analytics {
-    /// The hours of a refresh. `events` has the clicks and impressions of all hours that were read and have any;
-    /// `users` has the users of the hours whose users were merged.
+    /// The hours after a refresh. `events` has the clicks and impressions of each hour that was read and has some;
+    /// `users` has the number of distinct users of each hour whose user states were merged.
     fn new(
         events: &HashMap<UnixMillis, (u64, u64)>,
         users: &HashMap<UnixMillis, u64>,

@@ -26,7 +26,7 @@ pub(super) enum Full {
     Key,
 }
 
-/// One open stream, which counts until it is dropped.
+/// One open stream. It counts towards the limits until it is dropped.
 pub(super) struct OpenStream {
     streams: Arc<OpenStreams>,
     key: Option<String>,

@@ -356,7 +356,7 @@ impl PendingCell {
         since.elapsed()
     }
 
-    /// Why the rows of the cell are not sent any more; `None` if they may still be sent.
+    /// Why the cell is not sent until an operator acts; `None` for every verdict but [`Verdict::Stop`].
     fn stopped(&self, description: &BatchDescription) -> Option<StoppedBatch> {
         match self.next {
             Verdict::Stop(cause) => Some(description.stopped(&self.cell, cause)),

@@ -145,7 +145,7 @@ impl Member {
         self.consumer.incremental_assign(&list).map_err(|error| self.kafka_error(error))?;
         if let Err(error) = self.validate_offsets(&found) {
             tracing::warn!(%error, "validate the committed offsets of partitions {:?}", found.keys());
-            return Ok(Some(LeaveReason::CommitUnknown));
+            return Ok(Some(LeaveReason::OffsetsNotValidated));
         }
         for ((partition, queue), found) in queues.into_iter().zip(found.into_values()) {
             let number = u16::try_from(partition).map_err(|_| GroupError::Stray(partition))?;

@@ -79,6 +79,8 @@ pub(crate) enum LeaveReason {
     Shutdown,
     /// The outcome of a commit is unknown.
     CommitUnknown,
+    /// The committed offsets of assigned partitions could not be validated.
+    OffsetsNotValidated,
 }
 
 /// Runs a member of the group until `shutdown`, then finishes the current batches, commits them and leaves the
@@ -100,10 +102,12 @@ pub fn run_member(
         let consumer = consumer.map_err(|source| GroupError::Kafka { topic: topic.clone(), source })?;
         services.metrics.joins.inc();
         let member = Member::new(Arc::clone(services), Arc::new(consumer), Arc::clone(applied_watches));
-        if member.run(shutdown)? == LeaveReason::Shutdown {
-            return Ok(());
-        }
-        tracing::warn!("consume `{topic}`: the outcome of a commit is unknown; joining the group again");
+        let reason = match member.run(shutdown)? {
+            LeaveReason::Shutdown => return Ok(()),
+            LeaveReason::CommitUnknown => "the outcome of a commit is unknown",
+            LeaveReason::OffsetsNotValidated => "the committed offsets could not be validated",
+        };
+        tracing::warn!("consume `{topic}`: {reason}; joining the group again");
         pause(&services.runtime, shutdown, pause_after(&mut pauses, since.elapsed()));
     }
 }

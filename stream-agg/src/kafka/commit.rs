@@ -145,9 +145,9 @@ fn alarm_if_denied(
 
 /// Commits only if the consumer still has the id `member`, under which the partition was assigned.
 ///
-/// If the group removes a static member while that member joins, the member joins under another id. It keeps its
-/// partitions, because librdkafka does not consider them lost. They may have another owner by then, but Kafka would
-/// still accept a commit of this member.
+/// If the group removes a static member while that member is rejoining, the member rejoins under another id. It keeps
+/// its partitions, because librdkafka does not consider them lost. They may have another owner by then, but Kafka would
+/// still accept a commit from this member.
 fn commit(
     consumer: &GroupConsumer,
     member: &str,

@@ -100,7 +100,7 @@ unsafe fn described(event: *mut c::rd_kafka_event_t) -> Result<TopicDescription,
         let (most, least) =
             (c::rd_kafka_Uuid_most_significant_bits(id), c::rd_kafka_Uuid_least_significant_bits(id));
         let id = half(most) << 64 | half(least);
-        // Brokers before 2.8 have no topic ids and send a zero id.
+        // Brokers before 2.8 send no topic id; librdkafka then reports a zero id.
         Ok(TopicDescription { id: (id != 0).then_some(TopicId(id)), partitions })
     }
 }

@@ -137,7 +137,7 @@ pub async fn adopt(
     Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
 
-/// The log mark of a new intent. The leader epoch of the record before its offset is unknown.
+/// The log mark of a new intent. It has no leader epoch, because that of the last record below the offset is unknown.
 fn mark(found: &KafkaState) -> LogMark {
     LogMark { topic: found.topic, epoch: None }
 }

@@ -118,7 +118,7 @@ async fn a_body_whose_chunks_are_broken_is_refused_and_its_connection_closed() {
         let sent = post(chunked, &format!("{size}\r\n{EVENT}\r\n0\r\n\r\n{HIDDEN}"));
         assert_eq!(codes(&edge, sent.as_bytes()).await, [400], "{size:?}");
     }
-    // A chunk that is longer than its size, and a chunk of impossible size.
+    // A chunk of one byte more than its declared size, and a chunk whose declared size is impossible.
     let sent = post(chunked, &format!("c\r\n{EVENT}\r\n0\r\n\r\n{HIDDEN}"));
     assert_eq!(codes(&edge, sent.as_bytes()).await, [400]);
     let sent = post(chunked, &format!("ffffffffffffff00\r\n{}", "x".repeat(9 << 20)));

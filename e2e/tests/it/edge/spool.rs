@@ -167,8 +167,8 @@ async fn an_edge_that_stops_without_kafka_spools_everything_for_a_manual_replay(
     let mut spooling = Spooling::new("spool_stop", &[("DURABLE_WAIT", "60s"), ("DRAIN_DELAY", "60s")]).await;
     let made = random_events(&mut fastrand::Rng::with_seed(70), 500);
     spooling.stack.kafka.kill9().unwrap();
-    // The events are sent right after the kill, so that their request still waits for Kafka and is not in the
-    // spool yet.
+    // The events are sent right after the kill. So they still wait for Kafka, and are not in the spool yet, when the
+    // edge is stopped.
     let lines: Vec<_> = made.iter().map(TestEvent::line).collect();
     let http = Http::new(spooling.edge.service.http());
     let waiting = tokio::spawn(async move {

@@ -12,13 +12,13 @@ use crate::oracle::now;
 use crate::world::{DEADLINE, World};
 
 #[tokio::test]
-async fn many_reads_of_many_hours_cost_at_most_one_query_per_tick() {
+async fn many_reads_of_many_hours_cost_at_most_one_query_per_refresh() {
     count_queries("freshness_ticks", 3000, 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute: ./dev test --full"]
-async fn a_hundred_thousand_reads_and_a_thousand_old_hours_cost_at_most_one_query_per_tick() {
+async fn a_hundred_thousand_reads_and_a_thousand_old_hours_cost_at_most_one_query_per_refresh() {
     count_queries("freshness_many_ticks", 100_000, 1000).await;
 }
 

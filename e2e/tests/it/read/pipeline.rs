@@ -55,7 +55,7 @@ async fn figures_are_those_of_the_ledger_and_of_the_latest_audit() {
 }
 
 #[tokio::test]
-async fn many_requests_cost_at_most_one_statement_per_tick() {
+async fn many_requests_cost_at_most_one_statement_per_refresh() {
     let world = World::new("pipeline_ticks").await;
     let started = Instant::now();
     let mut service = world.start("query-api", &[("REFRESH_INTERVAL", "1s")]);

@@ -1,5 +1,5 @@
-//! Rollups are declared in one file. A new rollup answers after a restart, and a query API whose declarations differ
-//! from the aggregator's gives no new answers.
+//! Rollups are declared in one file. A new rollup can be queried after a restart. A query API whose declarations differ
+//! from the aggregator's does not refresh its answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
