@@ -69,7 +69,8 @@ impl Applier<'_> {
                 }
             };
             match message {
-                // The batch is not declared yet. It is left to the next owner, which may close it at another offset.
+                // The pipeline is stopped, and this batch is not declared yet. The next owner reads the records of the
+                // batch again, and may close its own batch at another offset.
                 PipelineMessage::Batch(ready)
                     if !ready.declared.rebuilt && self.context.stop.is_cancelled() =>
                 {
@@ -85,8 +86,8 @@ impl Applier<'_> {
     async fn apply(&mut self, ready: ReadyBatch) -> Result<(), PipelineEnd> {
         let ReadyBatch { declared, intent, after, counts, as_of, permit } = ready;
         let PartitionContext { services, applied_watch, give_up, .. } = self.context;
-        // The topic id is checked after the records were read and before the batch is declared, so that no record of
-        // another topic is counted.
+        // The topic id is checked after the records were read and before the batch is declared or inserted, so that no
+        // record of another topic is counted.
         let same = give_up.run_until_cancelled(services.topic_watch.check()).await;
         same.ok_or(PipelineEnd::Stopped)?.map_err(|Recreated| PipelineEnd::Stopped)?;
         if declared.rebuilt {
@@ -125,7 +126,8 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Commits an intent. Every record below `from` must be applied.
+    /// Commits an intent. Every record below `from` must be applied. With the first intent that names the declaration
+    /// of this process, also stores the moments since which rollups count.
     async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), PipelineEnd> {
         let PartitionContext { services, give_up, .. } = self.context;
         let is_ours = || intent.declaration_hash == services.declaration.hash();
