@@ -5,7 +5,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 /// The consequence of an error of Kafka's client for the records that follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadError {
-    /// The next offset is not in the log, or the log was truncated below it.
+    /// The next offset is not in the log, or the log was truncated below that offset.
     OffsetGone,
     /// The log holds records that the client cannot read. The client would skip them, or fetch them again for ever.
     Unreadable,

@@ -2,7 +2,8 @@
 //!
 //! A topic that was created again has other records at the same offsets. Invariant: a batch is inserted only if, after
 //! the records of the batch were read, the topic still had the id that it had when the process started. Kafka never
-//! uses an id for two topics, so all records of the batch belong to the first topic.
+//! uses an id for two topics, so all records of the batch belong to the first topic. If the brokers do not support
+//! topic ids, nothing is detected.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -51,8 +51,8 @@ struct Applier<'p> {
     progress: Progress,
     /// The intent to commit if no other batch follows.
     after: Option<Intent>,
-    /// The moments since which rollups count, to be stored before and after the first commit under the declaration of
-    /// this process.
+    /// The moments since which rollups count. They are stored before and after the first commit under the declaration
+    /// of this process; `None` afterwards.
     since: Option<SinceNotes>,
 }
 
@@ -116,7 +116,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Commits the intent `after` if no declared batch is unfinished. Does nothing if that intent is committed already.
+    /// Commits the intent `after`, if there is one that is not committed yet and if no declared batch is unfinished.
     async fn commit_after(&mut self) -> Result<(), PipelineEnd> {
         if self.progress.may_declare()
             && let Some(after) = self.after.take()

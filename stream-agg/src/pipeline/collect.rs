@@ -277,7 +277,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Warns if the time that Kafka gave a record is not plausible while this machine's clock shows `now`.
+    /// Counts the record at `offset`, and warns, if the `time` that Kafka gave it is not plausible while this machine's
+    /// clock shows `now`.
     fn check_time(&mut self, offset: Offset, time: UnixMillis, now: UnixMillis) {
         let Some(implausible) = implausible_time(time, self.newest_time, now) else { return };
         let PartitionContext { services, partition, .. } = self.context;
