@@ -181,7 +181,7 @@ impl Member {
     }
 
     /// Asks Kafka for the topic id, for the committed offset of each partition, and for the offsets at which the log of
-    /// each partition begins and ends. Also returns the partitions for which the last request failed, for example
+    /// each partition begins and ends. Also returns the partitions whose log offsets no broker reported, for example
     /// because they have no leader.
     fn find(
         &self,

@@ -1,5 +1,5 @@
 //! Commits the offset below which every record of a partition is applied. The metadata of the commit declares the next
-//! batch.
+//! batch, if there is one.
 //!
 //! Each call commits one partition, because a commit of several partitions is not atomic, and its error does not say
 //! which partitions failed. Invariant: a commit of unknown outcome is never repeated here, because its first copy may
@@ -29,7 +29,7 @@ const COMMIT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), 
 /// How long a refused commit is retried before this process joins the group again.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The committed offset of a partition and its metadata; `None` if nothing is committed.
+/// The committed offset of a partition and the metadata of the commit; `None` if nothing is committed.
 pub type Committed = Option<(NextOffset, String)>;
 
 /// Why a commit was not confirmed. The pipeline must then end.

@@ -213,7 +213,7 @@ impl<'p> Collector<'p> {
         outcome
     }
 
-    /// Turns a closed batch into cells and sends it to the applier.
+    /// Turns a closed batch into cells, and sends the batch with its cells to the applier.
     fn close_and_send(
         &mut self,
         batch: Batch,

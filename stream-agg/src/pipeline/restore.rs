@@ -94,7 +94,7 @@ struct LedgerRow {
     ids: Vec<u64>,
 }
 
-/// Restores the window before the committed offset from the ledger.
+/// Restores, from the ledger, the window of the records below the committed offset.
 async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window, StoreError> {
     let condition = format!("ko >= {}", resume.intent.window.floor);
     let mut window = Window::new();

@@ -50,8 +50,8 @@ pub fn changes(noted: &NotedSince, before: &BTreeSet<&str>, ours: &BTreeSet<&str
     // The row of a removed rollup is written even if the stored row already says "not counted", because the previous
     // owner of the partition may still overwrite that row.
     let removed = before.difference(ours).map(|name| (*name).to_owned());
-    // Rows of rollups that this process does not declare: a previous owner wrote them and died before its commit to
-    // Kafka.
+    // Rows of rollups that this process does not declare. For example, a previous owner wrote them and died before its
+    // commit to Kafka, or a backfill wrote them.
     let stale = noted.iter().filter(|(name, since)| **since != NOT_COUNTED && !ours.contains(&***name));
     let stale = stale.map(|(name, _)| name.clone());
     let withdrawn = removed.chain(stale).chain(begun.iter().cloned()).collect();
