@@ -1,16 +1,16 @@
-//! The progress of each partition that this process owns, for tasks outside the group.
+//! The progress of each partition that has a pipeline in this process, for tasks outside the group.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pipeline::applied_watch::AppliedWatch;
 
-/// The progress of each partition that this process owns.
+/// The progress of each partition that has a pipeline in this process.
 #[derive(Default)]
 pub struct AppliedWatches(Mutex<BTreeMap<i32, Arc<AppliedWatch>>>);
 
 impl AppliedWatches {
-    /// The watches of the partitions that this process owns now.
+    /// The watch of each partition that has a pipeline in this process now.
     pub fn all(&self) -> BTreeMap<i32, Arc<AppliedWatch>> {
         self.lock().clone()
     }

@@ -1,6 +1,8 @@
-//! Starts the pipelines of assigned partitions, each at its committed offset.
+//! Starts the pipelines of assigned partitions: each at the committed offset of its partition, or at the beginning of
+//! the log if no offset is committed.
 //!
-//! A partition whose leader is unknown waits, and does not delay other partitions.
+//! A partition waits in a queue while no broker reports where its log begins and ends, for example because the
+//! partition has no leader. The pipelines of the other partitions start without it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,13 +21,15 @@ use crate::pipeline::Pipeline;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::KafkaState;
 
-/// Timeout of the requests to Kafka about all newly assigned partitions together.
+/// Timeout of the request for the committed offsets of newly assigned partitions. The requests that then ask where the
+/// logs of these partitions begin and end have, all together, a timeout of the same length.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shortest timeout of a request about one partition. It applies if the requests about other partitions have used up
-/// [`ASK_TIMEOUT`]. It is also the pause before the next request about a waiting partition.
+/// Minimum timeout of the request that asks where one log begins and ends. A request gets it even if the requests for
+/// other partitions have used up [`ASK_TIMEOUT`]. For a waiting partition, it is the timeout of that request, and also
+/// the pause before the next one.
 const ASK_ONE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// An assigned partition without a pipeline, because no broker reports where its log begins and ends.
+/// An assigned partition without a pipeline, because no broker reports where the log of the partition begins and ends.
 pub(super) struct WaitingPartition {
     pub(super) partition: i32,
     /// The member id under which the partition was assigned.
@@ -51,7 +55,8 @@ fn ask_each<T, U>(
 }
 
 impl Member {
-    /// Starts the pipelines of newly assigned partitions, once Kafka has returned their committed offsets.
+    /// Starts the pipelines of newly assigned partitions, once Kafka has returned their committed offsets. If there are
+    /// none, tries to start the pipeline of a waiting partition.
     pub(super) fn open_assigned(&mut self) -> Result<Option<LeaveReason>, GroupError> {
         let Some(partitions) = &self.opening else { return self.open_waiting() };
         let (found, without_leader) = match self.find(partitions, ASK_TIMEOUT) {
@@ -63,8 +68,8 @@ impl Member {
             }
         };
         self.opening = None;
-        // The member id is read before the assignment is acknowledged. Until then, no later assignment can begin, so
-        // this is the id under which the partitions were assigned.
+        // The member id is read before the assignment is acknowledged. Until the acknowledgement, no later assignment
+        // can begin, so this is the id under which the partitions were assigned.
         let member = Arc::from(librdkafka::member_id(&self.consumer));
         for partition in without_leader {
             self.wait_for_leader(WaitingPartition { partition, member: Arc::clone(&member) });
@@ -81,8 +86,8 @@ impl Member {
     /// Starts the pipeline of the partition that has waited longest, if a broker reports where its log begins and
     /// ends.
     fn open_waiting(&mut self) -> Result<Option<LeaveReason>, GroupError> {
-        // A revocation must be acknowledged before a new assignment, because Kafka's client concludes from an
-        // assignment that no partition was lost.
+        // A revocation must be acknowledged before partitions are assigned in Kafka's client, because the client
+        // concludes from an assignment that no partition was lost.
         let revoked = self.releasing.is_some() || self.consumer.assignment_lost();
         if revoked || Instant::now() < self.ask_again {
             return Ok(None);
@@ -120,14 +125,14 @@ impl Member {
         ended
     }
 
-    /// Assigns the partitions in the client, and starts a pipeline for each.
+    /// Assigns the partitions `found` in Kafka's client, and starts a pipeline for each.
     fn start_pipelines(
         &mut self,
         found: BTreeMap<i32, KafkaState>,
         member: &Arc<str>,
     ) -> Result<Option<LeaveReason>, GroupError> {
         // The queues are created before the partitions are assigned in the client, so that no record arrives outside
-        // its queue.
+        // the queue of its partition.
         let topic = &self.services.topic;
         let split = |partition| {
             self.consumer.split_partition_queue(topic, partition).ok_or(GroupError::Stray(partition))
@@ -158,9 +163,10 @@ impl Member {
         Ok(None)
     }
 
-    /// Makes the brokers validate each committed offset by the leader epoch of the record before it. If a log was
-    /// truncated below its committed offset, the queue of the partition then returns an error instead of records. This
-    /// needs a seek, because librdkafka validates offsets in a seek, but not in an assignment.
+    /// Makes the brokers validate each committed offset for which the intent has the leader epoch of the record before
+    /// that offset. If the log of a partition was truncated below the committed offset, the queue of the partition then
+    /// returns an error instead of records. The validation needs a seek, because librdkafka validates offsets in a
+    /// seek, but not in an assignment.
     ///
     /// # Errors
     /// The client did not seek in time. The member then joins the group again, as after a commit of unknown outcome.
@@ -174,8 +180,9 @@ impl Member {
         Ok(())
     }
 
-    /// Asks Kafka for the committed offset of each partition, and for the offsets at which its log begins and ends.
-    /// Also returns the partitions for which no broker answered in time, such as those without a leader.
+    /// Asks Kafka for the topic id, for the committed offset of each partition, and for the offsets at which the log of
+    /// each partition begins and ends. Also returns the partitions whose log offsets no broker reported, for example
+    /// because they have no leader.
     fn find(
         &self,
         partitions: &[i32],
@@ -229,7 +236,7 @@ mod tests {
         }
         let named = |partition: i32| {
             let Readiness::Not(reason) = context.services().health.readiness() else {
-                panic!("kafka does not answer")
+                panic!("ready although kafka does not answer")
             };
             reason.contains(&format!("partition {partition}: no broker reports"))
         };

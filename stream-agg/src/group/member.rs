@@ -1,11 +1,12 @@
 //! A member of the consumer group: it polls Kafka, and acts on assignments and revocations.
 //!
 //! One thread polls Kafka's client, because a member that does not poll in time is removed from the group. This thread
-//! never handles a record, so no record can delay it. A pipeline starts at the committed offset of each assigned
-//! partition. The pipelines of revoked partitions stop at the end of a batch, within
-//! [`RELEASE_TIMEOUT`](super::RELEASE_TIMEOUT), before their partitions are released. The callbacks of Kafka's client
-//! only record what happened. If the outcome of a commit is unknown, the member leaves the group and joins it again, so
-//! that Kafka refuses the commit if it arrives late.
+//! never handles a record, so no record can delay it. For each assigned partition, a pipeline starts at the committed
+//! offset. When a partition is revoked, its pipeline may finish the batch that it is inserting, within
+//! [`RELEASE_TIMEOUT`](super::RELEASE_TIMEOUT); the partition is released only after the pipeline has ended. Until the
+//! member leaves, the callbacks of Kafka's client only record assignments and revocations. If the outcome of a commit
+//! is unknown, the member leaves the group and joins it again, so that Kafka refuses the commit if the commit arrives
+//! late.
 //!
 //! Invariants: a partition never has two pipelines, no record is read outside a pipeline, and no partition is released
 //! while one of its commits is under way.
@@ -38,7 +39,7 @@ pub(super) struct Member {
     /// Partitions that the group assigned to this member but that Kafka's client does not fetch yet, because no broker
     /// reports where their logs begin and end. The partition that has waited longest comes first.
     pub(super) waiting: VecDeque<WaitingPartition>,
-    /// When to ask a broker about a waiting partition again.
+    /// When to ask next where the log of a waiting partition begins and ends.
     pub(super) ask_again: Instant,
     /// Revoked partitions that are not released yet.
     pub(super) releasing: Option<Release>,
@@ -104,8 +105,8 @@ impl Member {
                 Err(self.fenced())
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(self.kafka_error(error)),
-            // A broker may disconnect and come back, so this is no failure yet. The progress publisher checks whether
-            // Kafka answers at all.
+            // A broker may disconnect and come back, so a single error is not yet a failure. `ops::freshness` checks
+            // whether Kafka answers at all.
             Some(Err(error)) => {
                 tracing::debug!(%error, "poll kafka");
                 Ok(())

@@ -1,8 +1,8 @@
 //! The member of the consumer group: it joins, gets partitions, releases them and leaves.
 //!
-//! [`run_member`] joins the group, and joins it again whenever the outcome of a commit is unknown. `member` polls and
-//! acts on rebalances, `assignment` starts pipelines, `rebalance` releases partitions, and [`orphans`] finds
-//! partitions that the group has assigned to no member.
+//! [`run_member`] joins the group, and joins it again whenever a commit was not confirmed or committed offsets could
+//! not be validated. `member` polls and acts on rebalances, `assignment` starts pipelines, `rebalance` releases
+//! partitions, and [`orphans`] finds partitions that the group has assigned to no member.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(120);
 /// Why the process cannot be a member of the group.
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
-    /// Kafka's client does not accept a setting, or failed fatally.
+    /// Kafka's client does not accept a setting, or reported a fatal error.
     #[error("consume `{topic}`")]
     Kafka {
         /// The topic.
@@ -50,24 +50,25 @@ pub enum GroupError {
     },
     /// Another process uses the same `GROUP_INSTANCE_ID`.
     #[error(
-        "consume `{0}`: another process with the same `GROUP_INSTANCE_ID` has taken its place in the group"
+        "consume `{0}`: another process with the same `GROUP_INSTANCE_ID` has taken the place of this process"
     )]
     Fenced(String),
     /// A commit did not end within its time limit.
     #[error("consume partitions {0:?}: a commit did not end within its time limit")]
     CommitTimedOut(Vec<i32>),
-    /// A pipeline ended although nothing stopped it.
-    #[error("consume partition {0}: its pipeline ended without being stopped")]
+    /// A pipeline ended although nothing stopped it, or its thread panicked.
+    #[error("consume partition {0}: its pipeline ended unexpectedly")]
     PipelineEnded(i32),
-    /// Kafka's client returned a record outside the queue of its partition, where no pipeline reads it.
+    /// Kafka's client returned a record outside the queue of its partition, where no pipeline reads the record. Also:
+    /// the client has no queue for the partition, or the number of the partition exceeds 65,535.
     #[error("consume partition {0}: kafka's client returned a record outside the queue of its partition")]
     Stray(i32),
-    /// The system cannot start a thread.
+    /// The operating system cannot start a thread.
     #[error("start a thread for partition {partition}")]
     Thread {
         /// The Kafka partition.
         partition: i32,
-        /// The error of the system.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
@@ -77,7 +78,7 @@ pub enum GroupError {
 pub(crate) enum LeaveReason {
     /// The process shuts down.
     Shutdown,
-    /// The outcome of a commit is unknown.
+    /// The outcome of a commit is unknown, or Kafka does not accept the commit in this membership.
     CommitUnknown,
     /// The committed offsets of assigned partitions could not be validated.
     OffsetsNotValidated,
@@ -104,7 +105,7 @@ pub fn run_member(
         let member = Member::new(Arc::clone(services), Arc::new(consumer), Arc::clone(applied_watches));
         let reason = match member.run(shutdown)? {
             LeaveReason::Shutdown => return Ok(()),
-            LeaveReason::CommitUnknown => "the outcome of a commit is unknown",
+            LeaveReason::CommitUnknown => "the outcome of a commit is unknown, or kafka refuses the commit",
             LeaveReason::OffsetsNotValidated => "the committed offsets could not be validated",
         };
         tracing::warn!("consume `{topic}`: {reason}; joining the group again");
@@ -133,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// A member that does not wait is done within this time.
+    /// The length of the pause that must not end early.
     const SHORT_WAIT: Duration = Duration::from_millis(500);
     const DEADLINE: Duration = Duration::from_secs(30);
 

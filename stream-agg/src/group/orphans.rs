@@ -23,17 +23,18 @@ use crate::health::Health;
 use crate::kafka::client::{POLL_TIMEOUT, group_consumer};
 use crate::pipeline::context::Services;
 
-/// Time from an assignment to the first check, and between two checks. A member that releases a partition needs less
-/// time, so a partition that has no owner in two consecutive checks is an orphan.
+/// Time from an assignment to the first check, and between two checks. A member usually releases a partition in less
+/// time, so a partition that has no owner in two consecutive checks is treated as an orphan.
 const CHECK_INTERVAL: Duration = RELEASE_TIMEOUT;
 /// Timeout of a request to Kafka about the group or the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The state of a group that is not rebalancing.
+/// Kafka's name for the state of a group that has members and is not rebalancing.
 const STABLE: &str = "Stable";
 /// How long the temporary member waits for its assignment, which comes once all members have joined again.
 const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// After each assignment of this member, checks until every partition has an owner.
+/// After each assignment to this member, checks repeatedly until every partition has an owner, and forces a rebalance
+/// if some have none.
 pub async fn watch(
     config: Arc<Config>,
     services: Arc<Services>,
@@ -87,8 +88,9 @@ async fn until_all_have_owners(
     }
 }
 
-/// Joins the group as a new, temporary member, and leaves it as soon as it has an assignment, even an empty one. The
-/// group then assigns all partitions again. Blocks; reads and commits nothing.
+/// Joins the group as a new, temporary member, and leaves it after the first assignment, even an empty one, or after
+/// [`REBALANCE_TIMEOUT`]. The group then assigns all partitions again. The temporary member reads no records and
+/// commits nothing. Blocks.
 ///
 /// # Errors
 /// Kafka's client does not accept a setting.
@@ -109,7 +111,8 @@ fn force_rebalance(
     Ok(())
 }
 
-/// The partitions of the topic that are assigned to no member; `None` while the group rebalances.
+/// The partitions of the topic that are assigned to no member; `None` while the group rebalances, or if a member's
+/// assignment cannot be decoded.
 fn without_owner(metadata_client: &BaseConsumer, config: &Config) -> KafkaResult<Option<BTreeSet<i32>>> {
     let topic = &config.migrate.kafka.topic;
     let groups = metadata_client.fetch_group_list(Some(&config.group), ASK_TIMEOUT)?;

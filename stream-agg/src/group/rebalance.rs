@@ -14,21 +14,22 @@ use crate::kafka::client::{POLL_TIMEOUT, partition_list};
 use crate::kafka::group_context::RebalanceEvent;
 use crate::pipeline::{Pipeline, PipelineEnd};
 
-/// How long a pipeline may take to finish the batch that it is inserting.
+/// How long a stopped pipeline may take to finish the batch that it is inserting.
 pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long, after [`RELEASE_TIMEOUT`], a partition may be held because a commit is under way. One attempt of a request
 /// takes up to `socket.timeout.ms` (60 s), and librdkafka makes at most three attempts.
 ///
-/// No other member gets the partition until it is released. While this member holds it, the member keeps polling and
-/// sending heartbeats, so it exceeds neither `max.poll.interval.ms` nor the session timeout. librdkafka joins no later
-/// generation before `incremental_unassign` is called (`RD_KAFKA_CGRP_WAIT_ASSIGN_CALL`). If another member joins
-/// meanwhile, even a temporary one, Kafka waits for this member until the rebalance timeout, which is
-/// `max.poll.interval.ms` (300 s), and accepts its commits until then.
+/// Until the rebalance timeout, no other member gets the partition while this member holds it. This member keeps
+/// polling and sending heartbeats, so it exceeds neither `max.poll.interval.ms` nor the session timeout. librdkafka
+/// joins no later generation before `incremental_unassign` is called (`RD_KAFKA_CGRP_WAIT_ASSIGN_CALL`). If another
+/// member joins the group meanwhile, even a temporary one, Kafka waits for this member until the rebalance timeout,
+/// which is `max.poll.interval.ms` (300 s), and accepts the commits of this member until then.
 ///
-/// The partition may be held for longer than the rebalance timeout, because after this limit [`Member::leave`] waits
-/// for the same time once more. Kafka then begins a generation that this member has not joined. Only then may the
-/// partition get another owner. Kafka refuses a commit that is still under way with ILLEGAL_GENERATION (22) or
-/// UNKNOWN_MEMBER_ID (25), because the commit belongs to the previous generation.
+/// The partition may be held for longer than the rebalance timeout, because [`Member::leave`] waits once more, for up
+/// to [`RELEASE_TIMEOUT`] and this limit. At the rebalance timeout, Kafka begins a generation that this member has not
+/// joined. Only then may the partition get another owner before it is released. Kafka refuses a commit that is still
+/// under way with ILLEGAL_GENERATION (22) or UNKNOWN_MEMBER_ID (25), because the commit belongs to the previous
+/// generation.
 const MAX_COMMIT_WAIT: Duration = Duration::from_secs(150);
 
 /// Revoked partitions that are not released yet.
@@ -74,7 +75,8 @@ impl HoldLimit {
 impl Member {
     /// Stops the pipelines of revoked partitions.
     pub(super) fn begin_release(&mut self, partitions: Vec<i32>) {
-        // A lost partition may already have a new owner. A late commit of this member could undo that owner's commit.
+        // A lost partition may already have a new owner, and a late commit of this member could overwrite the commit of
+        // that owner. So the pipeline of a lost partition does not finish its batch.
         let lost = self.consumer.assignment_lost();
         for pipeline in partitions.iter().filter_map(|partition| self.pipelines.get(partition)) {
             if lost {
@@ -106,7 +108,7 @@ impl Member {
         let list = partition_list(&self.services.topic, partitions);
         for partition in partitions.clone() {
             match self.pipelines.remove(&partition).map(Pipeline::ended) {
-                // The partitions are not released, because a commit of this member may still arrive.
+                // The partitions are not released, because a commit of this member may still reach Kafka.
                 Some(Some(PipelineEnd::CommitUnknown)) => return Ok(Some(LeaveReason::CommitUnknown)),
                 Some(Some(PipelineEnd::Fenced)) => return Err(self.fenced()),
                 Some(None) => return Err(GroupError::PipelineEnded(partition)),
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
     use crate::pipeline::context::PartitionContext;
 
-    /// A member that does not wait is done within this time.
+    /// A member that does not wait for a commit leaves the group within this time.
     const SHORT_WAIT: Duration = Duration::from_millis(500);
     const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -198,7 +200,7 @@ mod tests {
         let thread = thread::spawn(move || left.send(member.leave(&CancellationToken::new()).is_ok()));
         assert!(
             leaving.recv_timeout(SHORT_WAIT).is_err(),
-            "a commit under way could arrive after the next owner's"
+            "a commit under way could reach kafka after a commit of the next owner"
         );
         drop(commit);
         assert_eq!(leaving.recv_timeout(DEADLINE), Ok(true));

@@ -62,17 +62,19 @@ pub(crate) fn group_consumer(
     client.create_with_context(GroupContext::new(&kafka.topic, health))
 }
 
-/// Most bytes of fetched records that wait to be decoded, for all partitions together.
+/// Limit of the bytes of fetched records that wait to be decoded, for all partitions together. With more than 64
+/// partitions, more bytes may wait, because the queue of each partition may hold 1 MiB.
 pub(crate) const QUEUED_BYTES: usize = 64 << 20;
 
-/// Limit of the queue of each partition, so that the queues of all partitions together are bounded.
+/// Limit of the queue of each partition, in KiB: an equal share of [`QUEUED_BYTES`], but at least 1 MiB and at most 16
+/// MiB.
 fn queued_kib(partitions: NonZeroU16) -> String {
     const ALL_KIB: u32 = (QUEUED_BYTES >> 10) as u32;
     (ALL_KIB / u32::from(partitions.get())).clamp(1 << 10, 16 << 10).to_string()
 }
 
-/// Seeks to `from` in `partition`. `epoch` is the leader epoch of the record before `from`. If that record was
-/// truncated, the queue of the partition then returns an error instead of records.
+/// Seeks to `from` in `partition`. `epoch` is the leader epoch of the record before `from`. If the log was truncated
+/// below `from`, the queue of the partition then returns an error instead of records.
 ///
 /// # Errors
 /// The client did not seek in time.
@@ -98,7 +100,7 @@ pub(crate) fn seek<C: ConsumerContext>(
     }
 }
 
-/// A list of these partitions of `topic`.
+/// A list of `partitions` of `topic`, without offsets.
 pub(crate) fn partition_list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for partition in partitions {

@@ -1,8 +1,9 @@
-//! Commits to Kafka's group coordinator up to which offset a partition is applied, and which batch it declares.
+//! Commits the offset below which every record of a partition is applied. The metadata of the commit declares the next
+//! batch, if there is one.
 //!
-//! Each call commits one partition: a commit of several partitions is not atomic, and its error does not say which of
-//! them failed. Invariant: a commit of unknown outcome is never repeated here, because its first copy may arrive after
-//! a later commit and overwrite that commit.
+//! Each call commits one partition, because a commit of several partitions is not atomic, and its error does not say
+//! which partitions failed. Invariant: a commit of unknown outcome is never repeated here, because its first copy may
+//! arrive after a later commit and overwrite that commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,15 +29,16 @@ const COMMIT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), 
 /// How long a refused commit is retried before this process joins the group again.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The committed offset of a partition and its metadata; `None` if nothing is committed.
+/// The committed offset of a partition and the metadata of the commit; `None` if nothing is committed.
 pub type Committed = Option<(NextOffset, String)>;
 
-/// Why a commit was not confirmed, so that the pipeline must end.
+/// Why a commit was not confirmed. The pipeline must then end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitAborted {
     /// The partition was given up before the commit was confirmed.
     GivenUp,
-    /// The outcome is unknown: this process must leave the group and join it again.
+    /// The outcome is unknown, or Kafka does not accept the commit in this membership. This process must leave the
+    /// group and join it again.
     OutcomeUnknown,
     /// Another process with the same `GROUP_INSTANCE_ID` has taken the place of this process in the group.
     Fenced,
@@ -65,10 +67,10 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Commits offset `from` with `intent` as its metadata. Every record below `from` must be in every cell.
+    /// Commits offset `from` with `intent` as its metadata. Every record below `from` must already be in every cell.
     ///
     /// # Errors
-    /// The commit was refused, or its outcome is unknown; the pipeline must end.
+    /// Why the commit was not confirmed. The pipeline must end.
     pub async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), CommitAborted> {
         let metadata = intent.to_string();
         let mut backoff = COMMIT_RETRIES.backoff();
@@ -117,7 +119,7 @@ impl Committer {
             drop((consumer, held));
             done
         });
-        // The task fails only if the runtime shuts down.
+        // If the runtime shuts down, the task fails; the partition then counts as given up.
         self.give_up
             .run_until_cancelled(running)
             .await
@@ -145,9 +147,9 @@ fn alarm_if_denied(
 
 /// Commits only if the consumer still has the id `member`, under which the partition was assigned.
 ///
-/// If the group removes a static member while that member is rejoining, the member rejoins under another id. It keeps
-/// its partitions, because librdkafka does not consider them lost. They may have another owner by then, but Kafka would
-/// still accept a commit from this member.
+/// If the group removes a static member while that member is rejoining, the member rejoins under another id. The member
+/// keeps its partitions, because librdkafka does not consider them lost. These partitions may already have another
+/// owner, but Kafka would still accept a commit from this member.
 fn commit(
     consumer: &GroupConsumer,
     member: &str,
@@ -266,7 +268,7 @@ mod tests {
             alarm_if_denied(&health, 3, NextOffset::new(7), outcome(&Err(error.clone())), &error);
             assert_eq!(health.readiness() != Readiness::Ready, alarmed, "{code}");
         }
-        let Readiness::Not(reason) = health.readiness() else { panic!("there is an alarm") };
+        let Readiness::Not(reason) = health.readiness() else { panic!("ready despite an alarm") };
         assert!(reason.starts_with("commits of partition 3: commit offset 7: "), "{reason}");
         // The member joins the group again and gets the partition back. The alarm stays.
         health.recovered(Component::Group);

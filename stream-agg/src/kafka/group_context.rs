@@ -21,7 +21,7 @@ pub type GroupConsumer = BaseConsumer<GroupContext>;
 pub struct GroupContext {
     topic: String,
     events: Mutex<Vec<RebalanceEvent>>,
-    /// True while this member leaves the group. The callbacks then acknowledge rebalances themselves.
+    /// True once this member leaves the group. The callbacks then acknowledge rebalances themselves.
     leaving: AtomicBool,
     health: Arc<Health>,
 }
@@ -90,7 +90,7 @@ impl GroupContext {
 
 impl ClientContext for GroupContext {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        // The callback `error` already reports each lost broker, once.
+        // Debug level is enough, because the callback `error` already reports when all brokers are down.
         tracing::debug!("librdkafka: {facility}: {message}");
     }
 

@@ -1,7 +1,7 @@
 //! Functions that only the C interface of librdkafka offers: topic ids, leader epochs and member ids.
 //!
-//! The `rdkafka` crate wraps none of them. This is the only file of the crate with unsafe code. Everything that a
-//! function allocates is freed in it, and no pointer leaves it.
+//! The `rdkafka` crate wraps none of them. This is the only file of the crate with unsafe code. Each function frees
+//! everything that it allocates, and no pointer leaves this file.
 
 #![expect(
     unsafe_code,
@@ -136,9 +136,9 @@ pub fn leader_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
     Some(epoch).filter(|epoch| *epoch >= 0)
 }
 
-/// Completes the entry of `partition` in `list`, a list of offsets that the consumer is about to seek to: adds the
-/// leader epoch of the record before the offset. In the seek, librdkafka then asks the broker whether the log was
-/// truncated below that offset.
+/// Adds a leader epoch to the entry of `partition` in `list`, a list of offsets that the consumer is about to seek to.
+/// `epoch` is the leader epoch of the record before the offset. In the seek, librdkafka then asks the broker whether
+/// the log was truncated below the offset.
 pub fn set_leader_epoch(list: &TopicPartitionList, topic: &str, partition: i32, epoch: i32) {
     // SAFETY: the list lives until the end of the function, and so do its elements.
     unsafe {

@@ -5,7 +5,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 /// The consequence of an error of Kafka's client for the records that follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadError {
-    /// The next offset is not in the log, or the log was truncated below it.
+    /// The next offset is not in the log, or the log was truncated below that offset.
     OffsetGone,
     /// The log holds records that the client cannot read. The client would skip them, or fetch them again for ever.
     Unreadable,
@@ -13,8 +13,9 @@ pub(crate) enum ReadError {
     Transient,
 }
 
-/// Follows librdkafka 2.12 (`rdkafka_msgset_reader.c`, `rdkafka_fetcher.c`): it skips a record set that has a bad
-/// checksum or an unknown format, and it endlessly repeats the fetch of a record set that it cannot decompress.
+/// Classifies an error by what librdkafka 2.12 does after it (`rdkafka_msgset_reader.c`, `rdkafka_fetcher.c`). For
+/// example, librdkafka skips a record set that has a bad checksum or an unknown format, and endlessly repeats the fetch
+/// of a record set that it cannot decompress.
 pub(crate) fn classify(error: &KafkaError) -> ReadError {
     use RDKafkaErrorCode as C;
     match error {
@@ -30,7 +31,7 @@ pub(crate) fn classify(error: &KafkaError) -> ReadError {
             | C::OperationTimedOut
             | C::RequestTimedOut,
         ) => ReadError::Transient,
-        // An error code that this code does not know also counts as unreadable, because no record may be skipped by
+        // Every other error counts as unreadable, even one with an unknown code, because no record may be skipped by
         // default.
         _ => ReadError::Unreadable,
     }

@@ -24,7 +24,7 @@ pub type Admin = AdminClient<DefaultClientContext>;
 pub enum TimestampType {
     /// Kafka, as required.
     LogAppendTime,
-    /// The producers.
+    /// The producers. An unknown value of the setting counts as this one.
     CreateTime,
     /// Unknown, because this process has no right to read the setting.
     Unknown,

@@ -1,8 +1,9 @@
-//! Detects by its id that the topic was deleted and created again while the process runs.
+//! Detects, by the topic id, that the topic was deleted and created again while the process runs.
 //!
 //! A topic that was created again has other records at the same offsets. Invariant: a batch is inserted only if, after
 //! the records of the batch were read, the topic still had the id that it had when the process started. Kafka never
-//! uses an id for two topics, so all records of the batch belong to the first topic.
+//! uses an id for two topics, so all records of the batch belong to the first topic. If the brokers do not support
+//! topic ids, nothing is detected.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,15 +24,15 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The waits before a failed request is repeated.
 const ASK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(2));
 
-/// The topic of the records.
+/// Watches whether the topic of the records is deleted and created again.
 pub struct TopicWatch {
     name: String,
     metadata_client: Arc<BaseConsumer>,
     health: Arc<Health>,
-    /// The id of the topic when the process started.
+    /// The topic id in Kafka's first answer.
     first: OnceLock<Option<TopicId>>,
     recreated: AtomicBool,
-    /// How many partitions the topic had when Kafka last answered; 0 before the first answer.
+    /// How many partitions the topic had in Kafka's latest answer; 0 before the first answer.
     partitions: AtomicU16,
     /// When the latest answered request was sent. The lock is held while a request is under way.
     asked: Mutex<Option<Instant>>,
@@ -63,7 +64,7 @@ impl TopicWatch {
         Ok(id)
     }
 
-    /// How many partitions the topic had when Kafka was last asked for its id; `None` if Kafka has not answered yet.
+    /// How many partitions the topic had in Kafka's latest answer; `None` before the first answer.
     pub fn partitions(&self) -> Option<u16> {
         Some(self.partitions.load(Ordering::Relaxed)).filter(|partitions| *partitions > 0)
     }
@@ -73,11 +74,11 @@ impl TopicWatch {
         self.recreated.load(Ordering::Acquire)
     }
 
-    /// Returns once Kafka has answered a request for the topic id, where the request was sent after this call began.
-    /// Concurrent calls share a request.
+    /// Returns once Kafka has answered a request for the topic id that was sent after this call began. Concurrent calls
+    /// share a request.
     ///
     /// # Errors
-    /// The topic has another id, so the records that were read may belong to another log.
+    /// The topic was created again, so the records that were read may belong to another log.
     pub async fn check(self: &Arc<Self>) -> Result<(), Recreated> {
         let since = Instant::now();
         let mut backoff = ASK_RETRIES.backoff();
@@ -92,7 +93,7 @@ impl TopicWatch {
                     self.health.degraded(Component::Kafka, reason);
                     time::sleep(backoff.wait()).await;
                 }
-                // The task fails only if the runtime shuts down, which also ends this call.
+                // If the runtime shuts down, the task fails; the shutdown also ends this call.
                 Err(_) => time::sleep(backoff.wait()).await,
             }
         }
@@ -100,7 +101,7 @@ impl TopicWatch {
     }
 }
 
-/// Whether the topic was deleted and created again. Brokers without topic ids do not show this.
+/// Whether the topic was deleted and created again. Without topic ids in the brokers, this cannot be detected.
 fn is_recreated(first: Option<TopicId>, now: Option<TopicId>) -> bool {
     first.is_some() && now.is_some() && first != now
 }

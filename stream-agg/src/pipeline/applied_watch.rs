@@ -17,7 +17,8 @@ pub struct Applied {
     pub log_generation: u16,
     /// Every record below this offset is in every cell; `None` until the partition is restored.
     pub next: Option<NextOffset>,
-    /// Every record that Kafka appended before this moment is in every cell; `None` if producers set the times.
+    /// Every record that Kafka appended before this moment is in every cell; `None` before the first batch of this
+    /// pipeline is applied, or if producers set the times.
     pub until: Option<UnixMillis>,
 }
 

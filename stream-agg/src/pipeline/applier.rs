@@ -51,8 +51,8 @@ struct Applier<'p> {
     progress: Progress,
     /// The intent to commit if no other batch follows.
     after: Option<Intent>,
-    /// The moments since which rollups count, to be stored before and after the first commit under the declaration of
-    /// this process.
+    /// The moments since which rollups count. They are stored before and after the first commit under the declaration
+    /// of this process; `None` afterwards.
     since: Option<SinceNotes>,
 }
 
@@ -69,7 +69,8 @@ impl Applier<'_> {
                 }
             };
             match message {
-                // The batch is not declared yet. It is left to the next owner, which may close it at another offset.
+                // The pipeline is stopped, and this batch is not declared yet. The next owner reads the records of the
+                // batch again, and may close its own batch at another offset.
                 PipelineMessage::Batch(ready)
                     if !ready.declared.rebuilt && self.context.stop.is_cancelled() =>
                 {
@@ -85,8 +86,8 @@ impl Applier<'_> {
     async fn apply(&mut self, ready: ReadyBatch) -> Result<(), PipelineEnd> {
         let ReadyBatch { declared, intent, after, counts, as_of, permit } = ready;
         let PartitionContext { services, applied_watch, give_up, .. } = self.context;
-        // The topic id is checked after the records were read and before the batch is declared, so that no record of
-        // another topic is counted.
+        // The topic id is checked after the records were read and before the batch is declared or inserted, so that no
+        // record of another topic is counted.
         let same = give_up.run_until_cancelled(services.topic_watch.check()).await;
         same.ok_or(PipelineEnd::Stopped)?.map_err(|Recreated| PipelineEnd::Stopped)?;
         if declared.rebuilt {
@@ -115,7 +116,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Commits the intent `after` if no declared batch is unfinished. Does nothing if that intent is committed already.
+    /// Commits the intent `after`, if there is one that is not committed yet and if no declared batch is unfinished.
     async fn commit_after(&mut self) -> Result<(), PipelineEnd> {
         if self.progress.may_declare()
             && let Some(after) = self.after.take()
@@ -125,7 +126,8 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Commits an intent. Every record below `from` must be applied.
+    /// Commits an intent. Every record below `from` must be applied. With the first intent that names the declaration
+    /// of this process, also stores the moments since which rollups count.
     async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), PipelineEnd> {
         let PartitionContext { services, give_up, .. } = self.context;
         let is_ours = || intent.declaration_hash == services.declaration.hash();

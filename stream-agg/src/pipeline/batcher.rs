@@ -1,8 +1,9 @@
 //! Decides when a batch closes.
 //!
-//! A batch closes when it reaches a limit of rows or records, of bytes, of age, or of cells; the record that reaches
-//! the limit is the last one of the batch. If an intent or markers already fix where a batch ends, the batch closes
-//! there. The caller owns the clock.
+//! A batch closes when it is full or has reached its maximum age. It is full when the number of its rows, dead letters
+//! or records, of its bytes, or of its cells reaches a limit; the record that reaches the limit is the last one of the
+//! batch. A batch also closes at each offset that adopted markers fix. A declared batch closes only where its intent
+//! says. The caller owns the clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,9 +20,9 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::rows::batch::Batch;
 use crate::rows::decode::{DecodedLines, LedgerEntry};
 
-/// A batch closes when it has `MAX_CELLS` cells plus `MAX_CELLS_OF_RETENTION` for each retention, because each cell
-/// costs an insert. `MAX_CELLS` allows for the cells of days of arrival and of rows that never expire, and
-/// `MAX_CELLS_OF_RETENTION` for the cells of late events.
+/// A batch closes when it has `MAX_CELLS` cells plus `MAX_CELLS_OF_RETENTION` for each different retention of the
+/// rollups, because each cell costs an insert. `MAX_CELLS` allows for the cells of days of arrival and of rows that
+/// never expire, and `MAX_CELLS_OF_RETENTION` for the cells of late events.
 const MAX_CELLS: usize = 16;
 const MAX_CELLS_OF_RETENTION: usize = 6;
 /// Longest time that a backlog keeps a batch open beyond its maximum age.
@@ -30,7 +31,7 @@ const MAX_BACKLOG_WAIT: Duration = Duration::from_secs(20);
 /// Collects the records of one partition into batches.
 #[derive(Debug)]
 pub struct Batcher {
-    /// `None`: a batch closes only at one of `ends`.
+    /// `None` while a declared batch is rebuilt: it closes only at one of `ends`.
     limits: Option<BatchLimits>,
     /// The offsets at which a batch must end regardless of the limits; ascending.
     ends: VecDeque<NextOffset>,
@@ -41,8 +42,8 @@ pub struct Batcher {
 #[derive(Debug)]
 struct BatchLimits {
     config: BatchConfig,
-    /// One rollup for each combination of table and retention. It stands for all rollups of the combination: their rows
-    /// expire on the same days, so they are in the same cells.
+    /// One rollup for each combination of table and retention. It represents all rollups with this combination: their
+    /// rows expire on the same days, so these rows are in the same cells.
     cell_kinds: Vec<Rollup>,
     max_cells: usize,
 }
@@ -66,11 +67,12 @@ struct Open {
     bytes: usize,
     since: Option<Instant>,
     cells: HashSet<TouchedCell>,
-    /// How many rows have their cells counted.
+    /// Number of rows whose cells are in `cells`.
     counted: usize,
-    /// The days of the event and of the arrival of the last counted row.
+    /// The day of the event and the day of its arrival, for the last counted row.
     days: Option<(UnixMillis, UnixMillis)>,
-    /// The ids of the first `identified` records. [`Batcher::holds`] adds the missing ones when it is called.
+    /// The ids of the first `identified` records. [`Batcher::holds`] adds the ids of the later records when it is
+    /// called.
     record_ids: HashSet<Uuid>,
     identified: usize,
 }
@@ -88,8 +90,8 @@ impl Batcher {
         Self { limits, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
 
-    /// A batcher that rebuilds a declared batch from `start` on, and nothing after it. It closes a batch at each of the
-    /// ascending `ends`.
+    /// A batcher that rebuilds the declared batch that begins at `start`, and collects no later records. It closes a
+    /// batch at each of the ascending `ends`; the last of them is the end of the declared batch.
     pub fn rebuild(start: NextOffset, ends: impl IntoIterator<Item = NextOffset>) -> Self {
         Self { limits: None, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
@@ -99,7 +101,7 @@ impl Batcher {
         self.open.since.is_none()
     }
 
-    /// Whether the open batch holds a record of this id.
+    /// Whether the open batch holds a record with this id.
     pub fn holds(&mut self, record_id: Uuid) -> bool {
         let Open { entries, record_ids, identified, .. } = &mut self.open;
         record_ids.extend(entries[*identified..].iter().map(|entry| entry.record_id));
@@ -127,7 +129,7 @@ impl Batcher {
         self.limits.is_none() && self.ends.is_empty()
     }
 
-    /// Whether the open batch is part of a declared batch. It then closes only at one of its declared ends.
+    /// Whether the open batch is part of a declared batch. The open batch then closes only at a declared end.
     pub fn is_rebuilding(&self) -> bool {
         self.limits.is_none()
     }
@@ -165,14 +167,15 @@ impl Batcher {
         if ends_here || full { self.close_at(self.open.last()) } else { None }
     }
 
-    /// When the open batch must close even if no record arrives.
+    /// When the open batch reaches its maximum age; `None` if no batch is open or a declared batch is rebuilt.
     pub fn deadline(&self) -> Option<Instant> {
         Some(self.open.since? + self.limits.as_ref()?.config.max_age)
     }
 
-    /// How long until the open batch must close; zero if it must close now. Without a backlog, it closes at its
-    /// deadline. During a backlog, which lasts at least until `backlog_until`, it stays open beyond its deadline, up to
-    /// a limit. At the end of the backlog, a large batch closes at once, even before its deadline.
+    /// How long until the open batch must close: zero if it must close now, `None` if it has no [`Self::deadline`].
+    /// Without a backlog, a batch closes at its deadline. During a backlog, which lasts at least until `backlog_until`,
+    /// a batch stays open beyond its deadline, by at most `MAX_BACKLOG_WAIT`. At the end of the backlog, a large
+    /// batch closes at once, even before its deadline.
     pub fn due_in(&self, now: Instant, backlog_until: Option<Instant>) -> Option<Duration> {
         let deadline = self.deadline()?;
         let overdue = deadline + MAX_BACKLOG_WAIT;
@@ -184,7 +187,8 @@ impl Batcher {
         Some(due.saturating_duration_since(now))
     }
 
-    /// Closes the open batch, if there is one and it may end here. A declared batch ends only at its declared end.
+    /// Closes the open batch, if there is one, after its last record. A declared batch is not closed, because it ends
+    /// only at its declared ends.
     pub fn close(&mut self) -> Option<Batch> {
         if self.is_empty() || self.is_rebuilding() { None } else { self.close_at(self.open.last()) }
     }
@@ -208,7 +212,7 @@ impl Batcher {
         }
         for row in *counted..rows.len() {
             let (happened, arrived) = (rows.event_time[row].floor(DAY), rows.server_time[row].floor(DAY));
-            // Neighbouring rows usually have the same days.
+            // Neighbouring rows usually have the same days, so their cells are already counted.
             if days.replace((happened, arrived)) == Some((happened, arrived)) {
                 continue;
             }
@@ -245,7 +249,7 @@ impl Open {
     /// # Panics
     /// If there is no record.
     fn last(&self) -> NextOffset {
-        self.entries.last().expect("an open batch that is closed has a record").offset.next()
+        self.entries.last().expect("a batch that is closed has a record").offset.next()
     }
 
     fn is_full(&self, limits: &BatchLimits) -> bool {

@@ -1,8 +1,8 @@
 //! Limits the memory of large batches, for all partitions of the process together.
 //!
-//! A batch that grows large needs a permit, and keeps it until it is applied. Invariant: no partition waits for a
-//! permit for ever, although a partition that makes no progress keeps its permit. After [`PERMIT_TIMEOUT`], a waiting
-//! partition continues with small batches, and a declared batch is finished without a permit.
+//! A batch that grows large needs a permit, and keeps the permit until the batch is applied. Invariant: no partition
+//! waits for a permit for ever, although a partition that makes no progress keeps its permit. After [`PERMIT_TIMEOUT`],
+//! a waiting partition continues with small batches, and a declared batch is finished without a permit.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::config::BatchConfig;
 
 /// A batch of this size or more is large. Smaller batches need no permit.
 pub const LARGE_BYTES: usize = 1 << 20;
-/// Longest time that a batch waits for a permit. Without a permit, it closes while it is small.
+/// Longest time that a batch waits for a permit. Without a permit, the batch closes instead of growing further.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The permits for large batches, shared by all partitions of the process.
@@ -67,7 +67,7 @@ mod tests {
         let budget = budget(10, 29);
         let (first, second) = (budget.acquire().await, budget.acquire().await);
         assert!(first.is_some() && second.is_some());
-        assert!(budget.acquire().await.is_none(), "two batches of ten bytes fit into 29");
+        assert!(budget.acquire().await.is_none(), "only two batches of ten bytes fit into 29");
         drop(first);
         assert!(budget.acquire().await.is_some());
     }

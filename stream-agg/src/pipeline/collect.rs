@@ -1,8 +1,10 @@
 //! Collects the records of a partition into batches: poll → decode → close → build cells.
 //!
-//! The collector runs ahead of the applier by at most one waiting batch. Invariant: the rows of a batch, and the
-//! deduplication window after it, follow from the records, the declaration and the window before it, never from a
-//! clock. A clock only decides when a batch that is not declared yet closes.
+//! The channel to the applier holds one batch, so the collector runs ahead of the applier by at most that batch and the
+//! one that it collects. Invariant: the rows of a batch, and the deduplication window after the batch, depend only on
+//! the records, the declaration, the window before the batch, the earlier rows of the ledger (for records that came
+//! through a spool) and the skipped offsets, never on a clock. A clock only decides when a batch that is not declared
+//! yet closes.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -37,10 +39,10 @@ use crate::protocol::window::Window;
 use crate::rows::batch::Batch;
 use crate::rows::decode::{Record, decode};
 
-/// A backlog has ended if none of its records arrives for this long. A shorter pause does not prove this, because the
+/// A backlog has ended if none of its records arrives for this long. A shorter pause does not prove that, because the
 /// queue may just be empty until the next fetch.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(500);
-/// How often a pipeline that gets no records checks whether it should stop.
+/// Interval at which a pipeline that gets no records checks whether it should stop.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
 mod close;
@@ -61,13 +63,15 @@ pub(crate) struct Collector<'p> {
     spooled: Spooled,
     /// The nonce of the declared batch, for the deduplication tokens of its rebuilt parts.
     declared_nonce: u64,
-    /// The last record of the declared batch, and its leader epoch.
+    /// Offset and leader epoch of the last record of the declared batch; `None` if no batch is declared or the epoch is
+    /// not known.
     last_declared: Option<(Offset, i32)>,
     /// Every record below this offset was read.
     read_end: NextOffset,
     /// Leader epoch of the newest record that was read.
     newest_epoch: Option<i32>,
-    /// When Kafka appended the newest record that was read; `None` if producers set the times.
+    /// When Kafka appended the newest record that was read; `None` before the first record, or if producers set the
+    /// times.
     newest_time: Option<UnixMillis>,
     /// When this process last asked Kafka where the log ends.
     end_asked_at: Option<Instant>,
@@ -91,20 +95,20 @@ impl<E: Into<StoppedPartition>> From<E> for CollectorEnd {
     }
 }
 
-/// The answer of the ledger about records that came through a spool.
+/// The result of the latest query for records that came through a spool: which of them are in the ledger.
 #[derive(Default)]
 struct Spooled {
-    /// The start of the batch that was open when the ledger was asked.
+    /// The start of the batch that was open when the query was sent.
     start: Option<NextOffset>,
-    /// The ids of the records that the ledger was asked for.
+    /// The ids of the records that the query looked for.
     asked: HashSet<Uuid>,
-    /// The asked ids that the ledger contains below `start`.
+    /// The ids among `asked` that the ledger contains below `start`.
     known: HashSet<Uuid>,
 }
 
 impl<'p> Collector<'p> {
-    /// A collector that continues where the partition was restored. If a batch is declared, the collector begins with
-    /// that batch.
+    /// A collector that continues at the offset `resume.from` of `restored`. If a batch is declared, the collector
+    /// begins by rebuilding that batch.
     pub(crate) fn new(context: &'p PartitionContext, restored: RestoredPartition) -> Self {
         let RestoredPartition { resume, declaration, window, fixed_ends } = restored;
         let from = resume.from;
@@ -135,8 +139,9 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Whether the batch that ends at `end` is the last one under an earlier declaration: the declaration of a batch
-    /// that an earlier owner declared, or of records that `stream-agg adopt` found in the tables.
+    /// Whether the batch that ends at `end` is the last one that keeps an earlier declaration. The batches that keep an
+    /// earlier declaration are the parts of a batch that an earlier owner declared, and the batches of records that
+    /// `stream-agg adopt` found in the tables.
     fn ends_earlier_declaration(&self, end: NextOffset) -> bool {
         if self.batcher.is_rebuilding() {
             return self.batcher.is_rebuilt();
@@ -146,7 +151,7 @@ impl<'p> Collector<'p> {
     }
 
     /// Begins to collect new batches from `start` on, under the declaration of this process. If adopted markers reach
-    /// beyond `start`, the batches up to them keep the declaration of the adopted records.
+    /// beyond `start`, the batches up to the last of these markers keep the declaration of the adopted records.
     fn begin_new_batches(&mut self, start: NextOffset) {
         let Services { batch, declaration, .. } = &*self.context.services;
         if self.intent_before.adopted.is_none_or(|adopted| adopted <= start) {
@@ -174,7 +179,8 @@ impl<'p> Collector<'p> {
         Ok(())
     }
 
-    /// Reads the next record, if there is one, and closes the open batch if it is due.
+    /// Reads the next record, if there is one, and closes the open batch if the batch is due or may not grow further,
+    /// or if reading failed.
     fn step(
         &mut self,
         records: &mut Records<'_>,
@@ -207,7 +213,7 @@ impl<'p> Collector<'p> {
         outcome
     }
 
-    /// Turns a closed batch into cells and sends it to the applier.
+    /// Turns a closed batch into cells, and sends the batch with its cells to the applier.
     fn close_and_send(
         &mut self,
         batch: Batch,
@@ -235,7 +241,7 @@ impl<'p> Collector<'p> {
         if recreated { Err(RecoverError::TopicReplaced.into()) } else { Ok(()) }
     }
 
-    /// Adds a record that was read at `now` to the open batch, and sends the batches that it completes.
+    /// Adds a record that was read at `now` to the open batch, and sends the batches that the record completes.
     fn add_record(
         &mut self,
         message: &BorrowedMessage<'_>,
@@ -252,8 +258,9 @@ impl<'p> Collector<'p> {
         {
             return Err(RecoverError::LogTruncated { from: last.next() }.into());
         }
-        // A batch that must end before this record is sent before the record is decoded. Decoding may have to wait
-        // until every record below the open batch is applied, and the records of the sent batch are among these.
+        // If the open batch must end before this record, the batch is sent first. Decoding the record may have to wait
+        // until every record below the next batch is applied, and these include the records of the batch that is sent
+        // here.
         if let Some(before) = self.batcher.close_before(offset) {
             self.close_and_send(before, sender)?;
         }
@@ -270,7 +277,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Warns if the time that Kafka gave a record is not plausible while this machine's clock shows `now`.
+    /// Counts the record at `offset`, and warns, if the `time` that Kafka gave it is not plausible while this machine's
+    /// clock shows `now`.
     fn check_time(&mut self, offset: Offset, time: UnixMillis, now: UnixMillis) {
         let Some(implausible) = implausible_time(time, self.newest_time, now) else { return };
         let PartitionContext { services, partition, .. } = self.context;
@@ -353,6 +361,7 @@ impl<'p> Collector<'p> {
     }
 
     /// Whether a record that came through a spool is already in the open batch, or in the ledger below the open batch.
+    /// False for every other record.
     ///
     /// # Errors
     /// The pipeline was stopped before ClickHouse answered, so it is not known whether the record is a repeat.

@@ -22,7 +22,7 @@ use crate::pipeline::budget::LargeBatchBudget;
 use crate::protocol::declaration::Declaration;
 use crate::protocol::progress::NextOffset;
 
-/// Timeout of a request to Kafka for the first and the last offset of a log.
+/// Timeout of a request to Kafka for the offsets at which a log begins and ends.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all pipelines of the process share.

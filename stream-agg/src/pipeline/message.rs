@@ -11,7 +11,7 @@ use crate::protocol::intent::Intent;
 pub(crate) enum PipelineMessage {
     /// A batch to declare and insert.
     Batch(Box<ReadyBatch>),
-    /// The partition is idle. This intent is committed once every batch before it is applied.
+    /// The partition is idle. The intent is committed once every earlier batch is applied, if no other batch follows.
     Idle(Box<Intent>),
 }
 
@@ -24,7 +24,8 @@ pub(crate) struct ReadyBatch {
     pub(crate) after: Option<Intent>,
     /// The counts that the batch adds to the metrics.
     pub(crate) counts: Counts,
-    /// Every record that Kafka appended before this moment is in this batch or in an earlier one.
+    /// Every record that Kafka appended before this moment is in this batch or in an earlier one; `None` if producers
+    /// set the times.
     pub(crate) as_of: Option<UnixMillis>,
     /// A large batch holds its permit until it is applied.
     pub(crate) permit: Option<Permit>,

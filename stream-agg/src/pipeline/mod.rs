@@ -50,7 +50,8 @@ pub mod applied_watch;
 pub enum PipelineEnd {
     /// The pipeline was stopped.
     Stopped,
-    /// The outcome of a commit is unknown: this process must leave the group and join it again.
+    /// The outcome of a commit is unknown, or Kafka does not accept the commit in this membership. This process must
+    /// leave the group and join it again.
     CommitUnknown,
     /// Another process with the same `GROUP_INSTANCE_ID` has taken the place of this process in the group.
     Fenced,
@@ -171,10 +172,11 @@ impl PartitionContext {
         ended
     }
 
-    /// The intent to commit if no batch follows, so that Kafka has the declaration in use even if the partition gets no
-    /// records. There is such an intent only if the last one names another declaration, or if a moment since which a
-    /// rollup counts must be stored; and only if no declared or adopted batch is unfinished and an offset is already
-    /// committed.
+    /// The intent to commit if no batch follows. It names the declaration in use, so that Kafka has this declaration
+    /// even if the partition gets no records.
+    ///
+    /// `None` if the committed intent already names this declaration and no moment since which a rollup counts must be
+    /// stored. Also `None` while a declared or adopted batch is unfinished, and if no offset is committed.
     fn redeclared(&self, resume: &Resume, found: &KafkaState, since: &SinceNotes) -> Option<Intent> {
         let Resume { from, rebuild, intent } = resume;
         let declaration_hash = self.services.declaration.hash();

@@ -30,9 +30,9 @@ impl<'q> Records<'q> {
         self.ahead.pop_front().or_else(|| self.queue.poll(wait))
     }
 
-    /// The ids of the next records that came through a spool, as far as the client has fetched them, to ask ClickHouse
-    /// for all of them at once. After an outage there are so many such records that a request for each one would take
-    /// hours.
+    /// Polls further records ahead, as far as the client has fetched them, and returns the ids of those that came
+    /// through a spool. The caller then asks ClickHouse for all of these ids in one query. After an outage there are so
+    /// many such records that a query for each one would take hours.
     pub(super) fn spooled_ahead(&mut self) -> HashSet<Uuid> {
         let bytes = |ahead: &VecDeque<KafkaResult<BorrowedMessage<'_>>>| -> usize {
             ahead.iter().flatten().map(BorrowedMessage::payload_len).sum()

@@ -24,11 +24,12 @@ use crate::protocol::window::{Window, WindowMark};
 pub struct RestoredPartition {
     /// The offset at which the partition continues, and which batch is declared.
     pub resume: Resume,
-    /// The declaration of the declared batch or of the adopted records. If there are neither, that of this process.
+    /// The declaration of the declared batch or of the adopted records; without either, the declaration of this
+    /// process.
     pub declaration: Arc<Declaration>,
     /// The deduplication window of the records below `resume.from`.
     pub window: Window,
-    /// The offsets at which later batches must end, ascending: those of adopted markers.
+    /// The offsets at which later batches must end, ascending: the offsets of the adopted markers.
     pub fixed_ends: Vec<NextOffset>,
 }
 
@@ -93,7 +94,7 @@ struct LedgerRow {
     ids: Vec<u64>,
 }
 
-/// Restores the window before the committed offset from the ledger.
+/// Restores, from the ledger, the window of the records below the committed offset.
 async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window, StoreError> {
     let condition = format!("ko >= {}", resume.intent.window.floor);
     let mut window = Window::new();
@@ -105,10 +106,11 @@ async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window
     Ok(window)
 }
 
-/// Rebuilds the window before `resume.from` when its floor is not known. The window begins at the first record that is
-/// not older, compared with the newest record, than the window's maximum age. It contains every later record too, even
-/// one that is older because the clock of a broker went back: a window is restored from its floor on and includes every
-/// record after the floor.
+/// Rebuilds, from the ledger, the window of the records below `resume.from` if the floor of this window is not known.
+/// The window begins at the first record that is older than the newest record by at most the window's maximum age. It
+/// contains every later record too, even one that is older because the clock of a broker went back: a window is
+/// restored from its floor on and includes every record after the floor. If there are more ids than the window may
+/// hold, the oldest records are left out.
 ///
 /// # Errors
 /// The error of ClickHouse.
@@ -136,7 +138,7 @@ pub async fn rebuild_window(
     Ok(window.mark(resume.from))
 }
 
-/// Reads the records that a window holds. The query leaves out records without ids.
+/// Reads the records that a window holds. The query leaves out records without ids, because a window never holds them.
 async fn ledger(
     store: &Store,
     partition: u16,

@@ -1,6 +1,6 @@
-//! Stores, for each rollup of this process, the moment since which the rollup has every event of the partition. It does
-//! so in two steps, before and after the first commit under the declaration of this process. [`crate::protocol::since`]
-//! gives the reason for this order.
+//! Stores, for each rollup of this process, the moment since which the rollup has every event of the partition. This
+//! takes two writes, one before and one after the first commit under the declaration of this process.
+//! [`crate::protocol::since`] gives the reason for this order.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,8 @@ impl SinceNotes {
         let ours = names(&declaration.rollups);
         let committed = found.intent().map(|(_, intent)| intent.declaration_hash);
         let changes = match committed.filter(|hash| *hash != declaration.hash()) {
-            // Without an intent, no record of the partition was counted before.
+            // With an intent of the same declaration, the rollups stay the same. Without an intent, no record of the
+            // partition was counted before.
             None => changes(&noted, &ours, &ours),
             Some(hash) => match configs::read(store, hash).await? {
                 Ok(before) => changes(&noted, &names(&before.rollups), &ours),
@@ -83,7 +84,7 @@ impl SinceNotes {
         };
         let since = begins(latest, self.has_earlier_records, self.version);
         // With this version, the rows replace the withdrawn ones, whose version is one lower. The version of the next
-        // owner is higher still, because it reads the clock after its rebalance.
+        // owner is higher still, because that owner reads the clock after a later rebalance.
         let rows = self.rows(&self.changes.begun, since, UnixMillis(self.version.0 + 1));
         services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
         let rollups = self.changes.begun.iter().map(String::as_str).collect::<Vec<_>>().join(", ");

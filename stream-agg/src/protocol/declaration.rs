@@ -29,7 +29,8 @@ pub struct Declaration {
     pub place_key: u64,
 }
 
-/// A declaration as it is stored. Its field names are part of the format. An absent field has the value in [`FIRST`].
+/// A declaration as it is stored. Its field names are part of the format. An absent limit has the value in [`FIRST`],
+/// and an absent place key is 0.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredDeclaration {
@@ -93,7 +94,7 @@ impl Declaration {
     pub fn hash(&self) -> u64 {
         let Self { rollups, limits, max_groups, place_key } = self;
         let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = limits;
-        // The first releases hashed exactly this text. The fields that are added below did not exist.
+        // The first releases hashed exactly this text. The fields that are appended below did not exist then.
         let mut hashed = format!(
             "{version} {:x} Limits {{ time: TimeLimits {{ earliest: UnixMillis({}), ahead: {} }}, \
              window: WindowLimits {{ age_ms: {}, max_ids: {} }} }} {max_groups}",
@@ -178,7 +179,7 @@ pub enum UnknownDeclaration {
         /// Why this release cannot read it.
         source: DeclarationError,
     },
-    /// The stored declaration has another hash.
+    /// The stored declaration has another hash than the one under which it is stored.
     #[error(
         "the row of declaration {declaration_hash:016x} in `configs` was changed and now has hash {found:016x}; restore that \
          table from a backup"
@@ -191,8 +192,8 @@ pub enum UnknownDeclaration {
     },
 }
 
-/// The declaration among `texts`, which are all stored under this hash, that really has this hash. If none has it, the
-/// error is about the first text.
+/// Returns the first declaration in `texts` that really has the hash `declaration_hash`. All of these texts are stored
+/// under this hash, but some may have been changed. If no declaration has the hash, the error is about the first text.
 pub(crate) fn known(declaration_hash: u64, texts: &[String]) -> Result<Declaration, UnknownDeclaration> {
     let mut all = texts.iter().map(|text| {
         let declaration = Declaration::parse(text)

@@ -12,7 +12,7 @@ use crate::protocol::progress::NextOffset;
 /// What a pipeline is doing when its queue is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkState {
-    /// It rebuilds a declared batch.
+    /// The pipeline rebuilds a declared batch.
     Rebuilding,
     /// A batch is open.
     OpenBatch,
@@ -36,8 +36,8 @@ pub struct IdleCheck {
 }
 
 impl IdleCheck {
-    /// Whether the partition is idle, provided that the log has no unread records: no batch is open or declared, and
-    /// the newest record is older than the maximum age of the window plus an hour.
+    /// Whether the partition is idle, provided that the log has no unread records: no batch is open or unfinished, and
+    /// the age of the newest record in the window is at least the maximum age of the window plus an hour.
     ///
     /// The hour allows for differences between clocks: `now` is the time of this machine, and records have Kafka's
     /// time.

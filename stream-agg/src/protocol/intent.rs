@@ -42,12 +42,12 @@ pub struct Intent {
     pub declaration_hash: u64,
     /// Generation of the Kafka log.
     pub log_generation: u16,
-    /// The offset from which on records of this generation of the log are counted: no record below it was ever inserted
-    /// in this generation.
+    /// Records of this generation of the log are counted from this offset on: no record below this offset was ever
+    /// inserted in this generation.
     pub start: NextOffset,
     /// The deduplication window after the records below `F`.
     pub window: WindowMark,
-    /// Kafka's time of the newest record below `F`, if there was one.
+    /// Kafka's time of the newest record below `F`; `None` if there was none.
     pub newest: Option<UnixMillis>,
     /// The highest marker that `stream-agg adopt` found. Markers up to this offset are expected, and the records below
     /// it are declared under `declaration_hash`.
@@ -87,7 +87,7 @@ pub enum IntentError {
 }
 
 impl Intent {
-    /// The intent to commit at `from` if no record below it was ever inserted in this generation.
+    /// The intent to commit at `from` if no record below `from` was ever inserted in this generation of the log.
     pub fn fresh(from: NextOffset, declaration_hash: u64, log_generation: u16, log: LogMark) -> Self {
         Self {
             last: None,
@@ -193,7 +193,8 @@ impl FromStr for Intent {
     }
 }
 
-/// Reads the fields after the first two words: each one exactly once, and no others.
+/// Reads the fields after the first two words. `None` if a required field is missing, or if a field occurs twice or is
+/// unknown.
 fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Option<Intent> {
     let (mut declaration_hash, mut log_generation, mut start, mut floor) = (None, None, None, None);
     let (mut digest, mut newest, mut adopted, mut nonce) = (None, None, None, None);

@@ -1,6 +1,6 @@
 //! The progress of a partition: which records are in every cell, which batch is declared, and what may happen next.
 //!
-//! Invariants: a declared batch never changes; the next batch is declared only when every cell has this one; a
+//! Invariants: a declared batch never changes; the next batch is declared only when every cell has the declared one; a
 //! partition is released only when its pipeline has ended and none of its commits is in flight. No I/O and no clock:
 //! the callers, which are the pipeline and the model in `tests/model.rs`, report what happened and ask what may be done
 //! next.
@@ -11,8 +11,8 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(i64);
 
-/// The next offset to read. Kafka stores it in a commit, and ClickHouse in a marker. Both refer to every record below
-/// it.
+/// The next offset to read. Kafka stores such an offset in a commit, and ClickHouse stores one in a marker. Each covers
+/// the records below the offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextOffset(i64);
 
@@ -114,11 +114,12 @@ impl Progress {
         self.declared.is_none()
     }
 
-    /// Declares the records `[applied..=last]` as a batch that never changes. `cells` is the number of cells that
-    /// must get it.
+    /// Declares the records `[applied..=last]` as a batch that never changes. `cells` is the number of cells that must
+    /// get the batch.
     ///
     /// # Panics
-    /// If no batch may be declared, or the batch is empty. Continuing could lose or duplicate events.
+    /// If no batch may be declared, or if the batch has no offset or no cell. Continuing could lose or duplicate
+    /// events.
     pub fn declare(&mut self, last: Offset, cells: usize) {
         assert!(self.may_declare(), "a batch up to {last} is declared while another one is unfinished");
         assert!(cells > 0 && self.applied.is_at_or_below(last), "a batch holds a record and has a cell");
@@ -184,23 +185,24 @@ pub enum AfterCommit {
 ///
 /// Kafka answers `ILLEGAL_GENERATION` (22) when the generation of the commit has ended; an ended generation never comes
 /// back. It answers `REBALANCE_IN_PROGRESS` (27) while it assigns partitions in the generation of the commit, before it
-/// stores anything. librdkafka reports one result for each commit. While there is no coordinator, it holds a commit
-/// back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later in the generation of that moment; it then reports the
-/// result of that request. So a refused commit is no longer in flight.
+/// stores anything. librdkafka reports one result for each commit. While there is no coordinator, librdkafka holds a
+/// commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later, with the generation that is then current; the
+/// reported result is the result of that later request. So a refused commit is no longer in flight.
 ///
-/// A copy of it may be: when a connection breaks, librdkafka sends the same bytes again, up to twice. Kafka might
-/// accept an earlier copy after it has answered a later copy with 27, just as it might after it has accepted a commit.
-/// Such a copy has the same content as the commit that is retried. If the copy arrived after a later commit, the
-/// committed offset would go back until the next commit. A pipeline that starts in that time would find markers ahead
-/// of the committed offset. Rejoining the group would not prevent that. It would also cause a rebalance, in which Kafka
-/// refuses the commits of other members.
+/// But a copy of a refused commit may still be in flight: when a connection breaks, librdkafka sends the same bytes
+/// again, up to twice. Kafka might accept an earlier copy after it has answered a later copy with 27, just as it might
+/// after it has accepted the later copy. Such a copy has the same content as the commit that is retried. If the copy
+/// arrived after a later commit, the committed offset would go back until the next commit. A pipeline that starts in
+/// that time would find markers ahead of the committed offset. Rejoining the group would not prevent that, and would
+/// also cause a rebalance, in which Kafka refuses the commits of other members.
 ///
 /// After `UNKNOWN_MEMBER_ID` (25), or when the member id has changed, a commit is never retried: the group has removed
-/// the member, so its partitions may have another owner. If the group removes a static member while that member joins,
-/// Kafka admits the member again at once under another id. Until the member gets the answer to its SyncGroup request,
-/// librdkafka (2.12.1, `rd_kafka_cgrp_handle_JoinGroup`) treats its partitions as neither lost nor revoked, and Kafka
-/// would let its commits overwrite those of the new owner. While the member id stays the same, the member has been in
-/// every generation, and no partition of the member gets another owner before the member unassigns it.
+/// the member, so the member's partitions may have another owner. If the group removes a static member while that
+/// member joins, Kafka admits the member again at once under another id. Until the member gets the answer to its
+/// SyncGroup request, librdkafka (2.12.1, `rd_kafka_cgrp_handle_JoinGroup`) treats the member's partitions as neither
+/// lost nor revoked, and Kafka would let the member's commits overwrite those of the new owner. While the member id
+/// stays the same, the member has been in every generation, and no partition of the member gets another owner before
+/// the member unassigns it.
 ///
 /// In the model (`tests/model`), Kafka refuses the commits of an owner that has been replaced, and that owner retries
 /// them. The model contains neither copies of a commit nor an error 27 for the current owner.

@@ -51,7 +51,7 @@ impl KafkaState {
 /// Where a partition continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
-    /// The next record to read; every record below is in every cell.
+    /// The next record to read; every record below this offset is in every cell.
     pub from: NextOffset,
     /// The batch `[from..=last]` is declared under `intent.declaration_hash` and must be finished first.
     pub rebuild: Option<Offset>,
@@ -213,8 +213,9 @@ impl RecoverError {
     }
 }
 
-/// Checks what was `found` in Kafka against the `markers` of all cells, read at ClickHouse's time `now`. A partition
-/// without a commit and without markers starts at the beginning of its log, under the declaration of this process.
+/// Checks what was `found` in Kafka against the `markers` of all table partitions, which were read at ClickHouse's time
+/// `now`. A partition without a commit and without markers starts at the beginning of its log, under the declaration of
+/// this process, whose hash is `declaration_hash`.
 ///
 /// # Errors
 /// The commit, the log and the markers contradict each other.
@@ -309,8 +310,9 @@ fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError
     }
 }
 
-/// Checks that the ledger has a marker at the end of the last batch. Every batch writes such a marker, which stays
-/// until its table partition is dropped.
+/// Checks that the ledger has a marker at or above the committed offset. The last batch below that offset wrote such a
+/// marker, which stays until ClickHouse drops its table partition. The check is skipped if ClickHouse may have dropped
+/// it, or if no batch was ever inserted below the committed offset.
 fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<(), RecoverError> {
     let of_ledger = markers.iter().filter(|marker| marker.table == "ledger").map(|marker| marker.applied_end);
     let ledger = of_ledger.max().unwrap_or(NextOffset::ZERO);

@@ -1,14 +1,16 @@
 //! The moment since which a rollup has every event of a Kafka partition. The table `rollup_since` stores these moments.
-//! If a rollup was declared after events had been stored, they show readers since when the rollup is complete.
+//! If a rollup was declared after events had been stored, these moments show readers since when the rollup is complete.
 //!
-//! A moment is a time at which events arrived. A rollup without a row in the table has every event of the partition.
+//! A moment is an arrival time: the rollup has every event that arrived at this time or later. A rollup without a row
+//! in the table has every event of the partition.
 //!
 //! Invariant: a stored moment is never too early. This holds for any sequence of owners, with or without the rollup,
-//! and even if an owner dies or is paused at any point. It follows from the order of two writes around the commit that
-//! changes the declaration. Before the commit, every moment that becomes invalid, or is not valid yet, is replaced by
-//! [`NOT_COUNTED`]. After the commit, which Kafka accepts only from the owner of the partition, the moments of the
-//! rollups that begin with this commit are written. The version of these rows is a clock reading from before the
-//! commit, so the first write of a later owner replaces a delayed write of an earlier owner. Pure.
+//! and even if an owner dies or is paused at any point. The invariant follows from the order of two writes around the
+//! commit that changes the declaration. Before the commit, every moment that becomes invalid, or is not valid yet, is
+//! replaced by [`NOT_COUNTED`]. After the commit, which succeeds only while the process owns the partition
+//! ([`crate::protocol::progress::after_commit`]), the moments of the rollups that begin with this commit are written.
+//! The version of these rows is a clock reading from before the commit, so the first write of a later owner replaces a
+//! delayed write of an earlier owner. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,23 +43,23 @@ pub fn names(rollups: &Rollups) -> BTreeSet<&str> {
 /// The changes for a partition with the stored moments `noted`. Until now its records were counted into the rollups
 /// `before`; from now on they are counted into the rollups `ours`.
 pub fn changes(noted: &NotedSince, before: &BTreeSet<&str>, ours: &BTreeSet<&str>) -> SinceChanges {
-    // This row remains if an owner that declares the rollup died before it stored the moment.
+    // [`NOT_COUNTED`] remains in the table if an owner that declares the rollup died before it stored the moment.
     let is_open = |name: &str| noted.get(name) == Some(&NOT_COUNTED);
     let begun = ours.iter().filter(|name| !before.contains(*name) || is_open(name));
     let begun: BTreeSet<String> = begun.map(|name| (*name).to_owned()).collect();
     // The row of a removed rollup is written even if the stored row already says "not counted", because the previous
     // owner of the partition may still overwrite that row.
     let removed = before.difference(ours).map(|name| (*name).to_owned());
-    // Rows of rollups that this process does not declare: a previous owner wrote them and died before its commit to
-    // Kafka.
+    // Rows of rollups that this process does not declare. For example, a previous owner wrote them and died before its
+    // commit to Kafka, or a backfill wrote them.
     let stale = noted.iter().filter(|(name, since)| **since != NOT_COUNTED && !ours.contains(&***name));
     let stale = stale.map(|(name, _)| name.clone());
     let withdrawn = removed.chain(stale).chain(begun.iter().cloned()).collect();
     SinceChanges { withdrawn, begun }
 }
 
-/// The rollups of `ours` that no declaration in `earlier` has: no partition counts them yet. Empty if nothing was
-/// ever declared.
+/// The rollups of `ours` that no declaration in `earlier` has: no partition counts them yet. Empty if `earlier` is
+/// empty.
 pub fn introduced<'r>(ours: &'r Rollups, earlier: &[Declaration]) -> BTreeSet<&'r str> {
     let mut all = names(ours);
     all.retain(|name| earlier.iter().all(|declared| declared.rollups.get(name).is_none()));
@@ -100,7 +102,7 @@ mod tests {
     fn a_rollup_that_the_previous_declaration_lacks_begins() {
         check(&[], &["a"], &["a", "b"], &["b"], &["b"]);
         check(&[("b", NOT_COUNTED)], &["a"], &["a", "b"], &["b"], &["b"]);
-        // It was declared, removed, and declared again.
+        // Rollup `b` was declared, removed, and declared again.
         check(&[("b", MOMENT)], &["a"], &["a", "b"], &["b"], &["b"]);
     }
 
@@ -119,7 +121,7 @@ mod tests {
     fn a_rollup_that_the_current_declaration_lacks_is_withdrawn() {
         check(&[], &["a", "b"], &["a"], &["b"], &[]);
         check(&[("b", MOMENT)], &["a", "b"], &["a"], &["b"], &[]);
-        // The previous owner may still write the moment since which it counted.
+        // The previous owner may still write the moment since which it counted rollup `b`.
         check(&[("b", NOT_COUNTED)], &["a", "b"], &["a"], &["b"], &[]);
         // A backfill wrote the moment while the owner of the partition did not declare the rollup.
         check(&[("b", MOMENT)], &["a"], &["a"], &["b"], &[]);

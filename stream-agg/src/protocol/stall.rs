@@ -1,7 +1,7 @@
 //! Finds stalled partitions: records wait, but none is applied.
 //!
-//! Most causes are reported elsewhere, with a better message. This check finds unexpected causes. Pure: the caller
-//! passes the time.
+//! Most causes of a stall are reported elsewhere, with a better message. This check finds the stalls whose cause was
+//! not expected. Pure: the caller passes the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::protocol::progress::NextOffset;
 /// How long records may wait while none is applied. An insert and its retry take less time.
 pub const STALLED_AFTER: Duration = Duration::from_secs(90);
 
-/// For each partition, the first offset that is not applied, and since when this offset has not changed.
+/// For each partition, the first offset that is not applied, and the time since which records have waited and this
+/// offset has not changed.
 #[derive(Debug, Default)]
 pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
 
@@ -44,7 +45,8 @@ impl Stalls {
 mod tests {
     use super::*;
 
-    /// Compares the seconds at which a partition is found to be stalled, if it is checked every ten seconds.
+    /// Checks a partition every ten seconds, and compares the seconds at which it is found to be stalled with
+    /// `expected`.
     #[track_caller]
     fn check(observe: impl Fn(u64) -> (Option<i64>, bool), expected: &[u64]) {
         let (start, mut stalls) = (Instant::now(), Stalls::default());

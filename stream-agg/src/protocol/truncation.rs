@@ -30,7 +30,7 @@ mod tests {
     fn a_log_that_begins_at_or_below_the_unreadable_offset_was_truncated() {
         let (low, next) = (NextOffset::new(5), NextOffset::new);
         assert!(was_truncated(next(100), low) && was_truncated(next(5), low));
-        assert!(!was_truncated(next(4), low), "retention deleted it");
+        assert!(!was_truncated(next(4), low), "retention deleted the record");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::protocol::progress::{NextOffset, Offset};
 /// How far back repeats are recognized. The limits affect which rows are stored, so they are part of the declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// Maximum age of a record in the window, in milliseconds before the current record.
+    /// Maximum age of a record in the window, in milliseconds before the time of the current record.
     pub age_ms: i64,
     /// Maximum number of ids in the window.
     pub max_ids: usize,
@@ -187,7 +187,7 @@ fn summand(offset: Offset, id: u64) -> u128 {
     xxh3_128(&key)
 }
 
-/// The number of ids in a window, and the sum of a hash of each id with its offset.
+/// The number of ids in a window, and the sum of the hashes of all ids, each hashed with the offset of its record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Digest {
     /// Number of ids.

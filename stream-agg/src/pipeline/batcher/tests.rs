@@ -163,7 +163,7 @@ fn days_of_arrival_close_a_batch_at_the_limit_on_cells() {
         rows.received.push(UnixMillis(day * DAY));
         batcher.push(entry(offset, Uuid::nil(), 1), 100, now)
     };
-    // The four other cells: one of the ledger, two of rows that never expire, and one of a week.
+    // The four other cells: one of the ledger, two of rows that never expire, and one of rows that are kept for a week.
     let days = (MAX_CELLS + MAX_CELLS_OF_RETENTION - 4) as i64;
     for n in 1..days {
         assert!(arrive(&mut batcher, 10 + 2 * n, n).is_none(), "{n}");
@@ -172,7 +172,7 @@ fn days_of_arrival_close_a_batch_at_the_limit_on_cells() {
     check(arrive(&mut batcher, 100, days), 10, 100, 2 * days as usize - 1);
 }
 
-/// If some cells were not counted, a batch could need too many inserts before it closes.
+/// If some cells were not counted, a batch could exceed the limit on cells, and so need too many inserts.
 #[test]
 fn every_cell_of_a_batch_counts_towards_the_limit() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
@@ -198,7 +198,7 @@ fn every_cell_of_a_batch_counts_towards_the_limit() {
     assert_eq!((entry.stored, entry.rejected), (2, 1));
     batcher.push(entry, value.len(), now);
     let counted = batcher.open.cells.len();
-    let batch = batcher.close().expect("a record is open");
+    let batch = batcher.close().expect("the open batch has a record");
     let source = Source { log_generation: 0, partition: 0, declaration_hash: 1 };
     let made = cells(&batch, &Declaration::built_in(), source).all;
     let made: Vec<_> = made.iter().map(|cell| (cell.table, &cell.partition_id)).collect();
@@ -259,6 +259,6 @@ fn a_batcher_holds_the_record_ids_of_the_open_batch_only() {
     assert!(batcher.holds(id(1)) && !batcher.holds(id(2)));
     push_as(&mut batcher, 11, id(2), now);
     assert!(batcher.holds(id(1)) && batcher.holds(id(2)));
-    batcher.close().expect("two records are open");
+    batcher.close().expect("the open batch has two records");
     assert!(!batcher.holds(id(1)) && !batcher.holds(id(2)));
 }

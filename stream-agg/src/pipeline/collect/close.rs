@@ -1,4 +1,4 @@
-//! Closes a batch: makes its intent, its cells, and the intent that follows it.
+//! Closes a batch: makes the intent that declares it, its cells, and the intent to commit if no other batch follows.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,8 +26,8 @@ impl Collector<'_> {
         if let Some((offset, line, reason)) = first_rejected(&batch.entries) {
             let rejected = counts.rejected;
             tracing::warn!(
-                "partition {partition}: {rejected} lines rejected, first line {line} of the record at offset {offset}: \
-                 {reason}"
+                "partition {partition}: {rejected} lines rejected; the first is line {line} of the record at offset \
+                 {offset}: {reason}"
             );
         }
         let Miscounted { records, first } = batch.decoded.miscounted;
@@ -41,7 +41,7 @@ impl Collector<'_> {
         let (start, end, rebuilt) = (batch.start, batch.end, self.batcher.is_rebuilding());
         let declaration_hash = self.declaration.hash();
         let last = Offset::new(end.to_i64() - 1);
-        // A rebuilt batch keeps the nonce, and therefore the token, that its first owner gave it.
+        // A rebuilt batch keeps the nonce, and therefore the token, with which an earlier owner declared it.
         let nonce = if rebuilt { self.declared_nonce } else { fastrand::u64(1..) };
         let intent = Intent {
             last: Some(last),
@@ -78,8 +78,8 @@ impl Collector<'_> {
         PipelineMessage::Batch(Box::new(ReadyBatch { declared, intent, after, counts, as_of, permit }))
     }
 
-    /// Empties the deduplication window if the partition is idle, because no later record can repeat an event in the
-    /// window. The next owner then has no window to restore.
+    /// Empties the deduplication window if the partition is idle, because no later record can be a repeat. The next
+    /// owner then has no window to restore. Returns the intent to commit.
     pub(super) fn idle(&mut self) -> Option<PipelineMessage> {
         let idle_check = IdleCheck {
             state: match (self.batcher.is_rebuilding(), self.batcher.is_empty()) {
@@ -125,7 +125,7 @@ fn without_earlier(intent: &Intent, start: NextOffset) -> Intent {
     }
 }
 
-/// The first line that was rejected: the offset of its record, its number, and why.
+/// The first rejected line: the offset of its record, the number of the line in the record, and the reason.
 fn first_rejected(entries: &[LedgerEntry]) -> Option<(Offset, u32, String)> {
     entries.iter().find_map(|entry| {
         let (line, reason) = entry.first_rejected.as_ref()?;

@@ -17,14 +17,15 @@ fn an_intent_has_the_leader_epoch_of_the_last_record_of_its_batch() {
     let intent = Intent::fresh(NextOffset::ZERO, declared.hash(), 0, log);
     let mut collector = resumed(&context, intent, declared, &[5]);
     collector.newest_epoch = Some(4);
-    let batch = collector.batcher.push(entry(4), 1, Instant::now()).expect("it ends there");
+    let batch = collector.batcher.push(entry(4), 1, Instant::now()).expect("the batch ends here");
     let PipelineMessage::Batch(ready) = collector.close(batch) else { unreachable!("a batch was closed") };
     assert_eq!((ready.intent.log.epoch, ready.intent.last_epoch), (Some(3), Some(4)));
     let after = ready.after.expect("no part of the batch is left");
     assert_eq!((after.log.epoch, after.last_epoch), (Some(4), None));
 }
 
-/// A rebuild of offsets 0 to 9 in two parts, under a declaration other than that of the process.
+/// A rebuild of offsets 0 to 9 in two parts, under a copy of the process's declaration. [`is_ours`] distinguishes the
+/// copy.
 fn rebuilding(context: &PartitionContext) -> Collector<'_> {
     let declared = Declaration::clone(&context.services.declaration);
     let intent = Intent {
@@ -101,14 +102,14 @@ fn a_rebuilt_batch_keeps_its_token_and_a_new_declaration_gets_a_new_token() {
     let fresh = Intent::fresh(NextOffset::ZERO, declared.hash(), 0, LogMark::default());
     let close = |intent: Intent, ends: &[i64]| {
         let mut collector = resumed(&context, intent, declared.clone(), ends);
-        let batch = collector.batcher.push(entry(4), 1, Instant::now()).expect("it ends there");
+        let batch = collector.batcher.push(entry(4), 1, Instant::now()).expect("the batch ends here");
         let PipelineMessage::Batch(ready) = collector.close(batch) else {
             unreachable!("a batch was closed")
         };
         ready
     };
     let [first, other] = [(), ()].map(|()| close(fresh.clone(), &[5]));
-    assert_ne!(first.declared.token, other.declared.token, "declared again, as after `adopt`");
+    assert_ne!(first.declared.token, other.declared.token, "declared twice, as after `adopt`");
     let again = close(Intent { split: Vec::new(), ..first.intent.clone() }, &[]);
     assert_eq!(again.declared.token, first.declared.token);
     assert_eq!(again.after.expect("no part of the batch is left").nonce, 0);
@@ -138,7 +139,7 @@ fn the_intent_after_a_rebuilt_batch_names_the_current_declaration() {
     let fresh = Intent::fresh(NextOffset::ZERO, declared.hash(), 0, LogMark::default());
     let intent = Intent { last: Some(Offset::new(9)), ..fresh };
     let mut collector = resumed(&context, intent, declared.clone(), &[]);
-    let batch = collector.batcher.push(entry(9), 1, Instant::now()).expect("it ends there");
+    let batch = collector.batcher.push(entry(9), 1, Instant::now()).expect("the batch ends here");
     let PipelineMessage::Batch(ready) = collector.close(batch) else { unreachable!("a batch was closed") };
     let after = ready.after.expect("no part of the batch is left");
     assert_eq!((after.last, after.declaration_hash), (None, ours.hash()));

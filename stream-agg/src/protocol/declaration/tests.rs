@@ -75,7 +75,7 @@ fn this_release_reads_its_decode_version_and_the_previous_one() {
     );
 }
 
-/// Reads declarations of this release as the next release will.
+/// Reads declarations of versions 1 and 2, as a release whose decode version is 2 does.
 #[test]
 fn a_declaration_of_the_previous_version_keeps_its_version_and_hash() {
     let next = 1..=2;

@@ -142,7 +142,8 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 proptest! {
-    /// Whatever came before, the ledger from `W` on restores an equal window, and both windows stay equal afterwards.
+    /// For any earlier records, the ledger rows from the floor of the window on restore an equal window, and both
+    /// windows stay equal after any further records.
     #[test]
     fn a_restored_window_equals_the_original(
         before in rows(), after in rows(), age_ms in 0..400_i64, max_ids in 0..40_usize,
