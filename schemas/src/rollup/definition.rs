@@ -17,7 +17,7 @@ pub struct Rollup {
     pub conditions: Vec<Condition>,
     /// The measures by name, sorted by name.
     pub measures: Vec<(String, Measure)>,
-    /// Days for which a bucket is kept; `None`: forever.
+    /// Days for which a bucket is kept after the end of its day; `None`: forever.
     pub retention_days: Option<u32>,
 }
 
