@@ -1,7 +1,8 @@
 //! The limit on open files of this process.
 //!
 //! Each connection needs one file descriptor. Systems start a process with a low soft limit, often 1,024, because of
-//! programs that use `select`, and let the process raise it up to the hard limit. Our programs do not use `select`.
+//! programs that use `select`, and let the process raise it up to the hard limit. Our programs do not use `select`, so
+//! they raise the limit.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

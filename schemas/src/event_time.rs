@@ -38,7 +38,7 @@ impl FromStr for Earliest {
         let time = UnixMillis::parse(text).ok_or("write for example `2000-01-01T00:00:00Z`")?;
         let Range { start, end } = STORABLE;
         if !STORABLE.contains(&time) {
-            return Err(format!("rollups can hold times from {start} to before {end}; write one of these"));
+            return Err(format!("rollups can hold times from {start} to before {end}; write such a time"));
         }
         Ok(Self(time))
     }

@@ -45,7 +45,8 @@ struct Entry<K> {
     key: Arc<K>,
 }
 
-/// Why a key file is not valid. The message contains no text of the file, which may contain a token.
+/// Why a key file is not valid. The message may quote names of fields and ids of keys, but no `sha256`: someone may
+/// have written a token there by mistake.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The file is not TOML of the expected form.

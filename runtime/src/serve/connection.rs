@@ -128,8 +128,9 @@ impl Connection {
     }
 }
 
-/// Completes when the connection should end: when `closing` is cancelled, or at its maximum age. The age has jitter, so
-/// that clients that connected together do not reconnect together.
+/// Completes when the connection should end: when `closing` is cancelled, or when the connection reaches its maximum
+/// age. That age is changed by up to 10 % at random, so that clients that connected together do not reconnect
+/// together.
 async fn expired(closing: &CancellationToken, age: Duration) {
     let age = age.mul_f64(0.9 + fastrand::f64() / 5.0);
     let _aged = time::timeout(age, closing.cancelled()).await;

@@ -154,8 +154,8 @@ impl Rollup {
 
     /// A table expression for the rows of this rollup, with the columns `tenant`, `bucket`, and the dimensions and
     /// measures under their declared names; without marker rows and without buckets that are past the retention. Rows
-    /// with equal keys are not yet merged; `uniq` columns are aggregate states. Columns are qualified, because a
-    /// declared name may also be the name of another column.
+    /// with equal keys are not yet merged; `uniq` columns are aggregate states. In the SQL, columns of the table are
+    /// qualified by `T.`, because a declared name may also be the name of another column.
     pub fn source(&self) -> String {
         let dimensions = self.dimensions.iter().enumerate();
         let dimensions =
