@@ -1,4 +1,5 @@
-//! Records the bytes and the requests of a connection in its [`Activity`], as they pass.
+//! Records the bytes and the requests of a connection in its [`Activity`], as they pass. The stream also replaces the
+//! responses that hyper makes itself, and is closed so that the peer receives the last response.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;

@@ -192,8 +192,8 @@ impl Rollup {
     }
 
     /// The condition for the rows of this rollup that are within the retention and in a bucket that begins at or after
-    /// `from` and before `to`. The condition is for its table, aliased as `T`. It also names the table partitions that
-    /// can have such rows, so that ClickHouse opens no others.
+    /// `from` and before `to`. In the condition, the rollup's table has the alias `T`. The condition also names the
+    /// table partitions that can have such rows, so that ClickHouse opens no others.
     pub fn condition_between(&self, from: UnixMillis, to: UnixMillis) -> String {
         let bucket = |edge: UnixMillis| format!("toDateTime({}, 'UTC')", edge.0.div_euclid(1000));
         let expiries = self.retention_days.map(|_| {
