@@ -40,8 +40,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves on `listener` until `shutdown`. Shut the admin port down last: probes and scrapes continue while the
-    /// service drains.
+    /// Serves on `listener` until `shutdown` is cancelled. Cancel it last, after the service has drained: probes and
+    /// scrapes must be answered during the drain.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let admin = Arc::new(self);
         let service = service_fn(move |request: Request<Incoming>| {

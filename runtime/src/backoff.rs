@@ -46,8 +46,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait before the next attempt: between half and the whole of the current step, so that many processes do not
-    /// retry at the same time.
+    /// Returns how long to wait before the next attempt, and doubles the step for the attempt after that. The wait is
+    /// random, between half of the current step and the whole step, so that many processes do not retry at the same
+    /// time.
     pub fn wait(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(self.policy.longest);

@@ -1,11 +1,13 @@
 //! The limit on open files of this process.
 //!
 //! Each connection needs one file descriptor. Systems start a process with a low soft limit, often 1,024, because of
-//! programs that use `select`, and let the process raise it up to the hard limit. Our programs do not use `select`.
+//! programs that use `select`, and let the process raise it up to the hard limit. Our programs do not use `select`, so
+//! they raise the limit.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard limit. A process that may not do so still runs, with fewer connections.
+/// Raises the soft limit to the hard limit. If that fails, the process still runs, but can have fewer connections
+/// open.
 pub(crate) fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
@@ -18,7 +20,7 @@ pub(crate) fn raise_limit() {
     }
 }
 
-/// How many files this process may have open at once; 0 is no limit.
+/// How many files this process may have open at once; 0 means that there is no limit.
 pub fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(0)
 }

@@ -1,7 +1,7 @@
 //! Reloads files that change while the process runs.
 //!
-//! Files are read periodically and compared, not watched: a watch would miss a change by a swapped symlink,
-//! which is how Kubernetes updates files.
+//! The files are read periodically and compared with their previous content. They are not watched, because a watch
+//! would miss an update that swaps a symlink, which is how Kubernetes updates mounted files.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 /// How often files are read.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Calls `read` periodically, and calls `changed` when the value differs from the value in use, which is `seen` at
-/// first. A new value counts only after it was read twice in a row, so the content of a file that is being written does
-/// not count. Runs until `ended`. Both closures may block. `read` returns its errors as values, so that each is
-/// reported once.
+/// Calls `read` periodically, and calls `changed` with a value that differs from the value in use. The value in use is
+/// `seen` at first, then the value of the last call of `changed`. A new value is used only after two reads in a row
+/// have returned it, because a single read may see a file that is only partly written. Runs until `ended` is
+/// cancelled. Both closures may block. `read` returns an error as a value, so that each error is reported once.
 pub async fn follow<T: PartialEq + Send + 'static>(
     mut seen: T,
     read: impl Fn() -> T + Clone + Send + 'static,

@@ -12,7 +12,8 @@ use crate::descriptors;
 /// Creates the metrics of one service, in a registry of their own.
 ///
 /// Names and labels are constants, so a name or a label that Prometheus does not allow, or a name that is used twice,
-/// is a bug of the service. Every method panics on such a bug, so the first start of the service reveals it.
+/// is a bug of the service. Every method that creates a metric panics on such a bug, so the first start of the service
+/// reveals it.
 #[derive(Debug)]
 pub struct MetricFactory {
     registry: Registry,
@@ -34,7 +35,7 @@ pub struct MetricDescription {
 }
 
 impl MetricFactory {
-    /// Metrics called `<prefix>_<name>`.
+    /// A factory for metrics that are called `<prefix>_<name>`.
     pub fn new(prefix: &'static str) -> Self {
         Self { registry: Registry::new(), prefix, descriptions: Mutex::default() }
     }
@@ -69,12 +70,12 @@ impl MetricFactory {
         self.register("gauge", IntGaugeVec::new(self.opts(name, help), labels))
     }
 
-    /// A histogram with these upper bounds.
+    /// A histogram; `buckets` are the upper bounds of its buckets.
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         self.register("histogram", Histogram::with_opts(self.histogram_opts(name, help, buckets)))
     }
 
-    /// Histograms with these upper bounds and labels.
+    /// Histograms with these labels; `buckets` are the upper bounds of their buckets.
     pub fn histogram_vec(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
         self.register("histogram", HistogramVec::new(self.histogram_opts(name, help, buckets), labels))
     }

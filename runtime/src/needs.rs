@@ -36,10 +36,11 @@ pub struct Address {
 }
 
 impl Address {
-    /// The address in a URL `http://host:port`.
+    /// The address in a URL `http://host:port`; the port is 80 if the URL has none.
     ///
     /// # Errors
-    /// The URL has another form. `https` is not accepted, because our HTTP clients do not use TLS.
+    /// The URL does not begin with `http://` and a host. `https` is not accepted, because our HTTP clients do not use
+    /// TLS.
     pub fn of_url(variable: &'static str, url: &str) -> Result<Self, VarError> {
         let parsed = url.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
         let host = parsed.as_ref().and_then(Uri::host).filter(|host| !host.is_empty());
@@ -55,14 +56,15 @@ impl Address {
         }
     }
 
-    /// The addresses in a list `host:port,host:port`.
+    /// The addresses in a list `host:port,host:port`. An address without a port gets `default_port`; a protocol before
+    /// an address, as in `SASL_SSL://host:port`, is left out.
     ///
     /// # Errors
     /// The list has another form.
     pub fn of_list(variable: &'static str, list: &str, default_port: u16) -> Result<Vec<Self>, VarError> {
         let one = |text: &str| {
             let (_, text) = text.split_once("://").unwrap_or(("", text));
-            // An IPv6 address has colons of its own, and brackets if a port follows.
+            // An IPv6 address has colons and is written in brackets, so a last part that ends with `]` is not a port.
             let (host, port) = match text.rsplit_once(':') {
                 Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
                 _ => (text, default_port),
@@ -86,7 +88,7 @@ impl fmt::Display for Address {
 }
 
 impl Needs {
-    /// The maximum memory in bytes, all uses together.
+    /// The maximum memory in bytes: the sum of all uses.
     pub fn memory_bytes(&self) -> usize {
         self.memory.iter().map(|(_, bytes)| bytes).sum()
     }
@@ -120,7 +122,7 @@ impl Needs {
         })
     }
 
-    /// The same as JSON, for programs.
+    /// The values of [`Needs::table`] as JSON, for programs.
     pub fn json(&self, variables: &[(String, String)]) -> Value {
         let listens = |(variable, at): &(&str, SocketAddr)| json!({ "variable": variable, "host": at.ip(), "port": at.port() });
         let connects = |Address { variable, host, port }: &Address| json!({ "variable": variable, "host": host, "port": port });

@@ -1,6 +1,7 @@
-//! What every `main` does: it reads the variables, starts logging, and runs the service. An error is one readable line
-//! on standard error and a non-zero exit code: [`WRONG_CONFIGURATION`] if a restart with the same configuration would
-//! fail in the same way, 1 otherwise.
+//! What every `main` does: it reads the variables, starts logging, and runs the service. If it fails, it prints one
+//! readable line on standard error and exits with [`WRONG_CONFIGURATION`] if a restart with the same configuration
+//! would fail in the same way, and with 1 otherwise. Only the error about wrong arguments, which clap prints, may have
+//! several lines.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -33,13 +34,13 @@ impl WrongConfiguration {
 #[expect(clippy::disallowed_methods, reason = "nothing runs yet, and clap itself exits here too")]
 pub fn arguments<A: Parser>() -> A {
     A::try_parse().unwrap_or_else(|error| {
-        // If the text cannot be written, the exit code still shows the error.
+        // If the message cannot be written, the exit code still shows the error.
         let _unwritten = error.print();
         std::process::exit(if error.use_stderr() { WRONG_CONFIGURATION.into() } else { 0 })
     })
 }
 
-/// How `--check-config` prints what it found.
+/// The output format of `--check-config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A table for people.
@@ -69,7 +70,8 @@ pub fn check_config<C>(
     }
 }
 
-/// Runs a service to its end on a new tokio runtime. `read` makes the configuration of the service from the variables.
+/// Runs a service to its end on a new tokio runtime. `read` makes the configuration of the service from the variables,
+/// and `service` runs with this configuration.
 pub fn run<C, F>(read: impl FnOnce(&Vars) -> Result<C, VarError>, service: impl FnOnce(C) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
@@ -110,7 +112,8 @@ fn print(page: &str) {
 
 #[expect(clippy::print_stderr, reason = "a failure is one line on standard error")]
 fn print_error(error: &anyhow::Error) {
-    // The message of a file parser may have several lines, which point at the error in the file; they are joined.
+    // The message of a file parser may have several lines, which show where the error is in the file. They are joined
+    // into one line.
     let line = format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
     eprintln!("error: {line}");
 }

@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Builder;
 
-/// The header of requests and responses.
+/// The header that has the id of a request, in the request and in its response.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest `X-Request-Id` that is accepted from a client.
+/// The most bytes of an `X-Request-Id` that is accepted from a client.
 const MAX_BYTES: usize = 64;
 
 /// The id of a request.
@@ -15,7 +15,8 @@ const MAX_BYTES: usize = 64;
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The client's `X-Request-Id` if it is printable and not too long, else a new UUIDv7.
+    /// The client's `X-Request-Id` if it consists of printable ASCII characters without spaces and is not too long,
+    /// else a new UUIDv7.
     pub fn of(headers: &HeaderMap) -> Self {
         let good = |value: &&HeaderValue| {
             (1..=MAX_BYTES).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)

@@ -18,7 +18,7 @@ pub struct Vars {
     resolved: RefCell<BTreeMap<String, String>>,
 }
 
-/// A variable that cannot be used. The message contains its name, its value and the remedy.
+/// A variable that cannot be used. The message contains its name and what is wrong or what to write.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VarError {
     /// Required, but absent or empty.
@@ -26,7 +26,7 @@ pub enum VarError {
     Missing {
         /// The variable.
         name: &'static str,
-        /// What it is for, with an example.
+        /// What the variable is for, with an example.
         hint: &'static str,
     },
     /// Set to a value that is not allowed.
@@ -47,26 +47,26 @@ pub enum VarError {
         /// What the library says.
         reason: String,
     },
-    /// A setting of a library that the service fixes.
+    /// A setting of a library for which the service has a fixed value.
     #[error("variable {name} cannot be set: {reason}")]
     Fixed {
         /// The variable.
         name: String,
-        /// Why the service fixes it.
+        /// Why the value is fixed.
         reason: &'static str,
     },
 }
 
-/// Settings of a library that a service fixes, so that no variable may set them.
+/// Settings of a library for which a service has fixed values: no variable may set them.
 pub struct Fixed {
     /// The names in the library, including aliases.
     pub names: &'static [&'static str],
-    /// Why the service fixes them.
+    /// Why their values are fixed.
     pub reason: &'static str,
 }
 
 impl Vars {
-    /// The environment of this process. An empty variable counts as absent.
+    /// The environment of this process. A variable that is empty or not UTF-8 counts as absent.
     #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
     pub fn from_env() -> Self {
         Self::from_pairs(
@@ -91,7 +91,7 @@ impl Vars {
         value
     }
 
-    /// The text of `name`, which has no default; `hint` says what it is for.
+    /// The text of `name`, which has no default; `hint` says what the variable is for.
     pub fn required(&self, name: &'static str, hint: &'static str) -> Result<String, VarError> {
         let value = self.given.get(name).cloned().ok_or(VarError::Missing { name, hint })?;
         self.record(name, &value);
@@ -124,7 +124,7 @@ impl Vars {
         Ok(duration)
     }
 
-    /// [`Vars::duration_or`] with an upper limit, and the reason for that limit.
+    /// Like [`Vars::duration_or`], but the duration must be at most `most`; the error gives the reason `why`.
     pub fn duration_up_to(
         &self,
         name: &'static str,
@@ -149,7 +149,8 @@ impl Vars {
         self.read(name, default, parse, size)
     }
 
-    /// The file that `name` names, parsed from its path and its text; `None` if the variable is not set.
+    /// The file whose path is the value of `name`; `parse` gets the path and the text. `None` if the variable is not
+    /// set.
     pub fn file<T, E: Display>(
         &self,
         name: &'static str,
@@ -165,8 +166,8 @@ impl Vars {
             .map_err(|reason| VarError::Invalid { name, value: path, reason })
     }
 
-    /// All variables whose name starts with `prefix`, by the rest of their name: settings that are
-    /// passed through to a library.
+    /// All variables whose name starts with `prefix`: settings that are passed through to a library. The keys of the
+    /// map are the names without `prefix`.
     pub fn with_prefix(&self, prefix: &str) -> BTreeMap<String, String> {
         let given =
             self.given.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(prefix)?, value)));

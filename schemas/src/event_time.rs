@@ -1,4 +1,4 @@
-//! Which time an event has: the client's time if it is plausible, else the time of the edge.
+//! Which time an event has: the client's time if it is within the limits, else the time of the edge.
 
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::time::{DAY, HOUR, UnixMillis};
 
-/// Arrival times that can be stored: 1970 to 2058. ClickHouse's `DateTime`, the type of buckets, ends on 2106-02-07
-/// and then wraps around to 1970. `Date`, the type of the day on which rollups expire, ends in 2149.
+/// Arrival times that can be stored: 1970 to 2058. Even the longest retention of a time in this range ends before
+/// 2106-02-07, when ClickHouse's `DateTime`, the type of buckets, wraps around to 1970. `Date`, the type of the day on
+/// which rollups expire, ends in 2149.
 pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
 
 /// Which times from client clocks are accepted.
@@ -21,8 +22,8 @@ pub struct TimeLimits {
 }
 
 impl TimeLimits {
-    /// The longest `ahead`, in milliseconds: a year of 365.25 days. Every retention must end before 2106, when
-    /// ClickHouse's `DateTime` ends.
+    /// The longest `ahead`, in milliseconds: a year of 365.25 days. It is limited because every retention, also that
+    /// of an event with such a time, must end before 2106, when ClickHouse's `DateTime` ends.
     pub const MAX_AHEAD: i64 = 8766 * HOUR;
 }
 
@@ -37,7 +38,7 @@ impl FromStr for Earliest {
         let time = UnixMillis::parse(text).ok_or("write for example `2000-01-01T00:00:00Z`")?;
         let Range { start, end } = STORABLE;
         if !STORABLE.contains(&time) {
-            return Err(format!("rollups can hold times from {start} to before {end}; write one of these"));
+            return Err(format!("rollups can hold times from {start} to before {end}; write such a time"));
         }
         Ok(Self(time))
     }

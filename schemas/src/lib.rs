@@ -11,7 +11,7 @@
 //! |---|---|
 //! | fault | what is wrong with a line: a code, and the field that has it ([`event::Fault`]) |
 //! | reject | a *line* with a fault is rejected, and its code is reported; other lines of its request are accepted |
-//! | left out | a *label* (`client_time`, `country`, `device_os`) with a fault: its event is stored without it |
+//! | left out | a *label* (`client_time`, `country`, `device_os`) that cannot be read: its event is stored without it |
 //! | refusal | a *request* that is not accepted at all, and why; the sender gets a problem |
 //! | problem | the JSON body of the response to a refused request (RFC 9457, `runtime::problem`) |
 //! | dead letter | a line in Kafka that is stored in `dead_letters` instead of `events` |

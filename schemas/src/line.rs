@@ -5,8 +5,8 @@
 //!
 //! A derived `event_id` or `country` is also written before the client's part.
 //!
-//! Invariants: a written line has the client's object and exactly the added fields, each once; it has no line
-//! break; [`read`] reads every line that [`write()`] wrote after [`event::parse`] accepted it.
+//! Invariants: a written line has the client's object and exactly the added fields, each once; it has no line break;
+//! [`read`] can read every line that [`write()`] makes of a line that [`event::parse`] accepted.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ use crate::time::UnixMillis;
 /// Longest name of a tenant, in bytes.
 pub const MAX_TENANT_BYTES: usize = 64;
 
-/// What the edge adds to each line of a request, rendered once.
+/// The fields that the edge adds to every line of a request, rendered once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(Box<[u8]>);
 
@@ -27,7 +27,7 @@ impl Prefix {
     /// The prefix for a request of `tenant` from `ip` whose headers were complete at `server_time`.
     ///
     /// # Panics
-    /// If `tenant` is not `[a-z0-9_-]{1,64}`: it comes from configuration, never from a client.
+    /// If `tenant` is not `[a-z0-9_-]{1,64}`. Callers take the tenant from the configuration, never from a client.
     pub fn new(tenant: &str, ip: IpAddr, server_time: UnixMillis) -> Self {
         assert!(
             is_tenant(tenant),
@@ -40,7 +40,8 @@ impl Prefix {
         )
     }
 
-    /// The bytes that enriching adds to a line, including its line break.
+    /// The number of bytes that enriching adds to a line, including a line break, but without a derived `event_id` or
+    /// `country`.
     pub fn bytes(&self) -> usize {
         self.0.len()
     }
@@ -52,7 +53,8 @@ pub fn is_tenant(name: &str) -> bool {
     (1..=MAX_TENANT_BYTES).contains(&name.len()) && name.bytes().all(good)
 }
 
-/// The tenant of a line that begins like the lines of [`write()`]. The rest of the line may be broken.
+/// The tenant of a line that begins like the lines of [`write()`]; `None` for any other line. The rest of the line may
+/// be broken.
 pub fn tenant_of(line: &[u8]) -> Option<&str> {
     let rest = line.strip_prefix(br#"{"tenant":""#)?;
     let end = rest.iter().take(MAX_TENANT_BYTES + 1).position(|byte| *byte == b'"')?;
@@ -84,8 +86,8 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
         let object = line.trim_ascii();
         let start = out.len();
         out.extend_from_slice(&object.as_bytes()[1..]);
-        // In JSON, a line break can only be white space between tokens. It is replaced, because in a record it would
-        // split the line.
+        // In JSON, a line break can only be white space between tokens. Each is replaced by a space, because a line
+        // break would split the line in a record.
         for at in memchr::memchr2_iter(b'\n', b'\r', &object.as_bytes()[1..]) {
             out[start + at] = b' ';
         }
@@ -116,7 +118,7 @@ pub struct Enriched<'a, P> {
     pub ip: IpAddr,
     /// When the request's headers were complete.
     pub server_time: UnixMillis,
-    /// What the client sent.
+    /// The known fields that the client sent, and the derived ones.
     pub event: Event<'a>,
     /// The other fields.
     pub props: P,
@@ -125,7 +127,7 @@ pub struct Enriched<'a, P> {
 /// Why a line of a record cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The client's part has a fault that the edge would have rejected.
+    /// The client's part has a fault for which the edge would have rejected the line.
     #[error("read a line: {}{}", .0.code.as_str(), .0.field.map(|f| format!(" in `{f}`")).unwrap_or_default())]
     Event(event::Fault),
     /// A field that the edge adds is absent or malformed.
@@ -138,7 +140,8 @@ pub fn read<'a, P: Props<'a>>(line: &'a str) -> Result<Enriched<'a, P>, ReadErro
     Reader::default().read(line)
 }
 
-/// Reads enriched lines. The lines of one request have the same added fields, which are parsed once.
+/// Reads enriched lines. Consecutive lines of one request have the same added fields, so these fields are parsed only
+/// once.
 #[derive(Debug, Default)]
 pub struct Reader<'a> {
     last: Option<(Reserved<'a>, Added<'a>)>,
@@ -182,7 +185,7 @@ impl<'a> Added<'a> {
     }
 }
 
-/// The text of a JSON string that has no escapes: the values of the added fields never have any.
+/// The text of a JSON string that has no escapes. The values of the added fields never have escapes.
 fn text(value: Option<&str>) -> Option<&str> {
     value?.strip_prefix('"')?.strip_suffix('"')
 }

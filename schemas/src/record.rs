@@ -7,7 +7,7 @@
 //! | `id` | UUIDv7 of the record, hyphenated; the same when the record is sent again or through the spool |
 //! | `spooled` | `1` if the record came through the spool; else absent |
 //! | `kind` | `rejected` if the lines are [samples](crate::sample) of lines that the edge rejected; absent for events |
-//! | `traceparent` | of the first request in the record whose [trace](crate::trace) is sampled; else absent |
+//! | `traceparent` | that of the first request in the record with a sampled [trace](crate::trace); absent if there is none |
 
 use uuid::Uuid;
 
@@ -15,10 +15,10 @@ use crate::trace::TraceParent;
 
 /// The version that is written. A reader will also accept the previous version, once there is one.
 pub const VERSION: u8 = 1;
-/// A record is sent when its value has this many bytes.
+/// A record is sent when its value has at least this number of bytes.
 pub const TARGET_BYTES: usize = 256 * 1024;
-/// The longest value: further lines of a request go into another record. It is below Kafka's default limit of 1 MiB
-/// for a message.
+/// The most bytes of a value: further lines of a request go into another record. The limit is below Kafka's default
+/// limit of 1 MiB for a message.
 pub const MAX_BYTES: usize = 512 * 1024;
 
 /// The kind of lines in a record.
@@ -232,7 +232,8 @@ mod tests {
             let sample = Sample::new("default", time, code, field, text);
             assert_eq!(String::from_utf8(sample.write()).unwrap(), line);
             assert_eq!(Sample::read(line.as_bytes()), Some(sample));
-            // A release that does not know this kind of record reads its lines as events, and gets a fault for each.
+            // An older release that ignores the kind of a record reads these lines as events, and finds a fault in
+            // each.
             assert_eq!(line::tenant_of(line.as_bytes()), Some("default"));
             let fault = event::Fault::field(event::Code::MissingField, "event");
             assert_eq!(line::read::<()>(line).unwrap_err(), line::ReadError::Event(fault));

@@ -12,7 +12,7 @@ pub(crate) const DEAD_LETTERS: &str = "dead_letters";
 /// The table and the view of the totals of all time, by country.
 pub(crate) const COUNTRY_TOTALS: &str = "country_totals";
 
-/// The view with the moment before which everything is counted.
+/// The view that shows the moment before which everything that was in Kafka is counted.
 pub const FRESHNESS: &str = "freshness";
 
 /// The view that counts the lines that arrived, and how many were stored, repeats or unreadable.
@@ -62,7 +62,8 @@ pub(crate) const COLUMNS: [&str; 13] = [
     "complete",
 ];
 
-/// Keywords that ClickHouse does not accept as the name of a column without quotes. All of its keywords were tried.
+/// Keywords that ClickHouse does not accept as the name of a column without quotes. All keywords of ClickHouse were
+/// tried.
 pub(crate) const COLUMN_KEYWORDS: [&str; 7] =
     ["constraint", "false", "index", "not", "null", "projection", "true"];
 

@@ -1,10 +1,10 @@
-//! A sample of a line that the edge rejected, in a record of its own kind: the tenant, what is wrong with the
-//! line, and its beginning.
+//! A sample of a line that the edge rejected, in a record of its own kind: the tenant, what is wrong with the line,
+//! and the beginning of the line.
 //!
 //! `{"tenant":"default","server_time":"2026-11-21 04:00:00.123","code":"bad_type","field":"sequence","text":"…"}`
 //!
-//! Invariants: a release that does not know this kind of record rejects the line, because it has no `event`;
-//! the tenant is first, where `line::tenant_of` reads it.
+//! Invariants: a release that does not know this kind of record cannot read a sample as an event, because a sample has
+//! no `event`; the tenant is first, where `line::tenant_of` reads it.
 
 use std::borrow::Cow;
 
@@ -39,7 +39,7 @@ pub struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// The sample of `line`, as it was sent.
+    /// The sample of `line`, the bytes that the client sent.
     pub fn new(
         tenant: &'a str,
         server_time: UnixMillis,
@@ -51,7 +51,7 @@ impl<'a> Sample<'a> {
         Self { tenant, server_time: server_time.to_string().into(), code, field, text: beginning(line) }
     }
 
-    /// The line in a record, without a line break.
+    /// The sample as a line of a record, without a line break.
     pub fn write(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a sample is written to memory")
     }
@@ -83,7 +83,7 @@ fn beginning(line: &[u8]) -> Cow<'_, str> {
         }
         Err(_) => {
             let mut text = String::from_utf8_lossy(start).into_owned();
-            // U+FFFD is longer than the byte that it replaces.
+            // U+FFFD is longer than the byte that it replaces, so the text may now be too long.
             text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
             text.into()
         }

@@ -44,7 +44,7 @@ pub const LEDGER_DAYS: u32 = 30;
 /// Days that a dead letter is kept after the day on which Kafka appended its record.
 pub const DEAD_LETTER_DAYS: u32 = 14;
 
-/// A materialized view of a rollup that query-api reads; ClickHouse refreshes it periodically.
+/// A materialized view of a rollup: ClickHouse refreshes it periodically, and query-api reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServingView {
     /// The file.

@@ -32,7 +32,7 @@ impl UnixMillis {
     }
 
     /// `YYYY-MM-DD hh:mm:ss[.f…]` with a space or `T` between date and time and `.` or `,` before the fraction, in UTC
-    /// or with an offset: `Z`, `+hh:mm`, `+hhmm` or `+hh` (RFC 3339, and the forms of ISO 8601 that clients write).
+    /// or with an offset: `Z`, `±hh:mm`, `±hhmm` or `±hh` (RFC 3339, and the forms of ISO 8601 that clients write).
     /// Digits beyond the millisecond are cut off. `None` for anything else, and outside 1900–2299.
     pub fn parse(text: &str) -> Option<Self> {
         let (&date, rest) = text.as_bytes().split_first_chunk::<10>()?;
@@ -47,7 +47,8 @@ impl UnixMillis {
         Self::from_integer(days(date)? * DAY + clock_millis(clock)? + fraction - offset)
     }
 
-    /// Start of the period of `length` milliseconds, counted from the epoch, that contains this time.
+    /// Start of the period that contains this time. Periods are `length` milliseconds long and are counted from the
+    /// epoch.
     pub fn floor(self, length: i64) -> Self {
         Self(self.0 - self.0.rem_euclid(length))
     }
@@ -77,7 +78,7 @@ impl From<SystemTime> for UnixMillis {
     }
 }
 
-/// `YYYY-MM-DD hh:mm:ss.fff`, UTC: what [`UnixMillis::parse`] reads back.
+/// `YYYY-MM-DD hh:mm:ss.fff` in UTC, which [`UnixMillis::parse`] reads back.
 impl fmt::Display for UnixMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (year, month, day) = self.civil();
@@ -126,7 +127,7 @@ fn clock_millis(text: [u8; 8]) -> Option<i64> {
         .then(|| hour * HOUR + minute * MINUTE + second.min(59) * SECOND)
 }
 
-/// Milliseconds of a leading `.f…` or `,f…` (0 if there is none), and the rest of the text.
+/// The milliseconds of a fraction `.f…` or `,f…` at the start of `text` (0 if there is none), and the rest of `text`.
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let [b'.' | b',', digits @ ..] = text else { return Some((0, text)) };
     // The most common form.
@@ -142,7 +143,7 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((millis, rest))
 }
 
-/// Milliseconds east of UTC of `Z`, `±hh:mm`, `±hhmm` or `±hh`.
+/// The offset from UTC in milliseconds, positive to the east, that `Z`, `±hh:mm`, `±hhmm` or `±hh` means.
 fn zone_offset(text: &[u8]) -> Option<i64> {
     let (sign, hours, minutes) = match *text {
         [b'Z' | b'z'] => return Some(0),
@@ -160,15 +161,16 @@ fn zone_offset(text: &[u8]) -> Option<i64> {
 }
 
 /// The form of eight bytes: digits at some places, and fixed bytes at the others. All eight bytes are checked and
-/// parsed together. Each event has two times, and parsing a time this way takes 29 % fewer instructions.
+/// parsed together. Each event has two times, and parsing a time this way takes 29 % fewer instructions than reading
+/// its digits one by one.
 struct Form {
-    /// `0` at the places of digits.
+    /// `0` at the places of digits, and the fixed bytes at the others.
     text: u64,
     /// The bits that every text of this form has in common with `text`.
     equal: u64,
     /// A mask of the low half of each digit's byte.
     values: u64,
-    /// 6 at the places of digits: a value of more than 9 plus 6 carries into the high half of the byte.
+    /// 6 at the places of digits: if a value is above 9, adding 6 carries into the high half of its byte.
     carry: u64,
 }
 
@@ -190,7 +192,7 @@ impl Form {
         }
     }
 
-    /// The two-digit numbers, each at the place of its first digit; `None` if the text has another form.
+    /// The numbers of two digits, each at the place of its first digit; `None` if the text has another form.
     fn pairs(&self, text: [u8; 8]) -> Option<[u8; 8]> {
         let text = u64::from_le_bytes(text);
         let values = text & self.values;

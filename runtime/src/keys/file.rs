@@ -31,7 +31,7 @@ impl KeyFile {
     }
 }
 
-/// The keys in use, declared in a file as `D`.
+/// The keys in use. A file declares each of them as a `D`.
 pub struct FollowedKeys<D: DeclaredKey> {
     current: ArcSwap<KeySet<D::Key>>,
     file: Option<KeyFile>,
@@ -39,8 +39,8 @@ pub struct FollowedKeys<D: DeclaredKey> {
 }
 
 impl<D: DeclaredKey> FollowedKeys<D> {
-    /// Starts with the keys that the file had when the configuration was read; without a file there is no key.
-    /// `stale` is 1 while the file is not valid.
+    /// Starts with the keys that the file had when the configuration was read; without a file there is no key. `stale`
+    /// is 1 while the file cannot be read or is not valid.
     pub fn new(file: Option<&KeyFile>, stale: IntGauge) -> Self {
         let text = file.map_or("", |file| &file.text);
         let set =
@@ -53,14 +53,15 @@ impl<D: DeclaredKey> FollowedKeys<D> {
         self.current.load().find(token).cloned()
     }
 
-    /// Watches the file and applies its changes, until `stop`.
+    /// Reads the file periodically and applies its changes, until `stop` is cancelled.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let Some(KeyFile { path, text }) = self.file.clone() else { return };
         let read = move || fs::read_to_string(&path).map_err(|error| error.to_string());
         follow(Ok(text), read, move |now| self.apply(now), stop).await;
     }
 
-    /// Replaces the keys with those of the file; if the file is not valid, only the metric changes.
+    /// Replaces the keys in use with those of the file. If the file cannot be read or is not valid, the keys in use
+    /// stay; the error is logged, and `stale` becomes 1.
     fn apply(&self, read: &Result<String, String>) {
         let parse =
             |text: &String| KeySet::parse::<D>(text, &self.current.load()).map_err(|error| error.to_string());
@@ -71,7 +72,7 @@ impl<D: DeclaredKey> FollowedKeys<D> {
                 self.stale.set(0);
             }
             Err(error) => {
-                tracing::error!(error, "the key file is not valid; the previous keys stay in use");
+                tracing::error!(error, "cannot use the key file; the previous keys stay in use");
                 self.stale.set(1);
             }
         }

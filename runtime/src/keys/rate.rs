@@ -14,7 +14,7 @@ use governor::{Quota, RateLimiter};
 pub struct RateConfig {
     /// How much is allowed per second, on average.
     pub rate: NonZeroU32,
-    /// How much is allowed at once, after a pause.
+    /// How much is allowed at once, after a pause of `burst / rate` seconds.
     pub burst: NonZeroU32,
 }
 
@@ -36,7 +36,8 @@ impl Rate {
         self.config
     }
 
-    /// Charges all of `count` and returns how much is still allowed at once, or charges nothing.
+    /// Charges all of `count`, and returns how much more is allowed at once. If `count` is not allowed now, charges
+    /// nothing.
     ///
     /// # Errors
     /// How long to wait until `count` is allowed.
@@ -70,7 +71,8 @@ mod tests {
         let rate = Rate::new(RateConfig { rate: number(1), burst: number(10) });
         assert_eq!(rate.charge(number(4)), Ok(6));
         assert_eq!(rate.charge(number(6)), Ok(0));
-        // The allowance grows by one per second, so on a slow machine the first charge may succeed.
+        // The allowance grows by one per second, so on a slow machine a few of these charges may succeed before one is
+        // refused.
         let refused = (0..100).find_map(|_| rate.charge(number(2)).err());
         assert!(refused.is_some_and(|wait| wait <= Duration::from_secs(2)), "{refused:?}");
     }

@@ -1,7 +1,7 @@
 //! All keys of a file.
 //!
-//! Invariants: a key is found only by its token, whose hash is compared in constant time; ids and hashes are
-//! distinct. No I/O: [`super::file`] reads the file.
+//! Invariants: a key is found only by its token, and the whole hash of the token is compared in constant time; no two
+//! keys have the same id or the same hash. No I/O: [`super::file`] reads the file.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,7 +26,8 @@ pub trait DeclaredKey: DeserializeOwned + 'static {
     /// The SHA-256 of the token, as hexadecimal digits.
     fn sha256(&self) -> &str;
 
-    /// Makes the key. `before` is the key that had this id until now; the new key keeps how much of its rate is used.
+    /// Makes the key that the service uses. `before` is the key in use that has the same id, if there is one: if its
+    /// rate is the same, the new key shares its limiter, so that what was charged stays charged.
     ///
     /// # Errors
     /// What is wrong with the declaration, as a phrase about the key: `its tenant must be …`.
@@ -44,7 +45,8 @@ struct Entry<K> {
     key: Arc<K>,
 }
 
-/// Why a key file is not valid. The message contains no text of the file, which may contain a token.
+/// Why a key file is not valid. The message may quote names of fields and ids of keys, but no `sha256`: someone may
+/// have written a token there by mistake.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The file is not TOML of the expected form.
@@ -65,7 +67,7 @@ pub enum KeyFileError {
         /// What is wrong.
         reason: String,
     },
-    /// The file has more keys than are kept in memory.
+    /// The file declares more keys than are allowed.
     #[error("there are {0} keys, and at most {MAX_KEYS} are allowed")]
     TooMany(usize),
 }

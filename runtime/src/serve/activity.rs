@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant};
 pub(super) struct Timeouts {
     /// Longest time from the start of a connection, or the first byte of a request, to complete headers.
     pub(super) headers: Duration,
-    /// Longest silence between two requests.
+    /// Longest time that a connection may be idle, that is, in [`Phase::Idle`].
     pub(super) idle: Duration,
 }
 
@@ -18,9 +18,10 @@ pub(super) struct Timeouts {
 enum Phase {
     /// Receiving the headers of an HTTP/1 request, since this moment.
     Headers(Instant),
-    /// Answering this number of requests: hyper has not yet taken the ends of their responses.
+    /// Answering this number of requests: hyper has not yet taken the end of their responses from the service.
     Busy(u32),
-    /// Waiting for a request, without activity since this moment. With HTTP/2, frames may arrive in this phase.
+    /// Waiting for a request, and idle since this moment. On an HTTP/2 connection, frames may arrive in this phase;
+    /// they do not change the moment.
     Idle(Instant),
 }
 
@@ -39,12 +40,13 @@ impl Activity {
 
     /// Records bytes that arrived.
     pub(super) fn read(&mut self, bytes: &[u8], now: Instant) {
-        // No HTTP/1 method begins with `PRI`, but the preface of HTTP/2 does. A client that sends the preface in pieces
-        // gets the timeout of HTTP/1.
+        // No HTTP/1 method begins with `PRI`, but the preface of HTTP/2 does. If a client sends the preface in pieces,
+        // its connection has the timeouts of HTTP/1.
         if bytes.starts_with(b"PRI") && matches!(self.phase, Phase::Headers(_)) {
             (self.http2, self.phase) = (true, Phase::Idle(now));
         }
-        // Bytes of HTTP/2 may be frames that do not begin a request.
+        // On an HTTP/2 connection, bytes may be frames that do not begin a request, so they do not start the timeout
+        // of headers.
         if let (Phase::Idle(_), false) = (self.phase, self.http2) {
             self.phase = Phase::Headers(now);
         }
@@ -58,7 +60,7 @@ impl Activity {
         };
     }
 
-    /// Records that a response was sent, or that its request was dropped.
+    /// Records that hyper has taken the whole response to a request, or has dropped the request.
     pub(super) fn response(&mut self, now: Instant) {
         self.phase = match self.phase {
             Phase::Busy(requests) if requests > 1 => Phase::Busy(requests - 1),
@@ -66,8 +68,9 @@ impl Activity {
         };
     }
 
-    /// Records that the peer accepted bytes of a response after it had accepted none for a while: a connection that is
-    /// still sending a long response is not idle.
+    /// Records that the peer accepts bytes again after it had accepted none for a while. This restarts the idle time,
+    /// because a connection that is still sending a long response is not idle, although hyper has already taken the
+    /// whole response.
     pub(super) fn written(&mut self, now: Instant) {
         if let Phase::Idle(since) = &mut self.phase {
             *since = now;
@@ -79,7 +82,7 @@ impl Activity {
         matches!(self.phase, Phase::Idle(_))
     }
 
-    /// When the connection times out, unless something happens before that.
+    /// When the connection times out if nothing happens before that; `None` while it answers requests.
     pub(super) fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
         match self.phase {
             Phase::Headers(since) => Some(since + timeouts.headers),
@@ -95,7 +98,8 @@ mod tests {
 
     const TIMEOUTS: Timeouts = Timeouts { headers: Duration::from_secs(5), idle: Duration::from_secs(75) };
 
-    /// Checks that after these `steps`, the connection times out this many seconds after its start.
+    /// Checks that after these `steps`, the connection times out `expected` seconds after its start, or never if
+    /// `expected` is `None`.
     #[track_caller]
     fn check(steps: impl FnOnce(&mut Activity, &dyn Fn(u64) -> Instant), expected: Option<u64>) {
         let start = Instant::now();

@@ -31,14 +31,15 @@ use super::tls::Tls;
 use crate::problem;
 use crate::request_id::{REQUEST_ID, RequestId};
 
-/// An HTTP/2 connection ends when its client has reset more streams than this before they were accepted, or when the
-/// server had to reset more (CVE-2023-44487 and similar attacks).
+/// An HTTP/2 connection ends when its client has reset more than this number of streams before the server accepted
+/// them, or when the server had to reset more than this number (CVE-2023-44487 and similar attacks).
 const MAX_RESETS: usize = 64;
-/// Bytes of hyper's buffer for HTTP/1, which holds a header block or a part of a body, and the bytes after it.
+/// The maximum size of hyper's buffer for HTTP/1 in bytes, unless `MAX_HEADER_BYTES` is larger. The buffer holds a
+/// header block or a part of a body, and the bytes that follow.
 const READ_BUFFER: usize = 64 * 1024;
 
-/// How long a connection may last after its graceful shutdown began: a peer that does not read its response
-/// would keep it open forever.
+/// How long a connection may last after its graceful shutdown began. Without this limit, a peer that does not read its
+/// response would keep the connection open forever.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How all connections of a port are served.
@@ -63,7 +64,7 @@ pub struct PeerAddr(pub SocketAddr);
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) activity: SharedActivity,
-    /// When cancelled, ends the connection after it has answered the requests that it received.
+    /// Cancelling this token ends the connection after the requests that it has received are answered.
     pub(super) closing: CancellationToken,
 }
 
@@ -109,10 +110,12 @@ impl Connection {
         }
     }
 
-    /// The stream, after its TLS handshake if there is a certificate; `None` if the handshake failed.
+    /// The stream, after its TLS handshake if there is a certificate; `None` if the handshake failed, or if `closing`
+    /// was cancelled before its end.
     async fn secured(&self, stream: TcpStream, settings: &ConnectionSettings) -> Option<Stream> {
         let Some(tls) = &settings.tls else { return Some(Stream::Left(stream)) };
-        // Boxed, because the future of each connection would otherwise reserve space for the handshake until it ends.
+        // The handshake is boxed, because the future of each connection would otherwise reserve space for the
+        // handshake until the connection ends.
         let handshake = time::timeout(settings.limits.header_time, Box::pin(tls.accept(stream)));
         let error = match self.closing.run_until_cancelled(handshake).await? {
             Ok(Ok(stream)) => return Some(Stream::Right(Box::new(stream))),
@@ -125,14 +128,16 @@ impl Connection {
     }
 }
 
-/// Completes when the connection should end: when `closing` is cancelled, or at its maximum age. The age has jitter, so
-/// that clients that connected together do not reconnect together.
+/// Completes when the connection should end: when `closing` is cancelled, or when the connection reaches its maximum
+/// age. That age is changed by up to 10 % at random, so that clients that connected together do not reconnect
+/// together.
 async fn expired(closing: &CancellationToken, age: Duration) {
     let age = age.mul_f64(0.9 + fastrand::f64() / 5.0);
     let _aged = time::timeout(age, closing.cancelled()).await;
 }
 
-/// The service of one connection: adds the peer to each request, and records the request as activity.
+/// The service of one connection: records each request as activity, refuses a request that violates HTTP or has too
+/// many or too long headers, and adds the peer to all others.
 fn monitored<S, B>(
     service: S,
     peer: SocketAddr,
@@ -159,7 +164,7 @@ where
             return Either::Left(ready(Ok(refused(refusal, request.headers(), in_flight))));
         }
         request.extensions_mut().insert(PeerAddr(peer));
-        // Not an async block: it would copy the whole future of the service once more.
+        // Not an async block: such a block would copy the whole future of the service once more.
         let answer = service.clone().oneshot(request);
         Either::Right(answer.map_ok(|answer| {
             answer.map(|body| MonitoredBody { body: ResponseBody::Service(body), _in_flight: in_flight })
@@ -189,7 +194,8 @@ fn protocol(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
-        // Off: the timeout in `activity.rs` replaces it, and also covers connections that send nothing at all.
+        // Off, because the timeout in `activity.rs` replaces it; that timeout also covers connections that send
+        // nothing at all.
         .header_read_timeout(None::<Duration>)
         .max_headers(limits.headers.get())
         .max_buf_size(READ_BUFFER.max(limits.header_bytes as usize))

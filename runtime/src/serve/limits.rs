@@ -18,10 +18,10 @@ pub struct ConnectionLimits {
     /// in the kernel's queue. The process needs at least as many file descriptors.
     pub connections: NonZeroUsize,
     /// Most connections of one TCP peer (IPv6: of one /64): `MAX_CONNECTIONS_PER_IP`, default 0. 0 means no limit.
-    /// Connections beyond it are closed at once. Leave it at 0 behind a proxy, where all clients share its address.
+    /// Connections beyond it are closed at once. Leave it at 0 behind a proxy: all clients have the proxy's address.
     pub connections_per_ip: Option<NonZeroU32>,
-    /// Longest time for a TLS handshake, and from the first byte of a request to its complete headers: `HEADER_TIMEOUT`,
-    /// default 5s. Then the connection is closed.
+    /// Longest time for a TLS handshake, and for the headers of an HTTP/1 request: `HEADER_TIMEOUT`, default 5s. A
+    /// connection that takes longer is closed.
     pub header_time: Duration,
     /// Longest time that a connection may stay idle between two requests: `KEEP_ALIVE_TIMEOUT`, default 75s. A client
     /// that reads nothing of its response for that long is disconnected too. Set it above your load balancer's idle
@@ -75,8 +75,9 @@ impl ConnectionLimits {
         Timeouts { headers: self.header_time, idle: self.idle_time }
     }
 
-    /// Whether a request has too many headers, or too long ones. For HTTP/2, hyper's decoder already limits their
-    /// bytes. For HTTP/1, hyper limits only its buffer, which is larger because it also holds bytes of bodies.
+    /// Whether a request has too many headers, or too long ones. For HTTP/2, hyper's decoder already limits the bytes
+    /// of headers. For HTTP/1, hyper limits only the size of its buffer, which is larger than the limit of headers,
+    /// because the buffer also holds bytes of bodies.
     pub(super) fn refuses<B>(&self, request: &Request<B>) -> bool {
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         let line = request.method().as_str().len() + target;

@@ -15,9 +15,9 @@ pub struct Listeners {
     pub admin: TcpListener,
 }
 
-/// The most connections that may wait in the kernel's queue for `accept`, as far as `net.core.somaxconn` allows.
-/// When the queue is full, Linux answers with SYN cookies and then resets clients whose first bytes arrive
-/// before there is room again. The standard library uses 128, which is less than a burst of clients.
+/// The most connections that may wait in the kernel's queue for `accept`; `net.core.somaxconn` may limit them further.
+/// When the queue is full, Linux answers with SYN cookies and then resets clients whose first bytes arrive before
+/// there is room again. The standard library uses 128, and more clients than that may connect at once.
 const BACKLOG: u32 = 4096;
 
 /// Every address of this machine, IPv4 and IPv6. [`bind`] uses `0.0.0.0` instead if the machine has no IPv6.
@@ -25,7 +25,7 @@ pub fn every_address(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
-/// Binds `addr`. The error names the address and, if the port is in use, the remedy.
+/// Binds `addr`, which comes from `variable`. The error names both and, if the port is in use, says what to do.
 pub fn bind(addr: SocketAddr, variable: &'static str) -> anyhow::Result<TcpListener> {
     with_or_without_ipv6(addr, listen).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
@@ -58,7 +58,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
         TcpSocket::new_v4()?
     } else {
         let socket = TcpSocket::new_v6()?;
-        // Makes `[::]` accept IPv4 too, even if the machine's default (`net.ipv6.bindv6only`) is IPv6 only.
+        // Makes `[::]` accept IPv4 too, even if the default of the machine (`net.ipv6.bindv6only`) is IPv6 only.
         sockopt::set_ipv6_v6only(&socket, false)?;
         socket
     };

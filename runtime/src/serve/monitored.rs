@@ -1,4 +1,5 @@
-//! Records the bytes and the requests of a connection in its [`Activity`], as they pass.
+//! Records the bytes and the requests of a connection in its [`Activity`], as they pass. The stream also replaces the
+//! responses that hyper makes itself, and is closed so that the peer receives the last response.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -64,7 +65,7 @@ pub(super) struct MonitoredStream {
     activity: SharedActivity,
     /// Whether the last write was pending, because the peer accepted no bytes.
     is_blocked: bool,
-    /// The unsent rest of a response that replaces a response that hyper made itself.
+    /// The unsent rest of our response, which is sent instead of a response that hyper made itself.
     replacement: Option<Bytes>,
     /// Set after the last byte was sent: the timer that ends the wait for the peer, and the latest end of that wait.
     lingering: Option<(Pin<Box<Sleep>>, Instant)>,
@@ -119,7 +120,7 @@ impl AsyncWrite for MonitoredStream {
                 Poll::Ready(Ok(written)) => response.advance(written),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    // hyper will pass the same bytes again; the rest of the refusal is written then.
+                    // hyper will call this method with the same bytes again; then the rest of our response is written.
                     *replacement = Some(response);
                     return Poll::Pending;
                 }
@@ -150,8 +151,9 @@ impl AsyncWrite for MonitoredStream {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Closes our side, then reads until the peer closes its side: the kernel resets a connection that is
-    /// closed with unread bytes, and a peer that still sends would lose our response.
+    /// Closes our side, then reads and discards bytes until the peer closes its side, or until the peer has paused for
+    /// [`LINGER`] or [`LONGEST_LINGER`] is over. Without this, a peer that still sends would lose our response,
+    /// because the kernel resets a connection that is closed with unread bytes.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, lingering, .. } = &mut *self;
         let (timeout, latest) = match lingering {
@@ -182,7 +184,7 @@ pub(super) enum ResponseBody<B> {
     Refusal(Option<Bytes>),
 }
 
-/// The body of a response. Its request is in flight until the body was sent or dropped.
+/// The body of a response. Its request is in flight until hyper drops the body.
 pub(super) struct MonitoredBody<B> {
     pub(super) body: ResponseBody<B>,
     pub(super) _in_flight: InFlight,

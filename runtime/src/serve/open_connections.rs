@@ -1,4 +1,4 @@
-//! The open connections of a port: how many each address has, and which are idle.
+//! The open connections of a port: how many each network has, and which are idle.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,7 +15,8 @@ use super::monitored::SharedActivity;
 pub struct ConnectionMetrics {
     /// Open connections.
     pub open: IntGauge,
-    /// Connections that were closed at once because their address had reached its limit.
+    /// Connections that were closed at once because their network (an IPv4 address, or the /64 of an IPv6 address) had
+    /// reached its limit.
     pub refused: IntCounter,
     /// How often accepting failed, for example because there was no free file descriptor.
     pub accept_failures: IntCounter,
@@ -60,7 +61,7 @@ impl OpenConnections {
         Arc::new(Self { per_ip, metrics, connections: Mutex::default() })
     }
 
-    /// Adds a connection, unless its network has reached its limit. `closing` ends the connection.
+    /// Adds a connection; `None` if its network has reached its limit. Cancelling `closing` ends the connection.
     pub(super) fn insert(
         self: &Arc<Self>,
         ip: IpAddr,
@@ -85,14 +86,14 @@ impl OpenConnections {
         Some(OpenGuard { open: Arc::clone(self), id, network })
     }
 
-    /// Counts a failure to accept, and closes idle connections. Returns how many connections are being closed.
+    /// Counts a failure to accept, and starts to close all idle connections. Returns how many these are.
     pub(super) fn accept_failed(&self) -> usize {
         self.metrics.accept_failures.inc();
         self.metrics.accept_failing.set(1);
         self.make_room()
     }
 
-    /// Closes idle connections. Returns how many.
+    /// Starts to close all idle connections. Returns how many these are.
     pub(super) fn make_room(&self) -> usize {
         let connections = self.lock();
         let idle = connections.by_id.values().filter(|(activity, _)| activity.lock().is_idle());
@@ -105,7 +106,7 @@ impl OpenConnections {
     }
 }
 
-/// An open connection; dropped when it is closed.
+/// The entry of an open connection. Dropping it removes the entry.
 pub(super) struct OpenGuard {
     open: Arc<OpenConnections>,
     id: u64,
@@ -126,8 +127,8 @@ impl Drop for OpenGuard {
     }
 }
 
-/// The unit to which the limit applies: an IPv4 address, or the /64 of an IPv6 address, because one client owns the
-/// whole /64.
+/// The network of an address, to which the limit applies: the IPv4 address itself, or the /64 of the IPv6 address,
+/// because one client usually has the whole /64.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),

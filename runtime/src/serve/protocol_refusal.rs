@@ -1,8 +1,8 @@
 //! Refusals of requests that never reach a service, because they violate HTTP or because their headers exceed the
 //! limits.
 //!
-//! hyper answers bytes that it cannot parse with a status and no body. Such a response is recognised when it is
-//! written, and replaced by a problem (`problem.rs`), as in every other refusal.
+//! If hyper cannot parse the bytes of a request, it sends a status and no body. `monitored.rs` recognises such a
+//! response when hyper writes it, and sends a problem (`problem.rs`) instead, so that all refusals have the same form.
 
 use std::fmt::Write as _;
 
@@ -33,10 +33,11 @@ impl ProtocolRefusal {
         if request.version() == Version::HTTP_11 && hosts != 1 { Err(Self::Host) } else { Ok(()) }
     }
 
-    /// The refusal that replaces a response of hyper itself; `None` for the response of a service, which has a request
-    /// id.
+    /// The refusal to send instead of the response that begins with `head`, if hyper made that response itself. `None`
+    /// for a response of the service, which has a request id.
     pub(super) fn of_response(head: &[u8]) -> Option<Self> {
-        // hyper does not know the version of a request that it cannot parse, so it uses that of the previous request.
+        // hyper does not know the HTTP version of a request that it cannot parse, so its response has the version of
+        // the previous request.
         let status = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
         let refusal = match status.first_chunk()? {
             b"400" => Self::BadHttp,

@@ -63,7 +63,7 @@ impl Server {
         let settings = Arc::new(ConnectionSettings::new(self.limits, self.tls, self.metrics));
         let mut backoff = ACCEPT_RETRIES.backoff();
         loop {
-            // Idle connections make room for new ones.
+            // At the limit of connections, idle connections are closed to make room for new ones.
             if permits.available_permits() == 0 {
                 open.make_room();
             }
@@ -72,8 +72,8 @@ impl Server {
             let accepted = shutdown.run_until_cancelled(accept(&listener, &mut backoff, &open)).await;
             let (Some(Ok(permit)), Some((stream, peer))) = (permit, accepted) else { break };
             let activity = SharedActivity::new();
-            // Each connection has its own token: every poll of a connection locks its token, so the connections would
-            // contend for the lock of a shared one.
+            // Each connection has its own token: every poll of a connection locks its token, and with one shared token
+            // all connections would contend for that lock.
             let closing = closing.child_token();
             let Some(guard) = open.insert(peer.ip(), activity.clone(), closing.clone()) else { continue };
             let connection = Connection { peer, activity, closing };
@@ -100,7 +100,7 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, peer)) => {
                 backoff.reset();
-                // Without this option, latency is higher, but nothing fails.
+                // If the option cannot be set, latency is higher, but nothing fails.
                 let _ignored = stream.set_nodelay(true);
                 // A socket for IPv4 and IPv6 returns `::ffff:192.0.2.1` for a peer that logs and limits know as
                 // `192.0.2.1`.
@@ -108,7 +108,7 @@ async fn accept(
             }
             // The peer has already closed the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            // Out of file descriptors, or of memory: idle connections make room.
+            // For example, no file descriptor or no memory is free: closing idle connections makes room.
             Err(error) => {
                 let idle_closed = open.accept_failed();
                 tracing::warn!(%error, idle_closed, "cannot accept a connection; closed idle ones");

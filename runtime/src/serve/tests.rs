@@ -20,7 +20,7 @@ use super::*;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// A service that notifies when a request has arrived, and answers when it is released.
+/// A service that signals `arrived` when it has a request, and answers after a signal of `release`.
 struct Held {
     addr: SocketAddr,
     arrived: Arc<Notify>,

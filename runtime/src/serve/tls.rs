@@ -1,7 +1,8 @@
 //! TLS: a certificate and its private key from two PEM files, reloaded when the files change.
 //!
-//! Invariants: the certificate in use always belongs to its key: if changed files are bad, the previous pair stays in
-//! use, and a log line and a metric say so. No text of a key file appears in a log or an error.
+//! Invariants: the certificate and the key in use always belong together. If changed files cannot be used, the
+//! previous pair stays in use, and a log line and a metric report it. No text of a key file appears in a log or an
+//! error.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -54,7 +55,7 @@ impl fmt::Debug for Pair {
     }
 }
 
-/// The file that is bad, and why.
+/// The file that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum BadFile {
     Certificate(String),
@@ -93,7 +94,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Uses the pair that was read with the configuration. `stale` is 1 while the files are bad.
+    /// Uses the pair that was read with the configuration. `stale` is 1 while the files cannot be used.
     pub fn new(config: TlsConfig, stale: IntGauge) -> Self {
         let current = config.pair.server_config().expect("the pair was checked with the configuration");
         Self { config, current: ArcSwap::from_pointee(current), stale }
@@ -106,7 +107,8 @@ impl Tls {
             .await;
     }
 
-    /// Uses the pair that was read from the files; if it is bad, only the metric changes.
+    /// Uses the pair that was read from the files. If it cannot be used, the previous pair stays; the reason is
+    /// logged, and `stale` becomes 1.
     fn reload(&self, read: &Result<Pair, BadFile>) {
         match read.as_ref().map_err(BadFile::clone).and_then(Pair::server_config) {
             Ok(config) => {
@@ -147,7 +149,8 @@ impl Files {
 
 impl Pair {
     fn server_config(&self) -> Result<ServerConfig, BadFile> {
-        // The reasons are our own, because the errors of rustls may quote the file.
+        // The reasons about the key file are our own texts, because an error of rustls may quote the file. A
+        // certificate is not secret.
         let certificates = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| BadFile::Certificate("it is not PEM".to_owned()))?;

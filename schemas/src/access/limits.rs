@@ -7,12 +7,12 @@ pub(super) struct Profile {
     pub(super) about: &'static str,
     /// Settings with their values.
     pub(super) settings: &'static [(&'static str, u64)],
-    /// Settings that readers may change although they are read-only users, each with its least and greatest value, if
-    /// it has bounds.
+    /// Settings that users with this profile may change although `readonly` is 1, each with its least and its greatest
+    /// value, if it has such bounds.
     pub(super) changeable: &'static [(&'static str, Option<(u64, u64)>)],
 }
 
-/// How much a user may ask for within an interval. It is counted for each user name.
+/// How much a user may ask for within an interval. ClickHouse counts separately for each user name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Quota {
     pub(super) name: &'static str,

@@ -1,8 +1,8 @@
 //! Users as statements, for servers that manage users with SQL.
 //!
 //! Invariant: the statements may be run again while the users are in use. They alter profiles, quotas and policies
-//! instead of replacing them, because a new object would not be assigned to its users. They keep the passwords that
-//! were set.
+//! instead of replacing them, because a replaced one would no longer be assigned to its users. They set the declared
+//! password of the reader of a tenant, and change no other password.
 
 use super::limits::{BI, POLLER, Profile, Quota};
 use super::users::{Login, Rows, User};
@@ -15,8 +15,8 @@ pub fn statements(users: &[User]) -> Vec<String> {
     profiles.flat_map(profile).chain(users.iter().flat_map(user)).collect()
 }
 
-/// The statements that create a user, or give an existing user exactly the rights that it must have. The row policy
-/// comes before the rights, so the user can never read the rows that the policy hides.
+/// The statements that create a user, or give an existing user exactly the declared rights. The row policy comes
+/// before the rights, so there is no moment at which the user can read the rows that the policy hides.
 pub fn user(user: &User) -> Vec<String> {
     let name = identifier(&user.name);
     let mut statements = vec![create_without_login(&user.name)];
@@ -25,20 +25,20 @@ pub fn user(user: &User) -> Vec<String> {
     }
     statements.extend(user.quota.into_iter().flat_map(|quota| self::quota(quota, user)));
     statements.extend(user.rows.iter().flat_map(|rows| policy(rows, &name)));
-    // One statement grants these rights and revokes all others, so that the user has no others in between.
+    // A single statement grants these rights and revokes all others, so there is no moment at which the user has both.
     statements.push(format!("GRANT {} TO {name} WITH REPLACE OPTION", user.rights.join(", ")));
     if !user.grantable.is_empty() {
         statements.push(format!("GRANT {} TO {name} WITH GRANT OPTION", user.grantable.join(", ")));
     }
-    // Last, so that nobody can log in before the limits apply.
+    // The login is enabled last, so that nobody can log in before the limits apply.
     if let Login::Sha256(hash) = &user.login {
         statements.push(format!("ALTER USER {name} IDENTIFIED WITH sha256_hash BY '{hash}' HOST ANY"));
     }
     statements
 }
 
-/// The statement that creates a user who cannot log in: it may connect from no address, and it has a hash for which
-/// no password is known, because a server may refuse users without a password.
+/// The statement that creates a user that cannot log in: no address may connect as this user, and no password is known
+/// for its hash. The user has a hash, because a server may refuse users without a password.
 pub fn create_without_login(name: &str) -> String {
     let (name, hash) = (identifier(name), "0".repeat(64));
     format!("CREATE USER IF NOT EXISTS {name} IDENTIFIED WITH sha256_hash BY '{hash}' HOST NONE")
@@ -65,7 +65,8 @@ fn profile(profile: &Profile) -> [String; 2] {
     ]
 }
 
-/// Each user has a quota of its own: a statement for a shared quota would replace the quota's whole list of users.
+/// Each user has a quota of its own: for a quota that users share, a statement about one user would replace the whole
+/// list of users.
 fn quota(quota: &Quota, user: &User) -> [String; 2] {
     let limits: Vec<_> = quota.limits.iter().map(|(name, most)| format!("{name} = {most}")).collect();
     let name = identifier(&user.name);
@@ -77,21 +78,22 @@ fn quota(quota: &Quota, user: &User) -> [String; 2] {
 }
 
 fn policy(rows: &Rows, name: &str) -> [String; 2] {
-    // On every table of the database, including later ones. Restrictive, because permissive policies are combined by
-    // OR, so another permissive policy would show more rows.
+    // The policy applies to every table of the database, including later ones. It is restrictive: ClickHouse combines
+    // permissive policies by OR, so another permissive policy would show more rows.
     let policy = format!("{name} ON {}.*", rows.database);
     let rest = format!("FOR SELECT USING {} AS RESTRICTIVE TO {name}", rows.condition);
     [format!("CREATE ROW POLICY IF NOT EXISTS {policy} {rest}"), format!("ALTER ROW POLICY {policy} {rest}")]
 }
 
-/// The statements that remove the login of a tenant's reader.
+/// The statements that remove the reader of a tenant, and the reader's quota.
 pub fn drop_reader(name: &str) -> [String; 2] {
     let name = identifier(name);
     [format!("DROP USER IF EXISTS {name}"), format!("DROP QUOTA IF EXISTS {name}")]
 }
 
-/// The statement that removes a tenant's definer, after its views were removed. The row policy stays: another
-/// migration may be assigning it to a new definer at this moment, and a policy without a user hides nothing.
+/// The statement that removes the definer of a tenant; its views must have been removed before. The row policy stays:
+/// another migration may be assigning it to a new definer at this moment, and a policy that is assigned to no user
+/// hides nothing.
 pub fn drop_definer(name: &str) -> String {
     format!("DROP USER IF EXISTS {}", identifier(name))
 }

@@ -7,10 +7,11 @@ use toml::Spanned;
 
 use crate::line::is_tenant;
 
-/// The most tenants in a file. Each tenant has a database with all views, and every migration replaces these views.
+/// The most tenants in a file. Each tenant has a database with all views, and every migration replaces all of these
+/// views, so each tenant makes migrations longer.
 const MAX_TENANTS: usize = 1_000;
 
-/// The SHA-256 of the empty text: the result if the password is piped from a variable that is not set.
+/// The SHA-256 of the empty text. An operator who hashes the password from a variable that is not set gets this value.
 const SHA256_OF_EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// A tenant whose analysts see its rows and no others.
@@ -55,7 +56,8 @@ fn yes() -> bool {
 }
 
 impl Tenants {
-    /// Parses the text of a file. An error does not quote the text of the file, which may be a password.
+    /// Parses the text of a file. An error may quote names of fields and tenants, but no other values, because a value
+    /// may be a password.
     ///
     /// # Errors
     /// The first mistake, with its line.
@@ -65,7 +67,7 @@ impl Tenants {
             TenantsError {
             line: line(error.span().map_or(0, |span| span.start)),
             reason: match error.message() {
-                // The message of the parser quotes the value.
+                // The parser's own message would quote the value.
                 text if text.starts_with("invalid type") || text.starts_with("invalid value") => {
                     "a value has the wrong type: names and hashes are texts in quotes, `enabled` is true or false"
                         .to_owned()
@@ -129,7 +131,7 @@ impl Tenant {
         format!("{of_all}_{}", self.name)
     }
 
-    /// The user of ClickHouse with which the analysts of this tenant log in.
+    /// The user of ClickHouse that the analysts of this tenant log in as.
     pub fn reader(&self) -> String {
         format!("bi_reader_{}", self.name)
     }

@@ -34,7 +34,7 @@ pub enum Login {
     Sha256(String),
 }
 
-/// The rows of a database that a user sees.
+/// The rows that a user sees in the tables of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rows {
     pub(super) database: String,
@@ -46,7 +46,7 @@ pub(super) struct Rows {
 pub struct DatabaseScope {
     /// The database of the tables; `*` means any database.
     pub tables: String,
-    /// The databases of views over all tenants; may end in `*`.
+    /// The databases of views over all tenants; the name of a database may end in `*`, which means any ending.
     pub views: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ impl DatabaseScope {
         Self { tables: on.tables.to_owned(), views: vec![on.views.to_owned()] }
     }
 
-    /// Any database for tables; for views, `bi` and every database whose name begins with `bi_`.
+    /// Any database for tables; for views, `bi` and every database with a name that begins with `bi_`.
     pub fn any() -> Self {
         Self { tables: "*".to_owned(), views: vec!["bi".to_owned(), "bi_*".to_owned()] }
     }
@@ -85,7 +85,7 @@ pub fn of_views(
     bi::definers(rollups, on, definers).into_iter().map(User::from).chain(tenants).collect()
 }
 
-/// The users of the three services.
+/// The users of the services: `migrator` and `loader` for `stream-agg`, and `poller` for `query-api`.
 pub fn services(scope: &DatabaseScope) -> [User; 3] {
     let all = format!("{}.*", scope.tables);
     let service = |name: &str, about, rights: Vec<String>| User {
@@ -121,8 +121,8 @@ const TENANT_DEFINER_ABOUT: &str =
     "Nobody can log in. The views of one tenant use its rights, and see only the rows of this tenant.";
 const TENANT_READER_ABOUT: &str = "The analysts of one tenant: read its views and nothing else.";
 
-/// Views also need the rights on tables: to replace a view, ClickHouse creates the new view as a table and drops the
-/// old one as a table; and each refresh of a refreshable view replaces its table.
+/// The rights on tables are also needed for views: to replace a view, ClickHouse creates the new view as a table and
+/// drops the old one as a table; and each refresh of a refreshable view replaces its table.
 fn of_migrator(scope: &DatabaseScope) -> Vec<String> {
     let tables = format!("{}.*", scope.tables);
     let mut rights = vec![
@@ -132,7 +132,7 @@ fn of_migrator(scope: &DatabaseScope) -> Vec<String> {
         "SELECT ON system.*".to_owned(),
         "TABLE ENGINE ON *".to_owned(),
         "SET DEFINER ON *".to_owned(),
-        // For the users of tenants.
+        // These rights are for creating and removing the users of tenants.
         "SHOW ACCESS, CREATE USER, ALTER USER, DROP USER, CREATE ROW POLICY, ALTER ROW POLICY, DROP ROW POLICY, \
          CREATE QUOTA, ALTER QUOTA, DROP QUOTA ON *.*"
             .to_owned(),
@@ -154,7 +154,8 @@ fn databases_of_views(scope: &DatabaseScope) -> impl Iterator<Item = String> {
     of_all.flat_map(|views| [views.clone(), format!("{views}_*")])
 }
 
-/// `information_schema.tables` needs this right. It does not show parts of tables that the user may not read.
+/// A user needs this right to read `information_schema.tables`. The user still does not see parts of tables that the
+/// user may not read.
 const SELECT_ON_PARTS: &str = "SELECT(database, table, active, rows, bytes, bytes_on_disk, data_compressed_bytes, \
     data_uncompressed_bytes) ON system.parts";
 

@@ -6,17 +6,18 @@ use super::users::{Login, Rows, User};
 /// Where passwords come from, and which addresses may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginSource<'a> {
-    /// This password for all users, who may connect only from this machine.
+    /// This password for each user with [`Login::Password`]. Users may connect only from this machine.
     Local(&'a str),
-    /// An environment variable for each user, for example `LOADER_PASSWORD`.
+    /// For each user with [`Login::Password`], an environment variable that has the password, for example
+    /// `LOADER_PASSWORD`. Users may connect from any address.
     Variables,
 }
 
-/// The first comment in a file for another server.
+/// The first comment in the file for every server except that of the local stack.
 pub const FILE_COMMENT: &str =
     "Users, their rights and their limits: what `stream-agg migrate` prints with the flag print-users-xml.";
 
-/// The file. `about` says what it is.
+/// The text of the file. `about` becomes its first comment.
 pub fn file(about: &str, users: &[User], logins: LoginSource<'_>) -> String {
     let profiles: String = PROFILES.into_iter().map(profile).collect();
     let users: String = users.iter().map(|one| user(one, logins)).collect();

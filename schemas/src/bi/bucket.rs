@@ -60,7 +60,8 @@ impl Bucket {
         column(self.name(), kind, &comment, self.start())
     }
 
-    /// The start of the bucket as SQL. Each function is monotonic, so a filter on the column can use the primary key.
+    /// The start of the bucket as SQL. Each function that is used here is monotonic, so a filter on the column can use
+    /// the primary key.
     fn start(self) -> &'static str {
         match self {
             Self::Minute | Self::QuarterHour | Self::Hour => "T.`bucket`",
@@ -83,7 +84,8 @@ impl Bucket {
         }
     }
 
-    /// A condition that excludes a week or month if the retention has already dropped some of its days.
+    /// A condition that excludes a week or month if the retention has already dropped some of its days; `None` for
+    /// shorter buckets.
     pub(super) fn whole_bucket_condition(self, retention_days: u32) -> Option<String> {
         let first = format!("toDate(now('UTC')) - {retention_days}");
         let start = self.start();
@@ -94,7 +96,7 @@ impl Bucket {
     }
 }
 
-/// The time column of a rollup's view, which is named after the grain.
+/// The name of the time column of a rollup's view; `None` if one bucket holds all time.
 pub fn time_column(grain: Grain) -> Option<&'static str> {
     Bucket::of(grain).map(Bucket::name)
 }

@@ -15,9 +15,9 @@ pub struct Definer {
     pub grants: Vec<String>,
 }
 
-/// The definers of all [`views`], each with exactly the grants that it needs: the columns that its views read. More
-/// would be a leak, because a reader can make a definer evaluate a predicate on everything that the definer may read
-/// (ClickHouse issues 116028 and 118063, fixed in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
+/// The definers of all [`views`], each with exactly the grants that it needs: for the columns that its views read.
+/// Further grants would be a leak, because a reader can make a definer evaluate a predicate on everything that the
+/// definer may read (ClickHouse issues 116028 and 118063, fixed in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
 pub fn definers(rollups: &Rollups, on: Databases<'_>, names: Definers<'_>) -> Vec<Definer> {
     let views = views(rollups, on);
     let of_freshness = of_tables(&views, on, Owner::Freshness);
@@ -26,8 +26,8 @@ pub fn definers(rollups: &Rollups, on: Databases<'_>, names: Definers<'_>) -> Ve
         .into()
 }
 
-/// The definer of one tenant's views in `on.views`, except the tenant's view `freshness`, whose definer is that of
-/// the view `freshness` over all tenants.
+/// The definer of all views of one tenant in `on.views`, except `freshness`. The tenant's view `freshness` has the
+/// same definer as the view `freshness` over all tenants.
 pub fn tenants_definer(rollups: &Rollups, on: Databases<'_>, name: &str) -> Definer {
     Definer { name: name.to_owned(), grants: of_views(&tenants_views(rollups, on), on) }
 }

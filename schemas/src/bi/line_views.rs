@@ -37,7 +37,7 @@ pub(super) fn events_recent(fields: &[Field], on: Databases<'_>) -> View {
     }
 }
 
-/// IPv4 addresses are stored as IPv6 addresses.
+/// The address as text. The table stores IPv4 addresses as IPv6 addresses (`::ffff:192.0.2.1`).
 const IP: &str = "if(T.`ip` = toIPv6('::'), '', replaceRegexpOne(toString(T.`ip`), '^::ffff:', ''))";
 
 const EVENT_ID: &str =
@@ -47,7 +47,7 @@ fn of_field(field: &Field) -> ViewColumn {
     let (name, comment) = (field.column(), field.comment());
     let kind = match field.kind {
         FieldType::String => Kind::String,
-        // BI tools differ in how they show booleans, so the view has 0 or 1.
+        // BI tools differ in how they show booleans, so the view shows 0 or 1.
         FieldType::Bool => {
             return column(&name, Kind::Int64, &comment, &format!("toInt64({})", of(&name)));
         }

@@ -4,7 +4,7 @@
 //! - No view shows a marker row.
 //! - A filter on a view can use the primary key of the table that the view reads.
 //! - A reader of the views needs no grant on the tables, because a view uses the grants of its definer. (If the server
-//!   does not have that user, the view uses the grants of the reader.)
+//!   does not have the definer, the view uses the grants of the reader.)
 //! - A column that was released keeps its name and type.
 //!
 //! Names are quoted, because a field of `props` may be called `from`.
@@ -76,7 +76,7 @@ pub fn views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
         .collect()
 }
 
-/// The views of one tenant: all except those of the pipeline, whose tables do not distinguish tenants.
+/// The views of one tenant: all except `pipeline_health`, because the table of that view does not distinguish tenants.
 pub fn tenants_views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
     let mut views = views(rollups, on);
     views.retain(|view| view.name != PIPELINE_HEALTH);

@@ -15,7 +15,7 @@ pub(super) fn of_rollup(rollup: &Rollup, name: &str, bucket: Option<Bucket>, on:
     let tenant = column("tenant", Kind::String, "whose data it is", &text_of("tenant"));
     let mut key: Vec<_> = bucket.map(Bucket::column).into_iter().collect();
     key.extend(rollup.dimensions.iter().enumerate().map(|(at, dimension)| of_dimension(at, dimension)));
-    // Grouped by the tenant as it is stored (LowCardinality): grouping by the plain text takes a sixth longer.
+    // The view groups by the tenant as it is stored (LowCardinality): grouping by the plain text takes a sixth longer.
     let mut group = vec![of("tenant")];
     group.extend(key.iter().map(|column| column.expression.clone()));
     let whole =
@@ -78,8 +78,8 @@ fn complete(bucket: Bucket, on: Databases<'_>) -> ViewColumn {
     column("complete", Kind::Int64, &comment, &expression)
 }
 
-/// The column of a measure; for a measure that may lack a value, also the column with the number of events that have
-/// one.
+/// The column of a measure. A minimum or maximum of a field that events may lack also gets the column `<name>_rows`:
+/// the number of events, or 0 if none of them has the field.
 fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> impl Iterator<Item = ViewColumn> {
     let distinct = |d: &Distinct| match d {
         Distinct::User => "users",
@@ -107,7 +107,7 @@ fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> impl Iter
         | Measure::Sum(_)
         | Measure::UniqExact(_) => None,
     };
-    // The value that the aggregator stores if no event of a group has the field.
+    // The aggregator stores the value `neutral` if no event of a group has the field.
     let is_neutral = neutral.map(|neutral| format!("{value} = toInt128('{neutral}')"));
     let beside = rows.zip(is_neutral.as_ref()).map(|(rows, is_neutral)| {
         let comment = format!(

@@ -5,15 +5,16 @@ use super::int64;
 use super::view::{Kind, Owner, View, column, of, text_of};
 use crate::reserved_names::{COUNTRY_TOTALS, FRESHNESS, PIPELINE_HEALTH};
 
-/// The view with the moment before which everything that was in Kafka is counted.
+/// The view that shows the moment before which everything that was in Kafka is counted.
 pub(super) const AS_OF: &str = FRESHNESS;
 
 const AS_OF_COMMENT: &str =
     "everything that was in Kafka before this moment is counted; 1970-01-01 if unknown";
 
 /// A view of one row. `as_of` is unknown until the aggregator has reported every partition of the newest generation of
-/// the Kafka log. The view is a single scan, because every query of a view with the column `complete` waits for it.
-/// `FINAL` reads the whole key, so the view also names `kp`: the definer is granted only the columns that views name.
+/// the Kafka log. The view is a single scan, because every query of a view with the column `complete` waits for that
+/// scan. `FINAL` reads the whole key, so the SQL of the view also names `kp`: the definer is granted only the columns
+/// that the SQL of its views names.
 pub(super) fn freshness(on: Databases<'_>) -> View {
     View {
         name: FRESHNESS.to_owned(),
@@ -29,8 +30,8 @@ pub(super) fn freshness(on: Databases<'_>) -> View {
     }
 }
 
-/// How many of the lines that arrived were stored, repeats or unreadable, by hour of arrival. The view is not split by
-/// tenant, because the ledger is not.
+/// How many lines were stored, repeats or unreadable, by the hour in which Kafka appended their records. The view is
+/// not split by tenant, because the ledger is not.
 pub(super) fn pipeline_health(on: Databases<'_>) -> View {
     const HOUR: &str = "toStartOfHour(toDateTime(T.`kafka_time`, 'UTC'))";
     let sum = |name: &str, comment: &str, of_what: &str| {

@@ -5,8 +5,8 @@
 pub struct Definers<'a> {
     /// The definer of all views except `freshness`.
     pub views: &'a str,
-    /// The definer of the view `freshness`. It is another user, because the row policy of a tenant's definer would
-    /// hide all rows of the table that the view reads, which has no tenant.
+    /// The definer of the view `freshness`. This view reads a table that has no tenants, and the row policy of a
+    /// tenant's definer would hide all rows of that table, so the view has a definer of its own.
     pub freshness: &'a str,
 }
 
@@ -20,7 +20,7 @@ impl Definers<'static> {
 pub enum Rights<'a> {
     /// The rights of these users: readers of a view need no rights on the tables.
     Definers(Definers<'a>),
-    /// The rights of the reader: nobody sees more than they may already read.
+    /// The rights of the reader: through a view, nobody sees more than they may already read.
     Reader,
 }
 
@@ -35,10 +35,11 @@ pub(super) enum Owner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     String,
-    /// Counts too: some tools have no unsigned integers, and Int64 and UInt64 have no common type.
+    /// Also the type of counts: some tools have no unsigned integers, and Int64 and UInt64 have no common type.
     Int64,
     Float64,
-    /// Days, weeks and months: a tool in another time zone could show a time of the day before or after.
+    /// The type of days, weeks and months: of a `DateTime`, a tool in another time zone could show the day before or
+    /// after.
     Date,
     DateTime,
     /// With milliseconds.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A country code of two or three ASCII letters in upper case, or nothing.
+/// A country code of two or three ASCII letters in upper case; empty if the country is not known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Country([u8; 3]);
 

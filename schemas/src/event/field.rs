@@ -19,8 +19,8 @@ pub const MAX_PARAM_STR_BYTES: usize = 8192;
 /// Each field: its name in JSON and in [`Event`], its type, its [`Field`], and how its value is checked.
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $field:ident, |$value:ident| $checked:expr;)*) => {
-        /// One event. Its texts are borrowed from the line. An absent string is empty, as in the raw table: `null`,
-        /// `""` and absence are stored the same.
+        /// One event. Its texts are borrowed from the line, except those with escapes. An absent string is empty, as
+        /// in the raw table: `null`, `""` and absence are stored the same.
         #[derive(Debug, Clone, Default, PartialEq)]
         pub struct Event<'a> {
             $($(#[$doc])* pub $name: $type,)*

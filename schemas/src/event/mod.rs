@@ -1,12 +1,13 @@
 //! What a client sends: one JSON object per line, its known fields typed and bounded.
 //!
-//! The edge and the aggregator parse lines with the same code, so the aggregator understands every line that the edge
-//! accepts. Most lines are parsed by the fast path in `plain`; `read` parses the others, and would give the same
-//! result for every line that the fast path parses. Both borrow from the line: they allocate only for strings with
-//! escapes, and for [`Props`] if the caller keeps them.
+//! The edge and the aggregator parse lines with the same code, so the aggregator can parse every line that the edge
+//! accepts. The fast path in `plain` parses most lines; `read` parses the others, and would give the same result for
+//! every line that the fast path parses. The results of both borrow from the line: memory is allocated only for
+//! strings with escapes, and for [`Props`] if the caller keeps them.
 //!
-//! An escape for an unpaired surrogate (half a surrogate pair) in a known field is not text, so the line is rejected
-//! as not JSON. A label (`client_time`, `country`, `device_os`) that cannot be read is left out; its event is kept.
+//! In a known field, an escape for an unpaired surrogate (half of a surrogate pair) is not text, so the line is
+//! rejected as not JSON. A label (`client_time`, `country`, `device_os`) that cannot be read is left out; its event is
+//! kept.
 
 mod fault;
 

@@ -33,7 +33,7 @@ pub struct Parsed<'a, P> {
 }
 
 impl<P> Parsed<'_, P> {
-    /// Sets the derived `event_id` of an event that was sent without one. It is written into the enriched line.
+    /// Sets the derived `event_id` of an event that was sent without one. The enriched line contains it.
     ///
     /// # Panics
     /// If the event has an `event_id`.
@@ -42,8 +42,8 @@ impl<P> Parsed<'_, P> {
         self.derived_id = true;
     }
 
-    /// Sets the country of the client's address for an event that was sent without a country. It is written into the
-    /// enriched line.
+    /// Sets the `country` that was derived from the address of the client, for an event that was sent without one. The
+    /// enriched line contains it.
     ///
     /// # Panics
     /// If the event has a `country`.
@@ -113,7 +113,7 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// Whether the event has all labels that were sent.
+    /// Whether no label was left out.
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }

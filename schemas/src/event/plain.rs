@@ -1,7 +1,8 @@
 //! The fast path: one pass over the bytes of a line, for the lines that clients usually send.
 //!
-//! Invariant: serde would parse every line that is parsed here, with the same result. The fast path gives up on a
-//! line with an escape in a string, or with a fault; serde parses such a line, and also finds the fault.
+//! Invariant: the careful path (`read`) would parse every line that is parsed here, with the same result. The fast
+//! path gives up on each line with a fault, and on unusual lines, for example with an escape in a string. The careful
+//! path then parses the line or finds its fault.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,7 +18,7 @@ use super::visit::Visit;
 /// A number with this many digits certainly fits into 64 bits.
 const SAFE_DIGITS: usize = 18;
 
-/// Parses a line; `None` if it must be parsed by serde.
+/// Parses a line; `None` if the careful path must parse it.
 pub(super) fn parse<'a, P: Props<'a>>(line: &'a str) -> Option<Parsed<'a, P>> {
     let mut visit = Visit::default();
     let mut scan = Scan { text: line, at: 0, quotes: Quotes::new(line.as_bytes()) };
@@ -78,7 +79,7 @@ impl<'a> Scan<'a> {
         (byte == b',' || byte == end).then_some(byte == b',')
     }
 
-    /// Moves past a string without escapes, and returns where its text is.
+    /// Moves past a string without escapes, and returns where its text is; `None` if no such string begins here.
     #[inline(always)]
     fn string(&mut self) -> Option<Range<usize>> {
         let (open, close) = (self.quotes.next()?, self.quotes.next()?);
@@ -98,7 +99,7 @@ impl<'a> Scan<'a> {
         &self.text[start..self.at]
     }
 
-    /// Takes the value of a known field, if it is a string, an integer or `null`.
+    /// Moves past the value of a known field and adds it to `visit`, if it is a string, an integer or `null`.
     #[inline]
     fn known<P: Props<'a>>(&mut self, field: Field, visit: &mut Visit<'a, P>) -> Option<()> {
         // Each arm calls `visit.known` itself, instead of one call after the match, so that the compiler knows the kind
@@ -114,7 +115,7 @@ impl<'a> Scan<'a> {
             }
             b'-' => {
                 self.at += 1;
-                // Negative zero is left to serde, which reads it as a fraction.
+                // Negative zero is left to the careful path, which reads it as a fraction.
                 let number = i64::try_from(self.integer()?).ok().filter(|number| *number != 0)?;
                 visit.known(field, Scalar::Negative(-number))
             }
@@ -136,14 +137,14 @@ impl<'a> Scan<'a> {
         is_plain.then_some(value)
     }
 
-    /// Moves past any value, and returns it as it was sent.
+    /// Moves past a value, and returns it as it was sent; `None` if it is nested deeper than [`MAX_DEPTH`].
     fn value(&mut self) -> Option<&'a str> {
         let start = self.at;
         self.skip(MAX_DEPTH)?;
         Some(&self.text[start..self.at])
     }
 
-    /// Moves past a value whose nesting is less deep than `depth`.
+    /// Moves past a value that is nested at most `depth` deep.
     fn skip(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
             b'"' => self.string().map(|_| ()),
@@ -156,7 +157,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Moves past an object or array, up to and including `end`. `named`: the elements have names, as in an object.
+    /// Moves past an object or array, up to and including `end`. `named` is true for an object, whose elements have
+    /// names.
     fn skip_all(&mut self, end: u8, depth: usize, named: bool) -> Option<()> {
         self.at += 1;
         if self.skip_space()? == end {
@@ -207,11 +209,12 @@ impl<'a> Scan<'a> {
 /// Bytes that are examined together.
 const BLOCK: usize = 64;
 
-/// The positions of the quotes in a line, in order. In a line without escapes, they begin and end its strings.
+/// The positions of the quotes in a line, in order. In a line without escapes, each string begins and ends with one of
+/// these quotes, and no quote is elsewhere.
 struct Quotes<'a> {
     /// The bytes that were not examined yet.
     rest: &'a [u8],
-    /// The position of `rest`.
+    /// The position of `rest` in the line.
     start: usize,
     /// The quotes in the block before `rest` that were not returned yet, one bit each.
     pending: u64,
@@ -222,7 +225,8 @@ impl<'a> Quotes<'a> {
         Self { rest: text, start: 0, pending: 0 }
     }
 
-    /// The next quote; `None` at the end of the line, and as soon as a block has a backslash or a control character.
+    /// The position of the next quote; `None` if the rest of the line has no quote, or if the next block to examine
+    /// has a backslash or a control character.
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
         while self.pending == 0 {
@@ -254,8 +258,7 @@ impl<'a> Quotes<'a> {
     }
 }
 
-/// The quotes in a block, one bit each from the lowest; `None` if it has a backslash or a control
-/// character.
+/// The quotes in a block, one bit each from the lowest; `None` if the block has a backslash or a control character.
 fn quotes(block: &[u8; BLOCK]) -> Option<u64> {
     let (quote, backslash) = (u8x16::splat(b'"'), u8x16::splat(b'\\'));
     let last_control = u8x16::splat(b' ' - 1);

@@ -5,7 +5,7 @@ use super::fault::{Code, Fault};
 /// How deep objects and arrays may be nested, counting the event's own object.
 pub const MAX_DEPTH: usize = 16;
 
-/// Checks a value in the event's object.
+/// Checks the value of a field of the event's object.
 pub(super) fn check_shape(json: &str) -> Result<(), Fault> {
     let Shape { depth, fits_double } = Shape::of(json);
     if 1 + depth > MAX_DEPTH {
@@ -18,7 +18,7 @@ pub(super) fn check_shape(json: &str) -> Result<(), Fault> {
 struct Shape {
     /// How deep the value is nested; 0 for a number, a string, `true`, `false`, `null`.
     depth: usize,
-    /// Whether each number fits into a double: JSON readers disagree about larger numbers.
+    /// Whether each number of the value fits into a double: JSON readers disagree about larger numbers.
     fits_double: bool,
 }
 

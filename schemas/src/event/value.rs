@@ -17,7 +17,8 @@ pub(super) enum Scalar<'a> {
     Text(Cow<'a, str>),
     Unsigned(u64),
     Negative(i64),
-    /// The JSON of a fraction, a number that does not fit into 64 bits, a boolean, an array or an object.
+    /// The JSON of a fraction, negative zero, a number that does not fit into 64 bits, a boolean, an array or an
+    /// object.
     Other(&'a str),
 }
 
@@ -87,7 +88,7 @@ impl<'a> Scalar<'a> {
     /// Parses a JSON value; `None` for a string with an unpaired surrogate.
     ///
     /// The first byte decides the type. serde's own visitor is not used, because it rejects some numbers with long
-    /// fractions although they are JSON.
+    /// fractions although such numbers are JSON.
     fn read(json: &'a str) -> Option<Self> {
         Some(match json.as_bytes()[0] {
             b'"' => Self::Text(serde_json::from_str::<Text<'_>>(json).ok()?.0),

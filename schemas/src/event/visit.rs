@@ -20,7 +20,8 @@ pub(super) struct Visit<'a, P> {
 }
 
 impl<'a, P: Props<'a>> Visit<'a, P> {
-    /// Adds a known field to the parsed line. A label that cannot be read is left out.
+    /// Adds a known field to the parsed line. A label that cannot be read is left out, except a `device_os` that is
+    /// too long, which is a fault of the line.
     #[inline(always)]
     pub(super) fn known(&mut self, field: Field, value: Scalar<'a>) -> Result<(), Fault> {
         let bit = 1 << field as FieldSet;

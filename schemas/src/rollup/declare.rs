@@ -171,7 +171,7 @@ fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Mistake> {
             return Err(mistake(
                 &field,
                 format!(
-                    "`{}` is compared with nothing; write a string or a list of strings",
+                    "`{}` has no value to compare with; write a string or a list of strings",
                     field.get_ref()
                 ),
             ));

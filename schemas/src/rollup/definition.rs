@@ -7,7 +7,7 @@ use super::measure::Measure;
 /// One declared rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollup {
-    /// The name, which is also the name of its view.
+    /// The name of the rollup. [`view_name`](crate::bi::view_name) has the name of its view.
     pub name: String,
     /// Length of a bucket.
     pub grain: Grain,
@@ -17,7 +17,7 @@ pub struct Rollup {
     pub conditions: Vec<Condition>,
     /// The measures by name, sorted by name.
     pub measures: Vec<(String, Measure)>,
-    /// Days for which a bucket is kept; `None`: forever.
+    /// Days for which a bucket is kept after the end of its day; `None`: forever.
     pub retention_days: Option<u32>,
 }
 

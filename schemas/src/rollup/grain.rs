@@ -27,7 +27,7 @@ named_enum! {
 }
 
 impl Grain {
-    /// Milliseconds of a bucket; `None` if one bucket holds all time.
+    /// The length of a bucket in milliseconds; `None` if one bucket holds all time.
     pub fn length(self) -> Option<i64> {
         match self {
             Self::Minute => Some(MINUTE),

@@ -2,7 +2,8 @@
 //!
 //! `rollup_sums` holds the rollups whose measures are all counts or sums; `rollup_states` holds all others. Each row
 //! has the name of its rollup. Dimensions are in `dim1` to `dim6` in their declared order, sums in `sum1` to `sum4`
-//! sorted by name, and so on. Every row has a count, `rows`: SummingMergeTree removes a row whose sums are all zero.
+//! sorted by name, and so on. Every row has a count of events, `rows`: without it, a row of `rollup_sums` could have
+//! only zero sums, and SummingMergeTree removes such a row.
 //!
 //! Both tables are partitioned by the day on which rows may be dropped, not by the time of events. So a batch touches
 //! few table partitions, even if its events are of many different days.
@@ -39,7 +40,7 @@ impl Table {
 pub const DIMENSIONS: usize = 6;
 /// The number of columns for measures of one kind, and so the maximum number of measures of that kind in a rollup.
 pub const MEASURES: usize = 4;
-/// How many different retentions one declaration may use: each has its own table partitions.
+/// The most different retentions in one declaration: each retention has its own table partitions.
 pub const RETENTIONS: usize = 8;
 
 /// A column for measures: its kind and its number, from 1. The order is that of the columns in the tables.
@@ -98,7 +99,7 @@ impl Expiry {
     }
 }
 
-/// The prefix of the name of a sample's column. No declared name begins with a capital letter.
+/// The prefix of the names by which queries ask for a sample. No declared name begins with a capital letter.
 const SAMPLE_PREFIX: &str = "Sample_";
 
 impl Rollup {
@@ -153,8 +154,8 @@ impl Rollup {
 
     /// A table expression for the rows of this rollup, with the columns `tenant`, `bucket`, and the dimensions and
     /// measures under their declared names; without marker rows and without buckets that are past the retention. Rows
-    /// with equal keys are not yet merged; `uniq` columns are aggregate states. Columns are qualified, because a
-    /// declared name may also be the name of another column.
+    /// with equal keys are not yet merged; `uniq` columns are aggregate states. In the SQL, columns of the table are
+    /// qualified by `T.`, because a declared name may also be the name of another column.
     pub fn source(&self) -> String {
         let dimensions = self.dimensions.iter().enumerate();
         let dimensions =
@@ -170,13 +171,13 @@ impl Rollup {
         )
     }
 
-    /// The name of the sample of a distinct count. A sample is an aggregate state with only the hashes below 2^60: one
-    /// hash in sixteen.
+    /// The name by which queries ask for the sample of a distinct count. A sample is an aggregate state with only the
+    /// hashes below 2^60: one hash in sixteen.
     pub fn sample_of(measure: &str) -> String {
         format!("{SAMPLE_PREFIX}{measure}")
     }
 
-    /// The column of the rollup's table that has a dimension, a measure or the [sample](Self::sample_of) of a
+    /// The column of the rollup's table that stores a dimension, a measure or the [sample](Self::sample_of) of a
     /// distinct count; `None` if the rollup declares no such name.
     pub fn table_column(&self, name: &str) -> Option<String> {
         if let Some(at) = self.dimensions.iter().position(|dimension| dimension.column_name() == name) {
@@ -190,9 +191,9 @@ impl Rollup {
         }
     }
 
-    /// The condition for the rows of this rollup, in its table aliased as `T`, that are within the retention and whose
-    /// buckets begin at or after `from` and before `to`. The condition also names the table partitions that can have
-    /// such rows, so that ClickHouse opens no others.
+    /// The condition for the rows of this rollup that are within the retention and in a bucket that begins at or after
+    /// `from` and before `to`. In the condition, the rollup's table has the alias `T`. The condition also names the
+    /// table partitions that can have such rows, so that ClickHouse opens no others.
     pub fn condition_between(&self, from: UnixMillis, to: UnixMillis) -> String {
         let bucket = |edge: UnixMillis| format!("toDateTime({}, 'UTC')", edge.0.div_euclid(1000));
         let expiries = self.retention_days.map(|_| {
@@ -208,7 +209,7 @@ impl Rollup {
         )
     }
 
-    /// `sql` with its name in braces replaced by [`Self::source`].
+    /// `sql`, in which the name of this rollup in braces is replaced by [`Self::source`].
     pub fn substitute_in(&self, sql: &str) -> String {
         sql.replace(&format!("{{{}}}", self.name), &self.source())
     }
@@ -224,13 +225,13 @@ impl Rollup {
         format!("T.tenant != '' AND T.rollup = '{}' AND {kept}", self.name)
     }
 
-    /// The moment from which readers no longer see a bucket: the retention after the end of its day; `None` for never.
+    /// The moment from which readers no longer see a bucket: the end of its day plus the retention; `None` for never.
     pub fn kept_until(&self, bucket: UnixMillis) -> Option<UnixMillis> {
         Some(UnixMillis(bucket.floor(DAY).0 + (1 + i64::from(self.retention_days?)) * DAY))
     }
 
-    /// The table partition of a bucket. The possible days of expiry are a quarter of the retention apart, so that a
-    /// rollup has few table partitions at a time.
+    /// The table partition of a bucket. Possible days of expiry are a quarter of the retention apart, so that a rollup
+    /// has few table partitions at a time.
     pub fn expires(&self, bucket: UnixMillis) -> Expiry {
         let (Some(days), Some(until)) = (self.retention_days, self.kept_until(bucket)) else {
             return Expiry::NEVER;

@@ -45,7 +45,7 @@ impl fmt::Display for Number {
 }
 
 impl Number {
-    /// The declared field of `props` that it reads.
+    /// The declared field of `props` that is this number, if it is one.
     fn field(&self) -> Option<&Field> {
         match self {
             Self::Field(field) => Some(field),
@@ -82,10 +82,10 @@ impl fmt::Display for Measure {
 }
 
 impl Measure {
-    /// Every measure that can be declared together with these fields.
+    /// Every measure that a declaration with these fields can use.
     pub(super) fn all(fields: &[Field]) -> impl Iterator<Item = Self> {
-        // Does nothing at run time. For a new variant the match does not compile, which leads its author here: a
-        // measure can be declared only if it is in the list below.
+        // Does nothing at run time. With a new variant, this match does not compile, which leads the author of the
+        // variant here: a measure can be declared only if it is in the list below.
         let _listed = |measure: &Self| match measure {
             Self::Count | Self::CountOf(_) => {}
             Self::Sum(n) | Self::Min(n) | Self::Max(n) => match n {
@@ -105,7 +105,7 @@ impl Measure {
             .chain(distinct)
     }
 
-    /// The declared field of `props` that it reads.
+    /// The declared field of `props` that the measure reads, if it reads one.
     pub fn field(&self) -> Option<&Field> {
         match self {
             Self::CountOf(field) => Some(field),
@@ -115,7 +115,7 @@ impl Measure {
     }
 
     /// The name of the extra column beside the minimum or maximum `name` of a field that an event may lack. The extra
-    /// column has the number of events with the field.
+    /// column has the number of events, or 0 if none of them has the field.
     pub(crate) fn rows_column(&self, name: &str) -> Option<String> {
         match self {
             Self::Min(Number::Field(_)) | Self::Max(Number::Field(_)) => Some(format!("{name}_rows")),

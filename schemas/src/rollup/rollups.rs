@@ -27,7 +27,7 @@ impl Rollups {
         Self::parse("rollups.toml", include_str!("../../rollups.toml")).expect("the built-in file is tested")
     }
 
-    /// Parses declarations; an error names `file`, the line and what is wrong there.
+    /// Parses declarations. An error names `file`, the line, and what is wrong in that line.
     pub fn parse(file: &str, text: &str) -> Result<Self, DeclareError> {
         let (all, fields) = declare::parse(file, text)?;
         Ok(Self { all, fields, source: text.to_owned() })

@@ -62,7 +62,7 @@ fn a_mistake_in_a_path_or_a_condition_is_named_with_its_line() {
         6,
         "`evnt` is not a dimension; there are event",
     );
-    refused(("measures", "where = { event = [] }\nmeasures"), 6, "`event` is compared with nothing");
+    refused(("measures", "where = { event = [] }\nmeasures"), 6, "`event` has no value to compare with");
     refused(("measures", "where = { event = 1 }\nmeasures"), 6, "");
 }
 

@@ -12,7 +12,7 @@ use super::definition::Rollup;
 use super::dimension::Condition;
 use super::rollups::Rollups;
 
-/// In the format of `rollups.toml`, with an empty line before each rollup but the first.
+/// Writes the format of `rollups.toml`, with an empty line before each rollup except the first.
 impl fmt::Display for Rollups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, rollup) in self.iter().enumerate() {
@@ -23,7 +23,7 @@ impl fmt::Display for Rollups {
     }
 }
 
-/// The lines below `[[rollup]]`.
+/// Writes the lines below `[[rollup]]`.
 impl fmt::Display for Rollup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "name = \"{}\"", self.name)?;
@@ -53,7 +53,7 @@ fn condition(condition: &Condition) -> String {
     format!("\"{}\" = [{}]", condition.field, listed(values))
 }
 
-/// A TOML string.
+/// The text as a TOML string.
 fn quoted(text: &str) -> String {
     let escaped = |c: char| match c {
         '"' | '\\' => format!("\\{c}"),
