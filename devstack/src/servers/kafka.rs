@@ -212,7 +212,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Formats an empty data directory, because Kafka does not start on one without a cluster id.
+    /// Formats an empty data directory, because Kafka does not start on a directory without a cluster id.
     async fn format(&self, jars: &Path) -> anyhow::Result<()> {
         let mut command = self.java(jars, &["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])?;
         let id = Uuid::new_v4().to_string();
@@ -271,6 +271,6 @@ fn write_certificate(directory: &Path) -> anyhow::Result<()> {
 /// Whether a broker answers a metadata request.
 async fn answers(admin: &AdminClient<DefaultClientContext>) -> bool {
     let client = admin.inner();
-    // The call blocks its thread for at most this long, which is harmless: nothing else runs during a start.
+    // The call blocks its thread for at most this long. Callers that must not wait start Kafka on a thread of its own.
     client.fetch_metadata(None, Duration::from_millis(250)).is_ok_and(|found| !found.brokers().is_empty())
 }

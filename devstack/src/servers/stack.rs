@@ -95,7 +95,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Stops both cleanly, the database first, because nothing writes to it any more.
+    /// Stops both cleanly. ClickHouse may stop first, because the services have stopped and nothing writes to it.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let clickhouse = self.clickhouse.stop().await;
         self.kafka.stop().await?;

@@ -1,5 +1,5 @@
-//! Probes, which measure freshness: a probe sends a reaction of a past hour and waits until the answer for that hour
-//! counts it.
+//! Probes, which measure freshness. A probe sends a reaction with the time of a past hour, waits until the answer for
+//! that hour counts the reaction, and then sends the next one.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,10 +12,10 @@ use tokio::time;
 const PROBES_FROM: i64 = 26;
 /// Interval between two reads of the answer for a probe's hour.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Longest wait until an answer counts a probe.
+/// Longest wait until an answer counts a reaction.
 const PROBE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Sends reactions of one hour and measures when each is counted.
+/// Sends reactions with times in one hour, and measures how long it takes until each is counted.
 pub(super) struct Probe {
     number: i64,
     /// The URL to which reactions are posted, and the URL of the answer for their hour.
@@ -42,7 +42,7 @@ impl Probe {
     /// Sends reactions until `end`, each one after the previous one is counted. Waits until the last one is counted,
     /// even after `end`. Returns the seconds from each reaction to the answer that counted it.
     pub(super) async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
-        // Once a client has asked for an old hour, the query API includes it in every refresh.
+        // This first request for an old hour makes the query API read the hour in its refreshes from now on.
         let mut clicks = self.clicks().await?;
         let mut freshness = Vec::new();
         // Probes start at different times, so that they are not in step with the refreshes of the query API.
