@@ -17,7 +17,7 @@ const MAX_UNANSWERED_PERCENT: usize = 5;
 pub struct Long {
     /// Pauses longer than the session, the insert deadline and the lifetime of a token.
     pub pauses: u64,
-    /// Outages of ClickHouse of 40 s.
+    /// Outages of ClickHouse of at least 40 s.
     pub clickhouse_away: u64,
     /// Partitions that were added during the run and hold records.
     pub partitions_added: u64,
@@ -72,7 +72,7 @@ pub struct Report {
     pub missing: u64,
     /// Events that are counted too often, summed over all tables and answers.
     pub duplicated: u64,
-    /// Every other problem, one line each.
+    /// All problems, one line each. They also describe the first missing and duplicated events of each table.
     pub problems: Vec<String>,
 }
 

@@ -27,7 +27,7 @@ const START_TRIES: usize = 3;
 
 /// The exit code of Millrace's programs after a panic.
 const PANIC_CODE: i32 = 101;
-/// A start that takes longer is noted in the progress lines.
+/// A start that takes longer than this is noted in the progress lines.
 const SLOW_START: Duration = Duration::from_secs(3);
 
 /// A supervised process.
@@ -153,8 +153,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Kills an aggregator when it is due to restart under the changed declaration. So a process with another
-    /// declaration has to finish the killed aggregator's batch.
+    /// Kills an aggregator when it is due to restart under the changed declaration. The kill can leave a declared
+    /// batch unfinished, which a process with another declaration must then finish.
     async fn follow_change(&mut self) -> anyhow::Result<()> {
         let (Target::Aggregator(number), Supervised::Service(service)) = (self.target, &mut self.process)
         else {

@@ -15,7 +15,7 @@ use super::requests::{Request, RequestStream};
 pub enum Outcome {
     /// The edge answered that the good lines are stored. They must count exactly once.
     Acked,
-    /// The edge answered that nothing is stored. Nothing may count.
+    /// Nothing is stored: the edge answered so, or no attempt reached it. Nothing may count.
     Refused,
     /// There was no answer, or one that does not say whether the lines are stored. Either all lines must count once,
     /// or none.
@@ -46,7 +46,7 @@ pub struct Journal {
     event_ids: bool,
     stream: RequestStream,
     entries: Vec<Entry>,
-    /// The number of requests after which no further request may be retried, once retries are forbidden.
+    /// The number of requests that were made before retries were forbidden; `None` while retries are allowed.
     retries_end: Option<usize>,
     /// Requests that may be retried and have no outcome yet.
     retried: BTreeSet<u32>,

@@ -17,7 +17,7 @@ use crate::oracle::now;
 
 /// Requests a second on average. After an outage the sender catches up.
 const RATE: u32 = 200;
-/// Concurrent requests. When this many are unanswered, no other request is sent.
+/// Maximum number of concurrent requests. While this many are unanswered, no other request is sent.
 const AT_ONCE: usize = 32;
 /// Longest wait for an answer: longer than any short pause of a process, and longer than the edge itself waits before
 /// it answers.

@@ -73,7 +73,7 @@ pub fn differences(
         .collect()
 }
 
-/// `event_hourly hour 2026-11-21 08:00 event click: events, value`.
+/// Describes a cell, for example ``event_hourly bucket 2026-11-21 08:00 event `click` (events, value)``.
 fn place(table: &str, key: &[String], cell: &[String], figures: &[String]) -> String {
     let named = key.iter().zip(cell).map(|(name, value)| match name.as_str() {
         "bucket" | "hour" => {
