@@ -58,6 +58,10 @@ pub(crate) fn directory() -> PathBuf {
 fn home(name: &str, pins: &str, expected: &str) -> anyhow::Result<PathBuf> {
     let home = directory().join(name);
     let current = fs::read_to_string(home.join(pins)).is_ok_and(|found| found == expected);
-    ensure!(current, "find {name} in {}: run `./dev test` or `./dev up`, which downloads it", home.display());
+    ensure!(
+        current,
+        "find {name} in {}: it is missing or outdated; run `./dev up` or `./dev test`",
+        home.display()
+    );
     Ok(home)
 }

@@ -32,7 +32,7 @@ pub const LOCAL_PASSWORD: &str = "local";
 /// The hidden subcommand of `devstack` that runs the server.
 const SUBCOMMAND: &str = "clickhouse-server";
 
-/// A ClickHouse server: a local one, or an external one, which devstack neither starts nor stops.
+/// A ClickHouse server: a local one, or an external one. Devstack neither starts nor stops an external server.
 #[derive(Debug)]
 pub struct ClickHouse {
     url: String,

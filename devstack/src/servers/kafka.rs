@@ -32,7 +32,7 @@ const CERTIFICATE: &str = "certificate.pem";
 /// User and password of a local broker.
 pub const LOGIN: (&str, &str) = ("millrace", "local");
 
-/// Kafka brokers: a local one, or external ones, which devstack neither starts nor stops.
+/// Kafka brokers: a local one, or external ones. Devstack neither starts nor stops external brokers.
 #[derive(Debug)]
 pub struct Kafka {
     brokers: String,
@@ -271,7 +271,7 @@ fn write_certificate(directory: &Path) -> anyhow::Result<()> {
 /// Whether a broker answers a metadata request.
 async fn answers(admin: &AdminClient<DefaultClientContext>) -> bool {
     let client = admin.inner();
-    // The call blocks its thread for at most this long, which is harmless while a stack starts. A caller that does other
-    // work meanwhile starts Kafka on a thread of its own.
+    // The call blocks its thread for at most this long, which is harmless while a stack starts. A caller that does
+    // other work meanwhile starts Kafka on a thread of its own.
     client.fetch_metadata(None, Duration::from_millis(250)).is_ok_and(|found| !found.brokers().is_empty())
 }

@@ -162,9 +162,9 @@ impl Schedule {
         plan.faults
     }
 
-    /// Adds the faults of a long run, before and after the change in the middle: pauses of aggregators that are longer
-    /// than the session, the insert deadline and the lifetime of a token, and two outages of ClickHouse of 40 s, one as
-    /// a pause and one as a kill.
+    /// Adds the faults of a long run, before and after the change in the middle: three pauses of aggregators and two
+    /// outages of ClickHouse. Each pause is longer than the session, the deadline of an insert and the longest insert.
+    /// The outages last 40 s, one as a pause and one as a kill.
     pub fn with_long_faults(mut self, length: Duration) -> Self {
         let pause = |seconds| Action::Pause(Duration::from_secs(seconds));
         let [long, longer] = LONG_PAUSE_SECONDS;

@@ -1,8 +1,8 @@
 //! The cost at rest: the CPU time of all processes while few events arrive. Also measures how fresh answers are.
 //!
-//! The services run with the settings of `./dev up --demo`, each in a process of its own. *Probes* measure the
-//! freshness: each probe sends reactions with the time of a past hour that no other traffic uses, so that the reactions
-//! change only the answer for that hour. Together the probes add about one event a second.
+//! The services run with the settings of `./dev up`, each in a process of its own. *Probes* measure the freshness: each
+//! probe sends reactions with the time of a past hour that no other traffic uses, so that the reactions change only the
+//! answer for that hour. Together the probes add about one event a second.
 
 use std::array;
 use std::sync::Arc;

@@ -42,7 +42,8 @@ impl Probe {
     /// Sends reactions until `end`, each one after the previous one is counted. Waits until the last one is counted,
     /// even after `end`. Returns the seconds from each reaction to the answer that counted it.
     pub(super) async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
-        // This first request for an old hour makes the query API read the hour in its refreshes from now on.
+        // The query API reads an old hour in every refresh as long as requests for this hour keep arriving. This is the
+        // first of these requests.
         let mut clicks = self.clicks().await?;
         let mut freshness = Vec::new();
         // Probes start at different times, so that they are not in step with the refreshes of the query API.

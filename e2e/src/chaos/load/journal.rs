@@ -1,7 +1,7 @@
-//! A journal of all requests: when each was made, and its outcome. It needs only a few bytes per request.
+//! A journal of all requests: when each was made, and its outcome. The journal needs only a few bytes per request.
 //!
-//! Invariant: a request is in the journal, as unanswered, from before its first byte is sent until its answer
-//! arrives. Pure.
+//! Invariant: the journal has a request as unanswered before the first byte of the request is sent, and until the
+//! outcome is known. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -52,8 +52,8 @@ impl Totals {
         }
     }
 
-    /// Totals of the ledger over all its rows: the sum of `stored`, and the sum of `lines - rejected - duplicates`. Both
-    /// sums must be the same number.
+    /// Totals of the ledger over all its rows: the sum of `stored`, and the sum of `lines - rejected - duplicates`.
+    /// Both sums must be the same number.
     pub fn of_ledger() -> Self {
         Self {
             table: "ledger".to_owned(),
