@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// The longest latency that can be recorded, a minute. Longer ones are recorded as a minute.
+/// The longest latency that can be recorded: a minute. Longer latencies are recorded as a minute.
 const LONGEST_MICROS: u64 = 60_000_000;
 
 /// What is sent, where and how fast.

@@ -23,8 +23,8 @@ const BACKLOG_MS: i64 = 10 * MINUTE;
 /// Longest wait for Kafka to acknowledge the last records.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Writes at least `count` events into `topic` as the edge does, [`BATCH`] lines a record, and
-/// returns how many it wrote. Blocks the calling thread.
+/// Writes at least `count` events into `topic`, in records like those of the edge with [`BATCH`] lines each. Returns
+/// the number of events that were written. Blocks the calling thread.
 pub fn fill(kafka: &Kafka, topic: &str, work: Work, count: u64) -> anyhow::Result<u64> {
     fill_over(kafka, topic, work, count, BACKLOG_MS)
 }

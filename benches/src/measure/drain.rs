@@ -185,7 +185,7 @@ async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Res
                 (drained.units < events).then(|| format!(", stopped after {} s", DRAIN_DEADLINE.as_secs()));
             row.repeats.push(drained);
             row.note = note(row) + &stopped.unwrap_or_default();
-            // Otherwise merges of these tables would use CPU time while the next consumer is measured.
+            // Without this, merges of these tables would use CPU time while the next consumer is measured.
             world.remove().await?;
         }
     }
@@ -238,7 +238,8 @@ async fn drain(
 /// Waits until all events are stored or the deadline passes. Returns how many were stored, and how many a second.
 async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow::Result<(u64, f64)> {
     let started = Instant::now();
-    // The rate counts from the first rows, because the time to join the group says nothing about throughput.
+    // The rate is measured from the first stored rows on, because the time to join the group says nothing about
+    // throughput.
     let mut first = None;
     let mut last = 0;
     let all = wait_for("every event to be stored", DRAIN_DEADLINE, async || {

@@ -59,7 +59,7 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits until `condition` holds. Fails if the child exits first, or at `deadline`.
+    /// Waits until `condition` holds. Fails if the child exits before that, or after `deadline`.
     /// `what` is what the child should do, such as "answer on port 18123".
     pub async fn wait_until(
         &mut self,

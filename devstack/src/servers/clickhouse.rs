@@ -94,7 +94,7 @@ impl ClickHouse {
     }
 
     /// The address of the views in `database` for `user`, one of [`BI_READER`] and [`BI_JDBC`], over HTTP:
-    /// `clickhouse://user:password@host:port/database`. None if the server is not local.
+    /// `clickhouse://user:password@host:port/database`. `None` if the server is not local.
     pub fn bi_dsn(&self, user: &str, database: &str) -> Option<String> {
         let port = self.local.as_ref()?.http_port;
         Some(format!("clickhouse://{user}:{LOCAL_PASSWORD}@127.0.0.1:{port}/{database}"))

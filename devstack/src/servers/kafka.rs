@@ -148,7 +148,7 @@ impl Kafka {
     }
 
     /// The log end offset of each partition of a topic, in the order of the partitions: the offset of the next
-    /// record. Blocks until the broker answers, or until the request times out.
+    /// record. Blocks until the broker has answered, or until a request times out.
     pub fn log_ends(&self, topic: &str) -> anyhow::Result<Vec<u64>> {
         let admin = self.admin()?;
         let client = admin.inner();

@@ -34,8 +34,8 @@ const SEED: u64 = 1;
 /// Longest wait for an answer: longer than the edge takes to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends events until `stop`. Skips the first `sent` events of the history, which earlier demos have sent. A refused
-/// request is logged and not retried.
+/// Sends events until `stop`. Skips the first `sent` events of the history. The caller passes the number of all stored
+/// events, as an estimate of how much history earlier demos have sent. A refused request is logged and not retried.
 pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) {
     let client =
         Client::builder().timeout(TIMEOUT).build().expect("a client without TLS can always be built");

@@ -201,8 +201,8 @@ struct Run {
 }
 
 impl Run {
-    /// Starts a supervisor for each process. It injects the faults of the process and then keeps the process running
-    /// until the run ends.
+    /// Starts a supervisor for each process. The supervisor injects the faults of the process and then keeps the
+    /// process running until the run ends.
     fn spawn_supervisors(
         &self,
         processes: impl Iterator<Item = (Target, Supervised)>,
@@ -297,7 +297,8 @@ impl Run {
         }
     }
 
-    /// Reads the log end offsets into `ends`. Describes what is not yet counted; empty if everything is.
+    /// Reads the log end offsets into `ends`. Describes what is not yet counted; empty if everything is
+    /// counted.
     async fn uncounted(&self, ends: &mut Vec<u64>) -> anyhow::Result<String> {
         let edge =
             async |name: &str| self.edge_admin.metric(name).await.context("read the metrics of the edge");
@@ -320,7 +321,8 @@ impl Run {
         Ok(waiting.into_iter().chain(kept).chain(behind).collect::<Vec<_>>().join(", "))
     }
 
-    /// The further figures of a long run. Adds to the verdict the differences of the rollup that the change added.
+    /// The further figures of a long run. Also compares the rollup that the change added with the raw rows, and adds
+    /// the differences to the verdict.
     async fn inspect_long(&self, verdict: &mut Verdict) -> anyhow::Result<Long> {
         let (declared_later, differences) = mid_run_change::events_of_added_rollup(&self.world).await?;
         verdict.add_differences(differences);

@@ -1,7 +1,7 @@
 //! The supervisor of one process: injects the faults of the process one after another, and restarts it when it exits.
 //!
 //! Invariants: a process that should run and has exited for any reason is restarted on the same ports. When a
-//! supervisor returns, its process runs or was stopped on purpose.
+//! supervisor returns without an error, its process runs or was stopped on purpose.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +132,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Restarts the process if it has exited unexpectedly or must follow the change, and reads its counters.
+    /// Restarts the process if it has exited unexpectedly or must run with the changed settings. Reads its counters.
     async fn watch(&mut self) -> anyhow::Result<()> {
         self.follow_change().await?;
         if let Some(status) = self.process.handle()?.exited()

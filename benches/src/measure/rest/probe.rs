@@ -39,8 +39,8 @@ impl Probe {
         })
     }
 
-    /// Sends reactions until `end`, each one after the previous one is counted. Waits until the last one is counted,
-    /// even after `end`. Returns the seconds from each reaction to the answer that counted it.
+    /// Sends reactions until `end`, each after the previous one has been counted. Waits until the last reaction is
+    /// counted, even after `end`. Returns the seconds from each reaction to the answer that counted it.
     pub(super) async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
         // The query API reads an old hour in every refresh as long as requests for this hour keep arriving. This is the
         // first of these requests.

@@ -45,8 +45,8 @@ impl Sender {
         }
     }
 
-    /// Makes requests until `clock` shows `length`, and sends each until it has an outcome. A request that still has no
-    /// outcome after another `grace` stays unanswered.
+    /// Makes requests until `clock` shows `length`, and sends each until its outcome is known. A request whose outcome
+    /// is still unknown after another `grace` stays unanswered.
     pub(crate) async fn send(self, clock: &Clock, length: Duration, grace: Duration) {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut under_way = JoinSet::new();

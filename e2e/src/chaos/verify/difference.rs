@@ -1,5 +1,5 @@
-//! The differences between the actual and the expected contents of a table, key by key. Here a *cell* is a key with
-//! its figures. Pure.
+//! The differences between the actual and the expected contents of a table or of the query API's answers, key by key.
+//! Here a *cell* is a key with its figures. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
