@@ -20,7 +20,7 @@ use crate::servers::world;
 /// Number of simultaneous connections, unless a candidate has another number.
 const CONNECTIONS: usize = 500;
 
-/// Warm-up of each candidate: Kafka's JVM compiles its code in its first seconds.
+/// Length of each candidate's warm-up. The warm-up is needed because Kafka's JVM compiles code in its first seconds.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// A server, and the load for it.
@@ -34,8 +34,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A candidate that sends `requests` to `service` as fast as the service answers them. `name` is the name of its
-    /// program.
+    /// A candidate whose load sends `requests` to `service` as fast as the service answers them. `name` is the name of
+    /// the service's program.
     pub fn new(
         what: impl Into<String>,
         name: &'static str,
@@ -45,7 +45,8 @@ impl Candidate {
         Ok(Self::at(what, world::addr(service)?, (name, service.process().id()), requests))
     }
 
-    /// A candidate that sends `requests` to `addr`, where `process`, given by its name and id, listens.
+    /// A candidate whose load sends `requests` to `addr`. `process` is the name and the id of the process that listens
+    /// on `addr`.
     pub fn at(
         what: impl Into<String>,
         addr: SocketAddr,

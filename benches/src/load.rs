@@ -3,8 +3,8 @@
 //! With a rate, the load is an open loop: the latency of a request counts from its scheduled start, so a stall of
 //! the server counts for every request that had to wait. Without a rate, each connection sends its next request
 //! when the previous one is answered. The generator shares the machine with the servers that it measures, so it writes
-//! prepared bytes and parses only the status and the length of an answer. Latencies include the timer's granularity
-//! of a millisecond.
+//! prepared bytes and parses only the status and the length of an answer. With a rate, latencies include the timer's
+//! granularity of a millisecond.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// The longest latency that can be recorded, a minute. Longer ones are recorded as a minute.
+/// The longest latency that can be recorded: a minute. Longer latencies are recorded as a minute.
 const LONGEST_MICROS: u64 = 60_000_000;
 
 /// What is sent, where and how fast.
 #[derive(Clone)]
 pub struct Load {
-    /// The server.
+    /// The address of the server.
     pub addr: SocketAddr,
     /// Number of simultaneous connections.
     pub connections: usize,
@@ -41,7 +41,8 @@ pub struct Outcome {
     pub answered: u64,
     /// Requests answered with another status, or not at all.
     pub failed: u64,
-    /// Microseconds from the scheduled start of each answered request to the end of its answer.
+    /// Microseconds from the start of each answered request to the end of its answer. With a rate, the start is the
+    /// scheduled one.
     pub latency: Histogram<u64>,
     /// Time from the start of the first request to the last answer.
     pub elapsed: Duration,
@@ -89,7 +90,7 @@ impl Load {
         Ok(outcome)
     }
 
-    /// Serves one connection: sends the next request of the schedule until `duration` is over.
+    /// Drives one connection: sends one request after another, each at its scheduled time, until `duration` is over.
     async fn drive(
         self,
         mut stream: TcpStream,
@@ -184,7 +185,8 @@ impl Answer {
     }
 }
 
-/// The length of a body of chunks (RFC 9112, section 7.1), as ClickHouse sends it; `None` while it is incomplete.
+/// The length of a chunked body (RFC 9112, section 7.1), including the lines with the chunk sizes; `None` while the
+/// body is incomplete. ClickHouse sends such bodies.
 fn chunked_length(body: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {

@@ -13,13 +13,13 @@ pub struct Plan {
     pub window: Duration,
     /// How often each measurement is repeated.
     pub repeats: usize,
-    /// Number of events that each drain stores, and that the tables of the queries and dashboards hold.
+    /// Number of events that each drain stores, and that the tables hold while queries and dashboards are measured.
     pub events: u64,
     /// The only measurements to make; all if empty.
     pub only: Vec<Measurement>,
     /// The only kind of events for the edge and the drain; all kinds if absent.
     pub work: Option<Work>,
-    /// Whether the drain also measures peers, if they were built.
+    /// Whether the drain also measures peers. They must have been built.
     pub peers: bool,
 }
 
@@ -45,13 +45,13 @@ pub enum Measurement {
     Edge,
     /// Reads of the current hour, compared with their floor.
     Reads,
-    /// Queries that ClickHouse answers from rollups, and the page that sends them.
+    /// Queries of `/v1/query`, and the page in a browser.
     Queries,
     /// Queries of dashboards on the analysts' views.
     Dashboards,
     /// From requests to stored rows.
     WholeWay,
     /// The aggregator alone stores the records that a topic already holds. It is compared with ClickHouse's Kafka
-    /// engine and, if Spate was built, with Spate.
+    /// engine and, with `--peers`, with Spate.
     Drain,
 }

@@ -100,7 +100,7 @@ pub fn all(work: Work) -> Vec<Step> {
             ));
         }),
     ];
-    // A reaction does not depend on the kind of events, so it is measured once.
+    // A reaction does not depend on the kind of events, so this step is listed for one kind only.
     if work == Work::Lean {
         steps.insert(2, reaction());
     }

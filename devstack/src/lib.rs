@@ -1,8 +1,8 @@
 //! Runs real Kafka and ClickHouse as local child processes.
 //!
-//! Invariants: a child never outlives this process, however this process ends; two processes never share a data
-//! directory; every wait has a deadline, and its error names what did not happen. Nothing in this crate is
-//! used in production.
+//! Invariants: on Linux, a child never outlives this process, however this process ends; two stacks never share a data
+//! directory; every wait for a condition has a deadline, and the error of a late one names what did not happen. Nothing
+//! in this crate is used in production.
 
 pub mod wait;
 

@@ -3,7 +3,7 @@
 //! Another process could take a free port before the server that should use it has started, and would then answer
 //! the server's requests. So each port is reserved by a lock on a file, which the kernel releases when the process
 //! ends: no two processes that use this module get the same port. Free ports come from below the kernel's range for
-//! outgoing connections, so that a server that restarts finds its port still free.
+//! outgoing connections, so that no outgoing connection takes the port of a server while the server restarts.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

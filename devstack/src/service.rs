@@ -122,7 +122,7 @@ impl Service {
     }
 }
 
-/// The program with these variables only: the developer's environment must not change a test.
+/// The command that runs a program with these variables only: the developer's environment must not change a test.
 fn command(name: &str, vars: &[(&str, &str)]) -> anyhow::Result<Command> {
     let mut command = guard::command(&binaries::find(name)?)?;
     command.env_clear().envs(vars.iter().copied());

@@ -15,7 +15,7 @@ pub const BATCH: usize = 30;
 const REPLACED_ONE_IN: u32 = 20;
 /// One event in this many has the time of a past hour.
 const HISTORIC_ONE_IN: u32 = 20;
-/// Number of past hours over which these events are spread.
+/// Number of past hours over which the events with the time of a past hour are spread.
 const PAST_HOURS: i64 = 24;
 
 /// Event names, the frequent ones first.
@@ -41,7 +41,7 @@ const OPTIONS: [&str; 4] = ["boot", "sneaker", "sandal", "clog"];
 /// Operating systems, the frequent ones first.
 const SYSTEMS: [&str; 4] = ["android", "ios", "windows", "linux"];
 
-/// An endless stream of requests, the same for the same seed and the same clock.
+/// An endless stream of requests. The same seed and the same times give the same requests.
 pub struct Traffic {
     rng: Rng,
     active: Vec<Device>,

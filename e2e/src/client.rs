@@ -29,7 +29,7 @@ impl HttpResponse {
     /// The code of a problem document.
     ///
     /// # Panics
-    /// If the answer does not have the form of every error: a problem document with all its members and headers.
+    /// If the answer does not have the form that all errors have: a problem document with all its members and headers.
     #[track_caller]
     pub fn problem(&self) -> String {
         let problem = self.json();

@@ -1,6 +1,6 @@
 //! Fields and lines that are valid JSON but may break a store.
 //!
-//! The generator uses few names, so that the same path is a number in one line and an object in another. Pure.
+//! The generator uses few names, so that the same path is often a number in one line and an object in another. Pure.
 
 use std::iter::repeat_with;
 
@@ -9,11 +9,11 @@ use schemas::event;
 
 /// Maximum depth of nesting below the object that is the line.
 const MAX_DEPTH: usize = 15;
-/// Number of fields in a line with many fields: more than ClickHouse's JSON type stores as separate paths.
+/// Number of fields in a line with many fields.
 const MANY_FIELDS: usize = 500;
 /// Maximum length of the generated fields in bytes, so that a line still has room for other fields.
 const MOST_BYTES: usize = 32 * 1024;
-/// Number of letters in a long text, each of two bytes.
+/// Number of letters in a long text. Each letter has two bytes.
 const LONG_TEXT_LETTERS: usize = 10_000;
 
 /// Fields that once broke a store, or easily could, as written in a line.
@@ -226,7 +226,7 @@ fn nested(rng: &mut Rng, depth: usize) -> Vec<String> {
     repeat_with(|| format!(r#""{}":{}"#, name(rng), value(rng, depth))).take(count).collect()
 }
 
-/// An array with elements of all kinds, or mostly of one kind, for which a store might choose a type.
+/// An array with elements of all kinds, or only of one kind, so that a store might choose a type for the elements.
 fn array(rng: &mut Rng, depth: usize) -> String {
     let count = rng.usize(..5);
     let kind = rng.u8(..6);

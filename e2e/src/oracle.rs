@@ -14,7 +14,7 @@ pub struct TestEvent {
     pub time: UnixMillis,
     /// The name.
     pub event: String,
-    /// The user id, which is also the device id; empty for none.
+    /// The device id, which also identifies the user, because the line has no `user_id`; empty for none.
     pub user: String,
     /// The country.
     pub country: String,
@@ -79,7 +79,7 @@ impl Counts {
         });
         let users =
             users.iter().map(|row| ((row[0].parse().unwrap(), row[1].clone()), row[2].parse().unwrap()));
-        // Rows of events without a user have 0 users. The oracle leaves them out.
+        // Rows of events without a user have 0 users. The oracle has no entry for them, so they are left out.
         Self { events: events.collect(), users: users.filter(|(_, users)| *users > 0).collect() }
     }
 }

@@ -1,7 +1,7 @@
 //! A program that uses Spate to drain a topic of JSON lines into a table, with the settings that Spate's documentation
-//! recommends for speed: simd-json, Native blocks of large chunks, batches of 500,000 rows.
+//! recommends for speed: simd-json, inserts in Native format from chunks of 512 KiB, and batches of 500,000 rows.
 //!
-//! `./dev bench --peers` starts it with the variables `KAFKA_BROKERS`, `TOPIC`, `GROUP`, `CLICKHOUSE_URL`,
+//! `./dev bench --peers` starts this program with the variables `KAFKA_BROKERS`, `TOPIC`, `GROUP`, `CLICKHOUSE_URL`,
 //! `CLICKHOUSE_DATABASE` and `WORK`. Materialized views on the table fill the rollups.
 
 use std::env;
@@ -126,10 +126,10 @@ where
     std::process::exit(report.exit_code());
 }
 
-/// Reads `2026-11-21 04:00:00.123`, the format of all times in the bench's records.
+/// Parses a time such as `2026-11-21 04:00:00.123`. All times in the bench's records have this format.
 fn time<'a, D: Deserializer<'a>>(deserializer: D) -> Result<DateTime64Millis, D::Error> {
     let text = String::deserialize(deserializer)?;
-    millis(text.as_bytes()).map(DateTime64Millis).ok_or_else(|| D::Error::custom(format!("no time: {text}")))
+    millis(text.as_bytes()).map(DateTime64Millis).ok_or_else(|| D::Error::custom(format!("bad time: {text}")))
 }
 
 fn millis(text: &[u8]) -> Option<i64> {
@@ -139,7 +139,7 @@ fn millis(text: &[u8]) -> Option<i64> {
         })
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    // Counts the days since 1970-01-01. Years begin in March here, so that a leap day is the last day of its year.
+    // Computes the days since 1970-01-01. Here a year begins in March, so that a leap day is the last day of its year.
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
     let seconds = days * 86_400 + number(11, 13)? * 3_600 + number(14, 16)? * 60 + number(17, 19)?;
@@ -157,7 +157,7 @@ fn cents<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Decimal64<2>, D::Er
     Ok(Decimal64((f64::deserialize(deserializer)? * 100.0).round() as i64))
 }
 
-/// Reads the nested object and writes it as text again, because simd-json has no raw values.
+/// Deserializes the nested object `app` and formats it as JSON text again, because simd-json has no raw values.
 fn app<'a, D: Deserializer<'a>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     struct App {

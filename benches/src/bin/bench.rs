@@ -12,7 +12,7 @@ use benches::plan::{Measurement, Plan};
 use benches::report::{goals, setup, table};
 use clap::Parser;
 
-/// Measures Millrace, and floors for comparison: servers that do a known part of its work.
+/// Measures Millrace and, for comparison, floors: servers that do a known part of Millrace's work.
 #[derive(Parser)]
 #[command(name = "./dev bench")]
 struct Arguments {
@@ -22,7 +22,7 @@ struct Arguments {
     /// How often each measurement is repeated
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     repeats: u64,
-    /// Number of events that each drain stores, and that the tables of the queries and dashboards hold
+    /// Number of events that each drain stores, and that the tables hold while queries and dashboards are measured
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
     /// Seconds of each measurement at rest
@@ -34,7 +34,7 @@ struct Arguments {
     /// Measure the edge and the drain with this kind of events only
     #[arg(long, value_enum)]
     work: Option<Work>,
-    /// Also let Spate drain the topic; `./dev bench` builds it first
+    /// Also let Spate drain the topics; `./dev bench` builds Spate first
     #[arg(long)]
     peers: bool,
     /// Write the tables, every figure and the setup of the run into this directory
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the tables are the program's output")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // The page shows the load average, so it is made before the run raises the load.
+    // The page shows the load average before the run, so the page is made before the run raises the load.
     let setup = setup::page();
     let plan = Plan {
         duration: Duration::from_secs(arguments.seconds),
@@ -71,7 +71,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         for (name, page) in pages {
             write(&directory.join(name), &page)?;
         }
-        println!("kept in {}", directory.display());
+        println!("the results are in {}", directory.display());
     }
     Ok(())
 }

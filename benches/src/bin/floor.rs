@@ -1,5 +1,5 @@
-//! The program of a floor, which `./dev bench` starts: a server that does a known part of the work of the edge or
-//! the query API.
+//! The program `floor`, which `./dev bench` starts for comparison. A floor is a server that does a known part of the
+//! work of the edge or the query API.
 
 use std::process::ExitCode;
 

@@ -8,9 +8,11 @@ use benches::input::Work;
 use benches::steps::{self, Step};
 use clap::Parser;
 
-/// Rounds of the long run in addition to those of the short run. The reported cost is the difference of the two runs.
+/// How many more times the long run executes the step than the short run. The reported cost is the difference between
+/// the instructions of the two runs, divided by the number of events in these additional rounds.
 const ROUNDS: u64 = 20;
-/// Rounds of the short run, whose cost is subtracted from that of the long run.
+/// How many times the short run executes the step. The instructions of the short run are subtracted from those of the
+/// long run.
 const WARM_UP: u64 = 5;
 
 /// Counts the instructions of each step that processes an event, with valgrind.
@@ -22,7 +24,7 @@ struct Arguments {
     /// Count only with this kind of events
     #[arg(long, value_enum)]
     work: Option<Work>,
-    /// Run the step this many times and exit; this is the process that valgrind runs
+    /// Only run the step this many times, without counting; valgrind runs this program with this option
     #[arg(long, requires = "step", requires = "work")]
     times: Option<u64>,
 }
@@ -52,7 +54,7 @@ fn run(only: Option<&str>, work: Option<Work>, times: Option<u64>) -> anyhow::Re
 fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
     println!("| work | step     | instructions an event |\n| ---- | -------- | --------------------- |");
     for (work, step) in works.iter().flat_map(|(work, steps)| steps.iter().map(move |step| (*work, step))) {
-        // The difference of two runs does not contain the cost of starting the process and of generating the data.
+        // The difference between the two runs does not contain the cost of starting the process and generating data.
         let counted = instructions(work, step, WARM_UP + ROUNDS)? - instructions(work, step, WARM_UP)?;
         let each = counted as f64 / (ROUNDS * step.events) as f64;
         println!("| {} | {:8} | {each:21.0} |", work.name(), step.name);
@@ -60,7 +62,7 @@ fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Instructions of a process that runs `step` this many times.
+/// The number of instructions of a process that runs `step` this many times.
 fn instructions(work: Work, step: &Step, times: u64) -> anyhow::Result<u64> {
     let program = env::current_exe().context("find this program")?;
     let mut valgrind = Command::new("valgrind");

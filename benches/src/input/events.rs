@@ -1,7 +1,8 @@
 //! The three kinds of events in all measurements: lean, rich and wild.
 //!
-//! Pure. The events must never change, because figures of different days are compared; a test pins the text of the
-//! lines. No two bodies are equal, because equal ones would compress too well in a batch of records.
+//! Pure. The events must never change, because the results of runs on different days are compared; a test checks the
+//! exact text of some lines. No two bodies are equal, because equal bodies in a batch of records would compress too
+//! well.
 
 use std::fmt::Write as _;
 
@@ -9,7 +10,7 @@ use devstack::traffic::{BATCH, Traffic};
 use fastrand::Rng;
 use schemas::time::{DAY, UnixMillis};
 
-/// Devices that the events come from.
+/// Number of devices that send events at the same time.
 const DEVICES: usize = 100_000;
 /// One wild event in this many comes from a device with a wrong clock.
 const WRONG_CLOCK_ONE_IN: u32 = 100;
@@ -41,7 +42,8 @@ impl Work {
     }
 }
 
-/// The further fields of a rich event, and the types that a schema would give them in ClickHouse.
+/// The fields that a rich event has in addition to those of a lean event, each with its column type in ClickHouse for
+/// consumers that need a column for each field.
 pub(crate) const PROPS: [(&str, &str); 8] = [
     ("plan", "LowCardinality(String)"),
     ("screen", "LowCardinality(String)"),
@@ -89,7 +91,7 @@ const WORDS: [&str; 16] = [
 const ITEMS: u32 = 50_000;
 const CHANNELS: [&str; 3] = ["stable", "beta", "nightly"];
 
-/// An endless stream of batches, the same for the same kind of events and the same clock.
+/// An endless stream of batches. The same kind of events and the same times give the same batches.
 pub struct Events {
     work: Work,
     traffic: Traffic,

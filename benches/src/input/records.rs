@@ -16,20 +16,20 @@ use uuid::Uuid;
 
 use super::{Events, Work};
 
-/// Partitions of the topic of a drain: the default of `TOPIC_PARTITIONS`.
+/// Number of partitions of a topic that is filled with records: the default of `TOPIC_PARTITIONS`.
 pub const PARTITIONS: u16 = 8;
-/// The span of `server_time` in a filled topic, in milliseconds: ten minutes.
+/// The span of `server_time` in a topic that [`fill`] fills, in milliseconds: ten minutes.
 const BACKLOG_MS: i64 = 10 * MINUTE;
 /// Longest wait for Kafka to acknowledge the last records.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Writes at least `count` events into `topic` as the edge does, [`BATCH`] lines a record, and
-/// returns how many it wrote. Blocks the calling thread.
+/// Writes at least `count` events into `topic`, in records like those of the edge with [`BATCH`] lines each. Returns
+/// the number of events that were written. Blocks the calling thread.
 pub fn fill(kafka: &Kafka, topic: &str, work: Work, count: u64) -> anyhow::Result<u64> {
     fill_over(kafka, topic, work, count, BACKLOG_MS)
 }
 
-/// Like [`fill`], with times of arrival over the last `span` milliseconds.
+/// Like [`fill`], but the times of arrival are spread over the last `span` milliseconds.
 pub fn fill_over(kafka: &Kafka, topic: &str, work: Work, count: u64, span: i64) -> anyhow::Result<u64> {
     let (mut events, now) = (Events::new(work), UnixMillis::from(SystemTime::now()));
     let mut config = kafka.client_config();
@@ -50,7 +50,7 @@ pub fn fill_over(kafka: &Kafka, topic: &str, work: Work, count: u64, span: i64) 
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                 bail!("fill topic `{topic}`: {error}");
             }
-            // A timeout of the flush does not matter: one free place in the queue is enough.
+            // The flush may time out before the queue is empty. That does not matter: one free place is enough.
             producer.flush(Duration::from_millis(100)).ok();
             record = refused;
         }

@@ -11,7 +11,7 @@ use crate::load;
 
 /// Number of different requests that are sent in turn.
 const REQUESTS: usize = 2_000;
-/// Number of requests in one round of the demo: a batch, three reactions and a vote.
+/// Number of requests in one round of [`demo`]: a batch, three reactions and a vote.
 pub const DEMO_REQUESTS: usize = 5;
 /// Index of the vote in a round.
 const DEMO_VOTE: usize = DEMO_REQUESTS - 1;
@@ -28,8 +28,9 @@ pub fn reactions() -> Arc<[Bytes]> {
     (0..REQUESTS).map(|_| load::post(&events.reaction(now), b"")).collect()
 }
 
-/// Requests like those of `./dev up --demo`: rounds of a batch, three reactions and a vote. The caller sends them
-/// at `rate` a second for `duration`. Each event has the time at which its request should be sent.
+/// A mix of all kinds of requests: rounds of a batch, three reactions and a vote. The caller sends them at `rate` a
+/// second for `duration`; at 50 a second, the events arrive as fast as in `./dev up --demo`. The times of the events
+/// are close to the time at which their request should be sent, except for some events in past hours.
 pub fn demo(rate: f64, duration: Duration) -> Arc<[Bytes]> {
     let (mut events, start) = (Events::new(Work::Lean), now());
     let count = (rate * duration.as_secs_f64()).ceil() as usize;

@@ -30,10 +30,10 @@ const FIELD: &str = "\n[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"str
 
 /// How often each query is sent in one repeat.
 const SENDS_PER_REPEAT: usize = 20;
-/// Shortest time from the start of one repeat to the start of the next one. The dashboards' user may send 600 queries a
+/// Shortest time from the start of one repeat to the start of the next one. The analysts' user may send 600 queries a
 /// minute, and a repeat sends 240.
 const REPEAT_EVERY: Duration = Duration::from_secs(30);
-/// The goal for a query that reads a rollup: its maximum latency in milliseconds.
+/// The goal for a query that reads a rollup: the maximum of its median latency, in milliseconds.
 const MAX_ROLLUP_QUERY_MS: f64 = 50.0;
 
 /// A query of a panel.
@@ -119,7 +119,7 @@ fn declaration() -> String {
     format!("{}{FIELD}", Rollups::built_in())
 }
 
-/// The rows of the table, and the figures that have goals.
+/// Returns rows for the report's table, and the figures that have goals.
 pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::prepare("dashboards", stack)?.with_partitions(records::PARTITIONS);
     let world = world.with_rollups(&declaration())?.with_views(DATABASES.views);
@@ -137,7 +137,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     let mut aggregator = world.service("stream-agg").await?;
     stored::wait_for_exactly(&world, events).await?;
     aggregator.terminate().await?;
-    progress::print("dashboards: asking");
+    progress::print("dashboards: sending the queries");
     let mut rows: Vec<_> =
         PANELS.iter().map(|panel| Row::new(format!("bi: {}", panel.name), Unit::Requests)).collect();
     let analyst = Analyst::new(stack)?;
@@ -152,7 +152,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     let mut goals = Vec::new();
     for (panel, row) in PANELS.iter().zip(&mut rows) {
         row.note = format!("over {:.1} M events", events as f64 / 1e6);
-        let (median, _) = row.latency().context("find the times of a query")?;
+        let (median, _) = row.latency().context("find the latency of a query")?;
         if panel.reads_rollup {
             let what = format!("dashboards, {}: p50 in ms", panel.name);
             goals.push(Goal { number: "bi", what, measured: median, bound: AtMost(MAX_ROLLUP_QUERY_MS) });
@@ -161,7 +161,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     Ok((rows, goals))
 }
 
-/// A client of the dashboards' user, whose limits apply.
+/// A client that sends queries as the analysts' user, to whom limits apply.
 struct Analyst {
     http: Client,
     url: Url,
@@ -183,7 +183,7 @@ impl Analyst {
             let good = answer.status().is_success();
             let text = answer.text().await?;
             taken.push(asked.elapsed().as_secs_f64() * 1e3);
-            ensure!(good && !text.is_empty(), "ask for {}: {text}", panel.name);
+            ensure!(good && !text.is_empty(), "send the query `{}`: {text}", panel.name);
         }
         taken.sort_by(f64::total_cmp);
         Ok(Repeat {

@@ -23,7 +23,7 @@ use crate::servers::{World, kafka_engine};
 /// Interval between two queries for the number of stored rows. It is long because ClickHouse's CPU time for these
 /// queries is counted too.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// A drain that takes longer is stopped. Its figures then count only the events that it has stored.
+/// Longest duration of a drain. A longer drain is stopped, and its figures count only the events stored until then.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(180);
 /// Longest wait for the merges that still run when all events are stored.
 const MERGES_DEADLINE: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ enum Consumer {
     AggregatorTwoRollups,
     /// ClickHouse's Kafka engine, which has no process of its own.
     KafkaEngine,
-    /// The peer Spate, if it was built.
+    /// The peer Spate, which is measured only with `--peers`.
     Spate,
 }
 
@@ -110,7 +110,7 @@ impl Consumer {
         Ok(world)
     }
 
-    /// Starts the consumer. The Kafka engine has no process.
+    /// Starts the consumer and returns its process; `None` for the Kafka engine, which runs inside ClickHouse.
     async fn start(self, world: &World, work: Work) -> anyhow::Result<Option<Service>> {
         match self {
             Self::Aggregator | Self::AggregatorTwoRollups => world.start(AGGREGATOR).map(Some),
@@ -124,7 +124,7 @@ impl Consumer {
         }
     }
 
-    /// The number of stored rows, from the cheapest query.
+    /// The number of stored rows, from the query that costs ClickHouse least.
     async fn stored(self, world: &World) -> anyhow::Result<u64> {
         match self.is_ours() {
             true => world.stored_by_ledger().await,
@@ -132,7 +132,7 @@ impl Consumer {
         }
     }
 
-    /// Checks that the tables hold exactly `events`.
+    /// Checks that exactly this number of events is stored.
     async fn check_stored(self, world: &World, events: u64) -> anyhow::Result<()> {
         if self.is_ours() {
             stored::wait_for_exactly(world, events).await?;
@@ -150,7 +150,7 @@ struct Measured {
     row: Row,
 }
 
-/// The rows of the table, and the figures that have goals.
+/// Returns rows for the report's table, and the figures that have goals.
 pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let (mut rows, mut goals, mut lean) = (Vec::new(), Vec::new(), None);
     for work in plan.works() {
@@ -185,21 +185,21 @@ async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Res
                 (drained.units < events).then(|| format!(", stopped after {} s", DRAIN_DEADLINE.as_secs()));
             row.repeats.push(drained);
             row.note = note(row) + &stopped.unwrap_or_default();
-            // Otherwise merges of these tables would use CPU time while the next consumer is measured.
+            // Without this, merges of these tables would use CPU time while the next consumer is measured.
             world.remove().await?;
         }
     }
     Ok(measured)
 }
 
-/// Memory and disk space that the consumer of this row needed.
+/// Describes the memory and the disk space that the consumer of this row needed.
 fn note(row: &Row) -> String {
     let peak = row.peak_mib().map(|peak| format!("peak {peak:.0} MiB"));
     let bytes = row.bytes_per_unit().map(|bytes| format!("{bytes:.1} bytes an event merged"));
     [peak, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// Drains `events`, or as many of them as the consumer stores within the deadline.
+/// Drains all events of the topic, whose number is `events`, or as many as the consumer stores within the deadline.
 async fn drain(
     consumer: Consumer,
     world: &World,
@@ -227,7 +227,7 @@ async fn drain(
     repeat.cpu_seconds.push(("clickhouse", usage::seconds(clickhouse)? - before));
     match &mut service {
         Some(service) if is_done => drop(service.terminate().await?),
-        // The events that it has not stored yet are not needed.
+        // The remaining events are not needed, so the service is killed instead of stopped cleanly.
         Some(service) => service.kill9(),
         None => {}
     }
@@ -238,7 +238,8 @@ async fn drain(
 /// Waits until all events are stored or the deadline passes. Returns how many were stored, and how many a second.
 async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow::Result<(u64, f64)> {
     let started = Instant::now();
-    // The rate counts from the first rows, because the time to join the group says nothing about throughput.
+    // The rate is measured from the first stored rows on, because the time to join the group says nothing about
+    // throughput.
     let mut first = None;
     let mut last = 0;
     let all = wait_for("every event to be stored", DRAIN_DEADLINE, async || {
@@ -282,7 +283,8 @@ async fn print_cost_of_tables(world: &World, events: u64) -> anyhow::Result<f64>
     Ok(per_event(bytes.values().sum()))
 }
 
-/// The figures for this kind of events that have goals. `lean` is the aggregator's CPU time with lean events.
+/// The figures that have goals, for this kind of events. `lean` is the CPU time of the aggregator and ClickHouse per
+/// million lean events.
 fn goals_of(work: Work, measured: &[Measured], lean: Option<f64>) -> Vec<Goal> {
     let name = work.name();
     let find = |consumer| measured.iter().find(|other| other.consumer == consumer).map(|found| &found.row);

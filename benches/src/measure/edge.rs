@@ -10,11 +10,11 @@ use crate::plan::Plan;
 use crate::report::table::Row;
 use crate::servers::{Floor, World};
 
-/// Number of connections in the measurement of few busy clients.
+/// Number of connections in the measurement with few but busy clients.
 const FEW_CONNECTIONS: usize = 32;
 
 /// Measures batches of each kind of events and single reactions, as fast as the edge answers them. Then measures lean
-/// batches at a low rate and with few connections.
+/// batches, once at a low rate and once with few connections.
 pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Vec<Row>> {
     let kafka = stack.kafka.process()?.id();
     let world = World::new("edge", stack).await?;

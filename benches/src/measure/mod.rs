@@ -1,4 +1,4 @@
-//! The measurements. The code of each file starts servers, measures them in turn, and returns rows of the report.
+//! The measurements. Each one starts servers, measures them in turn, and returns rows or goals of the report.
 
 pub mod rest;
 
@@ -26,7 +26,7 @@ use crate::report::goals::Goal;
 use crate::report::table::Row;
 use rest::Rest;
 
-/// Requests a second of a small deployment.
+/// Requests a second in a small deployment.
 const SMALL_RATE: f64 = 200.0;
 
 /// The result of a run.

@@ -25,7 +25,7 @@ use crate::report::table::Spread;
 use crate::servers::World;
 use crate::servers::world::addr;
 
-/// Requests a second that arrive.
+/// Requests a second that arrive at the edge.
 const RATE: f64 = 5.0;
 /// Pages that stay open.
 const PAGES: usize = 5;
@@ -34,13 +34,13 @@ const LOADS: usize = 5;
 /// Longest wait for the browser.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The figures that have goals; none if there is no Chromium. The query API's CPU time is counted first without open
-/// pages and then with open pages, each time for as long as a measurement at rest.
+/// Returns the figures that have goals; none if there is no Chromium. Counts the query API's CPU time first without
+/// open pages and then with open pages, each time for as long as a measurement at rest.
 pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> anyhow::Result<Vec<Goal>> {
     let chromium = match page::chromium(&Vars::from_env()) {
         Ok(chromium) => chromium,
         Err(error) => {
-            progress::print(&format!("page: left out: {error:#}"));
+            progress::print(&format!("page: not measured: {error:#}"));
             return Ok(Vec::new());
         }
     };

@@ -21,11 +21,11 @@ use crate::servers::world::addr_of;
 
 /// Queries a second that ClickHouse has to answer: those of a page of ten panels that is opened twice a second.
 const QUERY_RATE: f64 = 20.0;
-/// Connections that send these queries.
+/// Connections that send the different queries.
 const QUERY_CONNECTIONS: usize = 10;
-/// Reads a second of an answer that is already cached until the next refresh.
+/// Equal queries a second. Until the next refresh, the cache answers all of them but the first.
 const CACHED_RATE: f64 = 2_000.0;
-/// Connections that send these reads.
+/// Connections that send the equal queries.
 const CACHED_CONNECTIONS: usize = 32;
 
 /// Queries of panels. A different value is appended to the filter of each request, so that no two queries are equal.
@@ -38,7 +38,7 @@ const PANELS: [&str; 5] = [
     "measures=events,value&dimensions=device_os,event&limit=50&from=-24h&filter=country:ne:",
 ];
 
-/// The rows of the table, and the figures that have goals.
+/// Returns rows for the report's table, and the figures that have goals.
 pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::prepare("queries", stack)?.with_partitions(records::PARTITIONS);
     world.migrate().await?;
@@ -103,7 +103,7 @@ fn different_queries(plan: &Plan) -> Arc<[Bytes]> {
     (0..count.max(1)).map(|number| load::get(&query(number))).collect()
 }
 
-/// The smallest statement that can answer from a rollup, sent directly to ClickHouse.
+/// The smallest statement that sums one rollup, sent directly to ClickHouse.
 fn rollup_sum(world: &World) -> Arc<[Bytes]> {
     let sql = "SELECT+sum(rows)+FROM+rollup_sums+WHERE+tenant=%27default%27+AND+rollup=%27event_daily%27+AND+expires=%272149-06-06%27";
     vec![load::get(&format!("/?database={}&query={sql}", world.name()))].into()

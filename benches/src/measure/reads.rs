@@ -11,12 +11,12 @@ use crate::report::goals::Goal;
 use crate::report::table::Row;
 use crate::servers::{Floor, World};
 
-/// Connections of readers.
+/// Number of connections of the readers.
 const READERS: usize = 64;
-/// Rate, in reads a second, at which the latency has a goal.
+/// The rate, in reads a second, at which there is a goal for the latency.
 const STEADY_RATE: f64 = 20_000.0;
 
-/// The rows of the table, and the figures that have goals.
+/// Returns rows for the report's table, and the figures that have goals.
 pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::new("reads", stack).await?;
     let mut constant = world.floor(Floor::Constant).await?;

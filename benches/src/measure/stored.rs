@@ -1,4 +1,4 @@
-//! Waits until events are stored, and checks that exactly this number is stored.
+//! Waits until a given number of events is stored, and checks that no more than this number are stored.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use devstack::wait_for;
 
 use crate::servers::World;
 
-/// Longest wait for everything to be stored after a load.
+/// Longest wait until all events are stored.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits until `events` are stored, checks that the raw table and the ledger hold exactly this number, and returns

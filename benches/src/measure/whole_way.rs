@@ -1,4 +1,4 @@
-//! The whole way of the events, from requests at a steady rate until the last event is stored.
+//! The whole pipeline: requests arrive at a steady rate, and CPU time is counted until the last event is stored.
 
 use std::time::Duration;
 

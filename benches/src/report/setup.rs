@@ -8,7 +8,7 @@ use schemas::time::UnixMillis;
 
 /// The page that is kept with the figures of this run.
 ///
-/// A value that the system does not reveal is `unknown`.
+/// The processor, the memory or the commit is `unknown` if it cannot be read.
 pub fn page() -> String {
     let day = UnixMillis::from(SystemTime::now()).to_string()[..10].to_owned();
     let cores = thread::available_parallelism().map_or(0, usize::from);

@@ -26,7 +26,7 @@ impl Unit {
 pub struct Row {
     /// What was measured.
     pub what: String,
-    /// The unit of its figures.
+    /// The unit that the figures of the row count.
     pub unit: Unit,
     /// The measurements; at least one before the row is shown.
     pub repeats: Vec<Repeat>,
@@ -41,11 +41,11 @@ pub struct Repeat {
     pub units: u64,
     /// Units a second.
     pub rate: f64,
-    /// Median and 99th percentile in milliseconds, if requests were sent.
+    /// Median and 99th percentile of the latency in milliseconds, if requests were sent.
     pub latency: Option<(f64, f64)>,
     /// CPU seconds of each process.
     pub cpu_seconds: Vec<(&'static str, f64)>,
-    /// Peak memory of the first process in MiB, if it was measured.
+    /// Peak memory in MiB of the first process in `cpu_seconds`, if it was measured.
     pub peak_mib: Option<f64>,
     /// Bytes on disk per unit, if they were measured.
     pub bytes_per_unit: Option<f64>,
@@ -74,7 +74,7 @@ impl Row {
         100.0 * self.rate().median / other.rate().median
     }
 
-    /// The median number of cores that the first process kept busy.
+    /// The median number of cores that the first process in `cpu_seconds` kept busy.
     pub fn cores(&self) -> f64 {
         let cores = |repeat: &Repeat| repeat.cpu_seconds[0].1 * repeat.rate / repeat.units as f64;
         Spread::of(self.repeats.iter().map(cores)).median
@@ -183,7 +183,7 @@ fn line<const N: usize>(cells: &[String; N], widths: &[usize; N]) -> String {
     format!("| {} |\n", padded.join(" | "))
 }
 
-/// One line for each repeat and process.
+/// The measurements as CSV, with one line for each repeat and process.
 pub fn csv(rows: &[Row]) -> String {
     let mut page = String::from(
         "what,unit,repeat,units,units_per_s,p50_ms,p99_ms,peak_mib,bytes_per_unit,process,cpu_s_per_million\n",

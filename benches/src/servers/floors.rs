@@ -1,5 +1,5 @@
-//! Floors: servers that do a known part of the work and nothing else. They show what this machine can do at best, so
-//! that the figures of Millrace can be given as a share of it.
+//! Floors: servers that do a known part of Millrace's work and nothing else. They show the best figures that this
+//! machine can reach, so that Millrace's figures can be given as a share of them.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,7 +24,8 @@ use tower::service_fn;
 pub enum Floor {
     /// Floor A: reads the body, answers 200.
     Read,
-    /// Floor B: reads the body, writes it to Kafka as one record, answers after `acks=all`.
+    /// Floor B: reads the body, writes it to Kafka as one record, answers once Kafka has acknowledged the record with
+    /// `acks=all`.
     Produce,
     /// Floor C: answers with a constant that has the length of an answer to a read.
     Constant,
@@ -96,7 +97,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
 const CONSTANT: &str = "unique_users,1000\nclicks,1000\nimpressions,1000\n";
 
-/// A producer with the settings of the edge's producer. Each request becomes a record of its own.
+/// A producer with the same acknowledgements, compression and queue as the edge's producer. But here each request
+/// becomes a record of its own.
 fn producer(brokers: &str) -> anyhow::Result<FutureProducer> {
     let mut config = ClientConfig::new();
     config

@@ -2,10 +2,10 @@
 //! with the settings that ClickHouse's documentation recommends for speed. Peers that write to ClickHouse fill the
 //! same tables.
 //!
-//! The engine needs more than Millrace does: a schema for the further fields of a rich event, where Millrace accepts
-//! any field. It stores neither partition nor offset, and it guarantees less: after a crash it may count a block
-//! twice. With its default settings it stores a block after a million rows or 7.5 s. So it may store the last rows of a
-//! drain some seconds late, and its CPU time is more meaningful than its rate.
+//! The engine needs a column for each additional field of a rich event, whereas Millrace accepts any field without one.
+//! It stores neither partition nor offset, and it guarantees less: after a crash it may count a block twice. With its
+//! default settings it stores a block after a million rows or 7.5 s. So it may store the last rows of a drain some
+//! seconds late, and its CPU time is more meaningful than its rate.
 
 use std::num::NonZero;
 use std::thread;

@@ -26,7 +26,7 @@ pub struct World {
     topic: String,
     /// The file that declares rollups in place of the built-in ones, if there is one.
     rollups: Option<String>,
-    /// Partitions of a topic that `migrate` creates; the default if absent.
+    /// Number of partitions of the topic, if `migrate` creates it; the default of `TOPIC_PARTITIONS` if absent.
     partitions: Option<String>,
     /// The database of views, if it is not the default one.
     views: Option<&'static str>,
@@ -64,17 +64,17 @@ impl World {
         })
     }
 
-    /// Reads another topic.
+    /// Uses this topic instead of the one that has the name of the world.
     pub fn with_topic(self, topic: &str) -> Self {
         Self { topic: topic.to_owned(), ..self }
     }
 
-    /// Creates a topic with this number of partitions.
+    /// Makes `migrate` create the topic with this number of partitions.
     pub fn with_partitions(self, partitions: u16) -> Self {
         Self { partitions: Some(partitions.to_string()), ..self }
     }
 
-    /// Creates the analysts' views in a database of their own.
+    /// Makes `migrate` create the analysts' views in this database.
     pub fn with_views(self, database: &'static str) -> Self {
         Self { views: Some(database), ..self }
     }
@@ -137,7 +137,7 @@ impl World {
         ready(Service::start("floor", &vars, &self.directory)?).await
     }
 
-    /// Rows in the raw table.
+    /// Number of events in the raw table.
     pub async fn stored(&self) -> anyhow::Result<u64> {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
@@ -179,7 +179,7 @@ impl World {
         lines.collect()
     }
 
-    /// Bytes of each table once all its parts are merged.
+    /// Merges all parts of each table, and returns the bytes that each table then has on disk.
     pub async fn merged_bytes(&self) -> anyhow::Result<BTreeMap<String, u64>> {
         let engines = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' AND NOT startsWith(name, '.')";
         for table in self.query(engines).await?.lines() {
@@ -197,7 +197,7 @@ impl World {
         lines.collect()
     }
 
-    /// Drops the database. The services must have exited before.
+    /// Drops the database. The services must have exited before this call.
     pub async fn remove(&self) -> anyhow::Result<()> {
         self.query(&format!("DROP DATABASE {} SYNC", self.name)).await?;
         Ok(())

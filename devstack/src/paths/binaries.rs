@@ -1,4 +1,4 @@
-//! The programs of this workspace: cargo builds them into one directory, that of the running program.
+//! The programs of this workspace. Cargo builds them into the directory that also holds the running program.
 
 use std::env;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The downloads of `./dev`: Kafka's jars and the ClickHouse library.
+//! The downloads of `./dev`: Kafka's jars, the ClickHouse library, and the packages for the page and for some tests.
 //!
 //! Next to each download is a copy of the file that pins its version. A download of another version counts as
 //! missing.
@@ -20,19 +20,19 @@ pub(crate) fn clickhouse_library() -> anyhow::Result<PathBuf> {
     Ok(home.join("libchdb.so"))
 }
 
-/// The directory of the jars of ClickHouse's JDBC driver and of a console for it.
+/// The directory with the jars of ClickHouse's JDBC driver and of a console that uses this driver.
 pub fn jdbc_jars() -> anyhow::Result<PathBuf> {
     let home = home("jdbc", "pom.xml", include_str!("../../jdbc/pom.xml"))?;
     Ok(home.join("lib"))
 }
 
-/// The Python environment with the clients of ClickHouse that `./dev test --full` installs.
+/// The interpreter of the Python environment into which `./dev test --full` installs clients of ClickHouse.
 pub fn bi_clients_python() -> anyhow::Result<PathBuf> {
     let pins = include_str!("../../../e2e/bi_clients/requirements.txt");
     Ok(home("bi_clients_python", "requirements.txt", pins)?.join("bin/python"))
 }
 
-/// The Python environment with Apache Superset that `./dev test --full` installs.
+/// The interpreter of the Python environment into which `./dev test --full` installs Apache Superset.
 pub fn bi_superset_python() -> anyhow::Result<PathBuf> {
     let pins = include_str!("../../../e2e/bi_superset/requirements.txt");
     Ok(home("bi_superset", "requirements.txt", pins)?.join("bin/python"))
@@ -50,7 +50,7 @@ pub(crate) fn page_packages() -> anyhow::Result<PathBuf> {
     Ok(home("page", "package-lock.json", lock)?.join("node_modules"))
 }
 
-/// The directory of downloads and data: outside git, and kept by `cargo clean`.
+/// The directory of downloads and data. Git ignores it, and `cargo clean` keeps it.
 pub(crate) fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(".cache")
 }
@@ -58,6 +58,10 @@ pub(crate) fn directory() -> PathBuf {
 fn home(name: &str, pins: &str, expected: &str) -> anyhow::Result<PathBuf> {
     let home = directory().join(name);
     let current = fs::read_to_string(home.join(pins)).is_ok_and(|found| found == expected);
-    ensure!(current, "find {name} in {}: run `./dev test` or `./dev up`, which downloads it", home.display());
+    ensure!(
+        current,
+        "find {name} in {}: it is missing or outdated; run `./dev up` or `./dev test`",
+        home.display()
+    );
     Ok(home)
 }

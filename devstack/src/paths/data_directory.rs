@@ -1,7 +1,7 @@
 //! Directories for the data and logs of a local stack.
 //!
-//! Invariant: at most one [`DataDirectory`] exists for a path, over all processes. The kernel releases its lock
-//! when the process that holds it dies.
+//! Invariant: at most one [`DataDirectory`] exists for a path, over all processes. Each one holds a lock on a file
+//! in its directory. The kernel releases the lock when the process dies.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -16,7 +16,7 @@ pub fn find(vars: &Vars) -> anyhow::Result<PathBuf> {
     let python = cache::directory().join("python/bin/python");
     ensure!(
         python.exists(),
-        "find {}: run `./dev test` once, which sets it up, or set PYTHON",
+        "find {}: it is missing; run `./dev test` once to install it, or set PYTHON",
         python.display()
     );
     Ok(python)

@@ -41,7 +41,8 @@ impl Process {
         let output = OpenOptions::new().create(true).append(true).open(log);
         let output = output.with_context(|| format!("open {}", log.display()))?;
         let errors = output.try_clone().with_context(|| format!("open {}", log.display()))?;
-        // A process group of its own: Ctrl-C signals only this process, which ends its children in order.
+        // The child gets its own process group. So Ctrl-C signals only this process, which then ends its children in
+        // order.
         command.process_group(0).stdin(Stdio::piped()).stdout(output).stderr(errors);
         let child = spawner::spawn(command).with_context(|| format!("start {name}"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
@@ -58,7 +59,7 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits until `condition` holds. Fails if the child exits first, or at `deadline`.
+    /// Waits until `condition` holds. Fails if the child exits before that, or after `deadline`.
     /// `what` is what the child should do, such as "answer on port 18123".
     pub async fn wait_until(
         &mut self,
@@ -115,7 +116,7 @@ impl Process {
         let _reaped = self.child.wait();
     }
 
-    /// Sends a signal, such as `STOP` and `CONT` to pause it.
+    /// Sends the child a signal, such as `STOP` to pause it or `CONT` to continue it. Does nothing if it has exited.
     pub fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
         if self.exited().is_some() {
             return Ok(());

@@ -21,17 +21,18 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for the answer to one ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The user of a local server that may read the analysts' views and nothing else.
+/// A local server's user for analysts, who may read the analysts' views and nothing else.
 pub const BI_READER: &str = "bi_reader";
-/// The user of a local server for drivers that change settings, such as JDBC's. It may read the same views.
+/// A local server's user for drivers that change settings, such as JDBC's. This user may read the same views as
+/// [`BI_READER`].
 pub const BI_JDBC: &str = "bi_jdbc";
-/// The password of every user of `users.xml` that has one, on this machine only.
+/// The password of every user in `users.xml` who has a password. It is valid on this machine only.
 pub const LOCAL_PASSWORD: &str = "local";
 
 /// The hidden subcommand of `devstack` that runs the server.
 const SUBCOMMAND: &str = "clickhouse-server";
 
-/// A ClickHouse server: a local one, or an external one, which devstack neither starts nor stops.
+/// A ClickHouse server: a local one, or an external one. Devstack neither starts nor stops an external server.
 #[derive(Debug)]
 pub struct ClickHouse {
     url: String,
@@ -93,7 +94,7 @@ impl ClickHouse {
     }
 
     /// The address of the views in `database` for `user`, one of [`BI_READER`] and [`BI_JDBC`], over HTTP:
-    /// `clickhouse://user:password@host:port/database`. None if the server is not local.
+    /// `clickhouse://user:password@host:port/database`. `None` if the server is not local.
     pub fn bi_dsn(&self, user: &str, database: &str) -> Option<String> {
         let port = self.local.as_ref()?.http_port;
         Some(format!("clickhouse://{user}:{LOCAL_PASSWORD}@127.0.0.1:{port}/{database}"))
@@ -126,7 +127,7 @@ impl ClickHouse {
         let running = self.local.as_mut().and_then(|server| server.process.take());
         match running {
             Some(mut process) => {
-                // The server's last query reads standard input, and the server exits when that query ends.
+                // The server's last statement reads standard input, and the server exits when that statement ends.
                 process.close_input();
                 process.wait_for_exit(STOP_DEADLINE).await.map(drop)
             }
@@ -148,12 +149,13 @@ impl ClickHouse {
 }
 
 /// The comment at the top of the users file. The users have rights on patterns of databases, because tests also use
-/// databases with other names than `millrace`, and databases `bi_…` for their views. A deployment grants rights only
+/// databases with names other than `millrace`, and databases `bi_…` for their views. A deployment grants rights only
 /// on its `millrace` and its `bi`.
 const ABOUT: &str =
     "Users of this machine, with a password for this machine only, and rights on all databases of tests.";
 
-/// Writes the users of the services, the readers and the users in `more`, with rights on the databases of all tests.
+/// Writes the users file: the users of the services and the readers, with rights on the databases of all tests, and the
+/// users in `more`.
 fn write_users(directory: &Path, more: &[User]) -> anyhow::Result<()> {
     let scope = DatabaseScope::any();
     let are_declared = access::services(&scope).into_iter().chain(access::readers(&scope));
@@ -179,7 +181,7 @@ impl Server {
             .args(["--log-level=error", "--listen_host=127.0.0.1"])
             .arg(format!("--http_port={}", self.http_port))
             .arg(format!("--tcp_port={}", self.native_port))
-            // A query that ends when this process closes the standard input of the server.
+            // The last statement reads the server's standard input, so it ends when this process closes that input.
             .args(["--input-format=LineAsString", "--structure=line String", "--query"])
             .arg("SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT count() FROM table");
         command.envs(self.time_zone.map(|name| ("TZ", name)));

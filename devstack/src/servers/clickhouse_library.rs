@@ -1,4 +1,4 @@
-//! Runs the ClickHouse server inside this process, by a call to a C function of a shared library.
+//! Runs the ClickHouse server inside this process, by calling a C function of a shared library.
 #![expect(unsafe_code, reason = "calls a C function that is known only once its library is loaded")]
 
 use std::ffi::{CString, OsString, c_char, c_int};

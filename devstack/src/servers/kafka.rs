@@ -32,7 +32,7 @@ const CERTIFICATE: &str = "certificate.pem";
 /// User and password of a local broker.
 pub const LOGIN: (&str, &str) = ("millrace", "local");
 
-/// Kafka brokers: a local one, or external ones, which devstack neither starts nor stops.
+/// Kafka brokers: a local one, or external ones. Devstack neither starts nor stops external brokers.
 #[derive(Debug)]
 pub struct Kafka {
     brokers: String,
@@ -148,7 +148,7 @@ impl Kafka {
     }
 
     /// The log end offset of each partition of a topic, in the order of the partitions: the offset of the next
-    /// record. Blocks until the broker answers, or until the request times out.
+    /// record. Blocks until the broker has answered, or until a request times out.
     pub fn log_ends(&self, topic: &str) -> anyhow::Result<Vec<u64>> {
         let admin = self.admin()?;
         let client = admin.inner();
@@ -212,7 +212,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Formats an empty data directory, because Kafka does not start on one without a cluster id.
+    /// Formats an empty data directory, because Kafka does not start on a directory without a cluster id.
     async fn format(&self, jars: &Path) -> anyhow::Result<()> {
         let mut command = self.java(jars, &["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])?;
         let id = Uuid::new_v4().to_string();
@@ -271,6 +271,7 @@ fn write_certificate(directory: &Path) -> anyhow::Result<()> {
 /// Whether a broker answers a metadata request.
 async fn answers(admin: &AdminClient<DefaultClientContext>) -> bool {
     let client = admin.inner();
-    // The call blocks its thread for at most this long, which is harmless: nothing else runs during a start.
+    // The call blocks its thread for at most this long, which is harmless while a stack starts. A caller that does
+    // other work meanwhile starts Kafka on a thread of its own.
     client.fetch_metadata(None, Duration::from_millis(250)).is_ok_and(|found| !found.brokers().is_empty())
 }

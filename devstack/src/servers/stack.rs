@@ -95,7 +95,8 @@ impl Stack {
         Ok(())
     }
 
-    /// Stops both cleanly, the database first, because nothing writes to it any more.
+    /// Stops both cleanly, ClickHouse first. The services must have stopped before, so that nothing writes to
+    /// ClickHouse.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let clickhouse = self.clickhouse.stop().await;
         self.kafka.stop().await?;

@@ -1,8 +1,9 @@
 //! Sends the demo's live events and its generated history to the front port.
 //!
-//! Live traffic is about one event a second, the same rate as in the history, so that the numbers on the page are
-//! consistent. History is sent backwards in time: the latest two weeks in the first minutes, and then the rest at the
-//! rate that live traffic leaves of [`EVENTS_PER_ROUND`].
+//! Live traffic is about one event every two seconds, the same rate as in the history, so that the numbers on the page
+//! are consistent. History is sent backwards in time: first the latest two weeks, which takes about a minute, and then
+//! the rest. In each later round, the live events come first, and older history fills the round up to
+//! [`EVENTS_PER_ROUND`].
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,8 +24,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const EVENTS_PER_ROUND: usize = 34;
 /// Number of events in a round while the latest two weeks of history are sent.
 const RECENT_EVENTS_PER_ROUND: usize = 1_500;
-/// How far back the part of the history reaches that is sent first: two weeks and a day, because the page compares the
-/// last week with the week before.
+/// How far back the history that is sent first reaches: two weeks and a day, because the page compares the last week
+/// with the week before.
 const RECENT_HISTORY_MS: i64 = 15 * DAY;
 /// How far back the history reaches.
 const HISTORY_MS: i64 = 400 * DAY;
@@ -33,8 +34,8 @@ const SEED: u64 = 1;
 /// Longest wait for an answer: longer than the edge takes to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends events until `stop`. Skips the first `sent` events of the history, which earlier demos have sent. A refused
-/// request is logged and not retried.
+/// Sends events until `stop`. Skips the first `sent` events of the history. The caller passes the number of all stored
+/// events, as an estimate of how much history earlier demos have sent. A refused request is logged and not retried.
 pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) {
     let client =
         Client::builder().timeout(TIMEOUT).build().expect("a client without TLS can always be built");
@@ -63,7 +64,7 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
     }
 }
 
-/// Whether clients send events of this name to an endpoint of their own instead of `/v1/events`.
+/// Whether events of this name have their own endpoint, to which clients send them instead of to `/v1/events`.
 fn has_own_endpoint(line: &Line) -> bool {
     matches!(line.event, "click" | "impression" | "vote")
 }
@@ -135,7 +136,7 @@ impl Past {
 struct Present {
     story: Story,
     start: UnixMillis,
-    /// The slice that is generated next, once it begins.
+    /// The slice that is generated next, when its time begins.
     next: i64,
     /// Events that have not happened yet, the next one first.
     coming: VecDeque<Line>,
@@ -146,7 +147,7 @@ impl Present {
         Self { story, start, next: Story::slice_of(start), coming: VecDeque::new() }
     }
 
-    /// The events that have happened by now and were not taken before.
+    /// The events that have happened by `now` and that no earlier call returned.
     fn until(&mut self, now: UnixMillis) -> Vec<Line> {
         while self.next <= Story::slice_of(now) {
             let is_present = |line: &Line| line.client_time >= self.start;

@@ -10,8 +10,8 @@ use tower::{Service, ServiceExt, service_fn};
 /// Path prefixes of reads that may be sent with POST. Reads with GET need no entry here.
 const POSTED_READS: [&str; 3] = ["/v1/query", "/v1/retention", "/v1/funnel"];
 
-/// Routes requests of [`POSTED_READS`] to `reads`, all other POST and OPTIONS requests to `writes`, and every other
-/// method to `reads`.
+/// Routes requests whose path begins with one of [`POSTED_READS`] to `reads`, all other POST and OPTIONS requests to
+/// `writes`, and every other method to `reads`.
 pub(super) fn route<W, R, WriteBody, ReadBody>(
     writes: W,
     reads: R,

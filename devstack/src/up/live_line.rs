@@ -1,4 +1,4 @@
-//! The demo's line of current figures, once a second, and the highest figures at the end.
+//! Prints the current figures of the demo as one line every second, and the highest figures at the end.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -128,7 +128,7 @@ impl Highest {
         highest.age = highest.age.max(pace.age);
     }
 
-    /// Prints a line for each figure, or nothing if nothing was read yet.
+    /// Prints a line for each figure, or nothing if the age of the answers never became known.
     pub(super) fn print(&self) {
         let Pace { accepted_per_s, stored_per_s, lag, age: Some(age) } = self.0 else { return };
         output::print_line("peak values");

@@ -76,8 +76,8 @@ impl Config {
         vars.entry("DRAIN_DELAY".to_owned()).or_insert_with(|| "0s".to_owned());
         // Few partitions, to spare a laptop: each partition makes its own inserts.
         vars.entry("TOPIC_PARTITIONS".to_owned()).or_insert_with(|| "4".to_owned());
-        // The aggregator is a static member, so that after a kill the next `./dev up` gets the partitions at once. In
-        // an external Kafka it is not, because the group may already have a member of this name.
+        // The aggregator is a static member, so that after a kill the next `./dev up` gets the partitions at once.
+        // With an external Kafka it is not a static member, because the group may already have a member of this name.
         if self.given.kafka.is_none() {
             vars.entry("GROUP_INSTANCE_ID".to_owned()).or_insert_with(|| "stream-agg-0".to_owned());
         }

@@ -8,7 +8,8 @@ use clickhouse::Client;
 use super::output;
 use crate::wait::wait_for;
 
-/// Longest wait after Ctrl-C until the aggregator has stored the records in Kafka. A second Ctrl-C ends the wait.
+/// Longest wait after Ctrl-C until the aggregator has stored all records that are in Kafka. A second Ctrl-C ends the
+/// wait.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Counts the rows that were added to the raw table since the start.
@@ -29,8 +30,8 @@ impl StoredRows {
         self.at_start
     }
 
-    /// Waits until `accepted` events are stored since the start, for at most [`CATCH_UP_DEADLINE`]. The next start
-    /// stores the rest.
+    /// Waits until `accepted` events have been stored since the start, for at most [`CATCH_UP_DEADLINE`]. The next
+    /// `./dev up` stores the rest.
     pub(super) async fn catch_up(&self, accepted: u64) -> anyhow::Result<()> {
         let expected = self.at_start + accepted;
         let caught_up = wait_for("the aggregator", CATCH_UP_DEADLINE, async || {

@@ -8,7 +8,7 @@ use e2e::chaos::report::Report;
 use e2e::chaos::{self, Options};
 
 /// Kills and pauses the edge, aggregators, Kafka and ClickHouse under load, then compares every table
-/// and answer with the answers that the clients got.
+/// and every answer of the query API with the responses of the edge.
 #[derive(Parser)]
 #[command(name = "./dev chaos")]
 struct Arguments {

@@ -21,11 +21,11 @@ use crate::world::{ADDED_ROLLUP, World};
 const PARTITIONS: u16 = 6;
 /// The partitions that the change adds.
 const ADDED_PARTITIONS: std::ops::Range<i32> = 4..6;
-/// Longest wait for the outcomes of all requests that may be retried, some of which come only after an outage. Also the
-/// longest wait until Kafka has created the partitions.
+/// Longest wait until all requests that may be retried have an outcome; some outcomes arrive only after an outage. Also
+/// the longest wait until Kafka has created the partitions.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Longest wait until the records of these requests are applied. The change waits for them, because a retry that is
-/// applied later may fall outside a small deduplication window.
+/// Longest wait until the records of the requests that may be retried are applied. The change waits for these records,
+/// because a retry that is applied after the change may fall outside a small deduplication window.
 const APPLIED_DEADLINE: Duration = Duration::from_secs(600);
 /// Pause between the restart of one aggregator and the restart of the next one. Until the last restart, partitions move
 /// between processes with the old declaration and processes with the new one.
@@ -43,7 +43,7 @@ struct Made {
 }
 
 impl MidRunChange {
-    /// Makes the change once every request that may be retried has its outcome.
+    /// Makes the change once every request that may be retried has its outcome and is applied.
     pub(crate) async fn make(
         &self,
         world: &World,

@@ -1,9 +1,9 @@
 //! Chaos: kills, pauses, stops and starts the real programs under load by a seeded schedule, waits until they have
-//! stored everything, and then compares every table and answer with the answers that the clients got.
+//! stored everything, and then compares every table and every answer of the query API with the responses of the edge.
 //!
 //! Invariants: chaos uses only interfaces that users and operators of the services have; its time and memory are
 //! bounded by the length of the run; no process outlives the run. Chaos never relies on the services' own metrics to
-//! decide whether the counts are right.
+//! decide whether the counts are right; the metrics only help to decide when to count.
 
 use std::collections::HashMap;
 use std::iter;
@@ -73,7 +73,7 @@ pub struct Options {
     pub length: Duration,
     /// The seed of faults and load.
     pub seed: u64,
-    /// Whether some events have an `event_id` and are retried until they are acknowledged.
+    /// Whether half of the batches have event ids and are retried until they are acknowledged.
     pub event_ids: bool,
     /// Whether the edge has a spool, which survives kills of the edge. With a spool, the edge acknowledges events
     /// during an outage of Kafka.
@@ -126,7 +126,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
         faults_over: Arc::new(Semaphore::new(0)),
         stop: CancellationToken::new(),
     };
-    // The directory is kept, because its lock must be held until the end of the run.
+    // The value of the directory is kept, because it holds a lock, which this process needs until the end of the run.
     let Stack { kafka, clickhouse, directory: _directory } = stack;
     let servers =
         [(Target::Kafka, Supervised::Kafka(kafka)), (Target::ClickHouse, Supervised::ClickHouse(clickhouse))];
@@ -155,8 +155,8 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
     Ok(run.report(verdict, long))
 }
 
-/// Starts the edge, and the aggregators as static members of the group. Batches are short, so that at any time one
-/// is declared and not yet applied.
+/// Starts the edge, and the aggregators as static members of the group. The batches are short, so that at almost any
+/// time one is declared and not yet applied.
 fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
     let max_groups = MAX_GROUPS.to_string();
     let session = format!("{}", SESSION_SECONDS * 1000.0);
@@ -173,7 +173,8 @@ fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
     };
     let directory = world.directory().join("spool");
     let directory = directory.to_str().expect("a path of text");
-    // The edge waits for Kafka only briefly, because events must go into the spool, and a killed broker is soon back.
+    // The edge waits only briefly for Kafka, because a killed broker is soon back, and events must go into the spool
+    // before that.
     let spooling = [("SPOOL_DIR", directory), ("DURABLE_WAIT", "1s")];
     let edge = (Target::Edge, world.start("ingest", if spool { &spooling } else { &[] }));
     iter::once(edge).chain((0..AGGREGATORS).map(aggregator)).collect()
@@ -200,8 +201,8 @@ struct Run {
 }
 
 impl Run {
-    /// Starts a supervisor for each process. It injects the faults of the process and then keeps the process running
-    /// until the run ends.
+    /// Starts a supervisor for each process. The supervisor injects the faults of the process and then keeps the
+    /// process running until the run ends.
     fn spawn_supervisors(
         &self,
         processes: impl Iterator<Item = (Target, Supervised)>,
@@ -296,7 +297,8 @@ impl Run {
         }
     }
 
-    /// Reads the log end offsets into `ends`. Describes what is not yet counted; empty if everything is.
+    /// Reads the log end offsets into `ends`. Describes what is not yet counted; empty if everything is
+    /// counted.
     async fn uncounted(&self, ends: &mut Vec<u64>) -> anyhow::Result<String> {
         let edge =
             async |name: &str| self.edge_admin.metric(name).await.context("read the metrics of the edge");
@@ -319,7 +321,8 @@ impl Run {
         Ok(waiting.into_iter().chain(kept).chain(behind).collect::<Vec<_>>().join(", "))
     }
 
-    /// The further figures of a long run. Adds to the verdict the differences of the rollup that the change added.
+    /// The further figures of a long run. Also compares the rollup that the change added with the raw rows, and adds
+    /// the differences to the verdict.
     async fn inspect_long(&self, verdict: &mut Verdict) -> anyhow::Result<Long> {
         let (declared_later, differences) = mid_run_change::events_of_added_rollup(&self.world).await?;
         verdict.add_differences(differences);
@@ -365,7 +368,8 @@ impl Run {
             long,
             missing: verdict.missing,
             duplicated: verdict.duplicated,
-            // The reasons come last, where a truncated log still has them.
+            // The problems noted during the run come last, because they show the reasons: a log whose beginning is cut
+            // off still has them.
             problems: verdict.lines.into_iter().chain(self.stats.take_problems()).collect(),
         }
     }

@@ -15,9 +15,9 @@ const MAX_UNANSWERED_PERCENT: usize = 5;
 /// Further figures of a long run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Long {
-    /// Pauses longer than the session, the insert deadline and the lifetime of a token.
+    /// Pauses of at least 60 s: longer than an aggregator's session, the deadline of an insert, and the longest insert.
     pub pauses: u64,
-    /// Outages of ClickHouse of 40 s.
+    /// Outages of ClickHouse of at least 40 s.
     pub clickhouse_away: u64,
     /// Partitions that were added during the run and hold records.
     pub partitions_added: u64,
@@ -72,7 +72,7 @@ pub struct Report {
     pub missing: u64,
     /// Events that are counted too often, summed over all tables and answers.
     pub duplicated: u64,
-    /// Every other problem, one line each.
+    /// All problems, one line each. They also describe the first missing and duplicated events of each table.
     pub problems: Vec<String>,
 }
 

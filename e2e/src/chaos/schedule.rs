@@ -11,16 +11,17 @@ use std::time::Duration;
 use fastrand::Rng;
 
 /// A run is divided into slots of about this length, in seconds. In each slot every process is killed, except the
-/// last aggregator, which is killed in half of the slots.
+/// last aggregator, which is killed in about half of the slots.
 const SLOT_SECONDS: f64 = 14.0;
 /// In this many seconds at the end of a run no fault begins, so that each process recovers under load.
 const FAULT_FREE_END_SECONDS: f64 = 3.0;
 /// Number of aggregators. The last one leaves and joins the group again in every slot.
 pub const AGGREGATORS: usize = 3;
-/// The session timeout of an aggregator in seconds. After this time, other aggregators take over its partitions.
+/// The session timeout of an aggregator in seconds. If Kafka gets no heartbeat from an aggregator for this long, other
+/// aggregators take over its partitions.
 pub const SESSION_SECONDS: f64 = 6.0;
 
-/// Long pauses of an aggregator, in seconds.
+/// Lengths of the long pauses of an aggregator, in seconds.
 pub const LONG_PAUSE_SECONDS: [u64; 2] = [60, 75];
 /// Length of ClickHouse's outages in a long run, in seconds.
 pub const OUTAGE_SECONDS: u64 = 40;
@@ -97,7 +98,7 @@ impl Kind {
     }
 }
 
-/// A fault of a process, or a change of its membership.
+/// A fault of a process, or an aggregator that leaves or joins the consumer group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// SIGKILL, and a restart after this time.
@@ -161,9 +162,9 @@ impl Schedule {
         plan.faults
     }
 
-    /// Adds the faults of a long run, before and after the change in the middle: pauses of aggregators that are longer
-    /// than the session, the insert deadline and the lifetime of a token, and two outages of ClickHouse of 40 s, one as
-    /// a pause and one as a kill.
+    /// Adds the faults of a long run, before and after the change in the middle: three pauses of aggregators and two
+    /// outages of ClickHouse. Each pause is longer than the session, the deadline of an insert and the longest insert.
+    /// The outages last 40 s, one as a pause and one as a kill.
     pub fn with_long_faults(mut self, length: Duration) -> Self {
         let pause = |seconds| Action::Pause(Duration::from_secs(seconds));
         let [long, longer] = LONG_PAUSE_SECONDS;
@@ -231,7 +232,7 @@ impl Plan {
         slot.start + length * (part.start + self.rng.f64() * (part.end - part.start))
     }
 
-    /// The time from a kill to the start. One kill of an aggregator in four lasts longer than its session.
+    /// The time from a kill to the next start. For one kill of an aggregator in four, it is longer than the session.
     fn down(&mut self, target: Target) -> Duration {
         let seconds = match target.kind() {
             Kind::Aggregator if self.rng.u8(..4) == 0 => SESSION_SECONDS + 1.0 + self.rng.f64(),

@@ -1,7 +1,7 @@
 //! The supervisor of one process: injects the faults of the process one after another, and restarts it when it exits.
 //!
 //! Invariants: a process that should run and has exited for any reason is restarted on the same ports. When a
-//! supervisor returns, its process runs or was stopped on purpose.
+//! supervisor returns without an error, its process runs or was stopped on purpose.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ const START_TRIES: usize = 3;
 
 /// The exit code of Millrace's programs after a panic.
 const PANIC_CODE: i32 = 101;
-/// A start that takes longer is noted in the progress lines.
+/// A start that takes longer than this is noted in the progress lines.
 const SLOW_START: Duration = Duration::from_secs(3);
 
 /// A supervised process.
@@ -132,7 +132,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Restarts the process if it has exited unexpectedly or must follow the change, and reads its counters.
+    /// Restarts the process if it has exited unexpectedly or must run with the changed settings. Reads its counters.
     async fn watch(&mut self) -> anyhow::Result<()> {
         self.follow_change().await?;
         if let Some(status) = self.process.handle()?.exited()
@@ -153,8 +153,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Kills an aggregator when it is due to restart under the changed declaration. So a process with another
-    /// declaration has to finish the killed aggregator's batch.
+    /// Kills an aggregator when it is due to restart under the changed declaration. The kill can leave a declared
+    /// batch unfinished, which a process with another declaration must then finish.
     async fn follow_change(&mut self) -> anyhow::Result<()> {
         let (Target::Aggregator(number), Supervised::Service(service)) = (self.target, &mut self.process)
         else {

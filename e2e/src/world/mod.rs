@@ -20,7 +20,7 @@ mod tables;
 pub use services::{Edge, QueryApi};
 pub use tables::with_sources;
 
-/// Longest wait for something that is immediate on an idle machine.
+/// Longest wait for something that takes only a moment on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Longest time that a command may run. Some commands wait for a minute on purpose.

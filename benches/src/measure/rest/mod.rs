@@ -1,8 +1,8 @@
 //! The cost at rest: the CPU time of all processes while few events arrive. Also measures how fresh answers are.
 //!
-//! The services run with the settings of `./dev up --demo`, each in a process of its own. *Probes* measure the
-//! freshness: each probe is a reaction with the time of a past hour that no other traffic uses, so that it changes only
-//! the answer for that hour. Probes add about one event a second.
+//! The services run with the settings of `./dev up`, each in a process of its own. *Probes* measure the freshness: each
+//! probe sends reactions with the time of a past hour that no other traffic uses, so that the reactions change only the
+//! answer for that hour. Together the probes add about one event a second.
 
 use std::array;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use probe::Probe;
 
 mod probe;
 
-/// Requests a second of the demo.
+/// Requests a second of the load that has the event rate of the demo.
 const DEMO_RATE: f64 = 50.0;
 /// Partitions of the topic, as `./dev up` creates it.
 const PARTITIONS: u16 = 4;
@@ -45,7 +45,7 @@ const SERVICES: usize = 3;
 /// A load: how many events arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arrival {
-    /// The demo's traffic: batches, reactions and votes.
+    /// The event rate of the demo, sent as batches, reactions and votes.
     Demo,
     /// A small deployment: 200 requests a second of 30 events.
     Small,
@@ -81,7 +81,7 @@ impl Arrival {
 struct Window {
     /// Cores that each process kept busy.
     cores: [f64; PROCESSES.len()],
-    /// Seconds from the acknowledgement of each probe to the answer that counts it.
+    /// Seconds from the acknowledgement of each reaction of a probe to the first answer that counts the reaction.
     freshness: Vec<f64>,
 }
 
@@ -169,7 +169,7 @@ pub fn markdown(rests: &[Rest]) -> String {
     table::aligned(&header, &rests.iter().map(Rest::cells).collect::<Vec<_>>())
 }
 
-/// One line for each window.
+/// The measurements as CSV, with one line for each window.
 pub fn csv(rests: &[Rest]) -> String {
     let head = format!("load,window,{},fresh_p50_s,fresh_max_s,probes\n", PROCESSES.join(","));
     let lines = rests.iter().flat_map(|rest| (1..).zip(&rest.windows).map(move |window| (rest, window)));
@@ -215,7 +215,7 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Ve
     Ok(rests)
 }
 
-/// Sends the load to the edge for `duration`, and probes at the same time.
+/// Sends the load to the edge for `duration`, and runs the probes at the same time.
 async fn window(
     arrival: Arrival,
     edge: &Service,
@@ -234,7 +234,7 @@ async fn window(
     let elapsed = outcome.elapsed.as_secs_f64();
     ensure!(outcome.failed == 0, "{}: {} requests failed", arrival.what(), outcome.failed);
     let freshness = probes.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
-    ensure!(!freshness.is_empty(), "no probe was seen: measure for longer");
+    ensure!(!freshness.is_empty(), "no reaction of a probe was counted: measure for longer");
     let cores = array::from_fn(|at| (after[at] - before[at]) / elapsed);
     Ok(Window { cores, freshness })
 }

@@ -1,5 +1,5 @@
-//! Probes, which measure freshness: a probe sends a reaction of a past hour and waits until the answer for that hour
-//! counts it.
+//! Probes, which measure freshness. A probe sends a reaction with the time of a past hour, waits until the answer for
+//! that hour counts the reaction, and then sends the next one.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,10 +12,10 @@ use tokio::time;
 const PROBES_FROM: i64 = 26;
 /// Interval between two reads of the answer for a probe's hour.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Longest wait until an answer counts a probe.
+/// Longest wait until an answer counts a reaction.
 const PROBE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Sends reactions of one hour and measures when each is counted.
+/// Sends reactions with times in one hour, and measures how long it takes until each is counted.
 pub(super) struct Probe {
     number: i64,
     /// The URL to which reactions are posted, and the URL of the answer for their hour.
@@ -39,10 +39,11 @@ impl Probe {
         })
     }
 
-    /// Sends reactions until `end`, each one after the previous one is counted. Waits until the last one is counted,
-    /// even after `end`. Returns the seconds from each reaction to the answer that counted it.
+    /// Sends reactions until `end`, each after the previous one has been counted. Waits until the last reaction is
+    /// counted, even after `end`. Returns the seconds from each reaction to the answer that counted it.
     pub(super) async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
-        // Once a client has asked for an old hour, the query API includes it in every refresh.
+        // The query API reads an old hour in every refresh as long as requests for this hour keep arriving. This is the
+        // first of these requests.
         let mut clicks = self.clicks().await?;
         let mut freshness = Vec::new();
         // Probes start at different times, so that they are not in step with the refreshes of the query API.

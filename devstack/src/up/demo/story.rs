@@ -1,12 +1,12 @@
 //! What happens in the demo: people who find an app, sign up or leave, come back and buy.
 //!
-//! Time is divided into slices of ten minutes. The sessions of a slice depend only on its number and the seed, so
-//! slices can be generated in any order. A person who comes back is generated again from the slice of their first
-//! visit, so no state is kept. Pure.
+//! Time is divided into slices of ten minutes. The sessions of a slice depend only on the number of the slice, the
+//! seed and the start of the demo, so slices can be generated in any order. A person who comes back is generated again
+//! from the slice of their first visit, so no state is kept. Pure.
 //!
-//! What the page then shows: traffic depends on the hour and the weekday, and the audience grows; some visitors sign
-//! up and fewer buy; some come back, fewer each day; Brazil grew in the last week; the release of two days ago
-//! crashes more often, and sells better.
+//! The page then shows the following: traffic depends on the hour and the weekday, and the audience grows; some
+//! visitors sign up and fewer buy; some come back, fewer each day; Brazil grew in the last week; the release of two
+//! days ago crashes more often, and sells better.
 
 use std::f64::consts::TAU;
 
@@ -23,9 +23,9 @@ const DAILY_GROWTH: f64 = 0.015;
 /// How long before the start of the demo the release came out, and how long its adoption takes.
 const RELEASE_AGE_MS: i64 = 2 * DAY;
 const ADOPTION_MS: i64 = DAY;
-/// How long before the start Brazil began to grow.
+/// How long before the start of the demo Brazil began to grow.
 const CAMPAIGN_AGE_MS: i64 = 6 * DAY;
-/// The share of sessions of people who come back.
+/// The share of sessions that belong to people who come back.
 const RETURNING_SHARE: f64 = 0.55;
 /// After how many days people come back, on average.
 const RETURN_AFTER_DAYS: f64 = 3.0;
@@ -59,7 +59,7 @@ const SCREENS: [(&str, u32); 6] =
     [("catalogue", 36), ("product", 30), ("search", 14), ("basket", 9), ("account", 7), ("help", 4)];
 /// Prices of the products in cents, with their shares of all purchases, in percent.
 const PRICES: [(u32, u32); 4] = [(1_990, 46), (4_900, 30), (8_950, 17), (15_900, 7)];
-/// Older versions, which some people keep for a while, with their shares of those people, in percent.
+/// Older versions, which some people keep for a while, each with the share of these people who use it, in percent.
 const OLD_VERSIONS: [(&str, u32); 3] = [("4.7.2", 71), ("4.7.1", 21), ("4.6.0", 8)];
 const NEW_VERSION: &str = "4.8.0";
 /// Options of the poll, with their shares of all votes, in percent.
@@ -131,8 +131,8 @@ impl Story {
         at.0.div_euclid(SLICE_MS)
     }
 
-    /// All events whose sessions begin in a slice, in the order of their times. The last ones may be some minutes
-    /// after the end of the slice.
+    /// All events of the sessions that begin in a slice, in the order of the events' times. The last events may be some
+    /// minutes after the end of the slice.
     pub(super) fn slice(&self, slice: i64) -> Vec<Line> {
         let mut rng = self.rng(slice, 0);
         let mut lines = Vec::new();

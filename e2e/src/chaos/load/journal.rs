@@ -1,7 +1,7 @@
-//! A journal of all requests: when each was made, and its outcome. It needs only a few bytes per request.
+//! A journal of all requests: when each was made, and its outcome. The journal needs only a few bytes per request.
 //!
-//! Invariant: a request is in the journal, as unanswered, from before its first byte is sent until its answer
-//! arrives. Pure.
+//! Invariant: the journal has a request as unanswered before the first byte of the request is sent, and until the
+//! outcome is known. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use super::requests::{Request, RequestStream};
 pub enum Outcome {
     /// The edge answered that the good lines are stored. They must count exactly once.
     Acked,
-    /// The edge answered that nothing is stored. Nothing may count.
+    /// Nothing is stored: the edge answered so, or no attempt reached it. Nothing may count.
     Refused,
     /// There was no answer, or one that does not say whether the lines are stored. Either all lines must count once,
     /// or none.
@@ -46,7 +46,7 @@ pub struct Journal {
     event_ids: bool,
     stream: RequestStream,
     entries: Vec<Entry>,
-    /// The number of requests after which no further request may be retried, once retries are forbidden.
+    /// The number of requests that were made before retries were forbidden; `None` while retries are allowed.
     retries_end: Option<usize>,
     /// Requests that may be retried and have no outcome yet.
     retried: BTreeSet<u32>,

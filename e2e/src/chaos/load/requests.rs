@@ -11,9 +11,9 @@ use schemas::time::{DAY, HOUR, MINUTE, SECOND, UnixMillis};
 
 use crate::hostile;
 
-/// Prefix of the request's number, which each event of the request contains.
+/// Each event contains the number of its request, after this prefix.
 pub const TAG: &str = "chaos-";
-/// Devices that send at the same time.
+/// Number of devices that send events at the same time.
 const DEVICES: usize = 200;
 /// 2020-12-01 00:00, the day of the very old events.
 const LONG_AGO: UnixMillis = UnixMillis(1_606_780_800_000);
@@ -37,9 +37,9 @@ pub struct Request {
     pub body: String,
     /// The lines of the events that the request adds if it is stored.
     pub events: Vec<String>,
-    /// Lines of the body that the edge rejects.
+    /// Number of lines of the body that the edge rejects.
     pub bad: usize,
-    /// Events with hostile fields.
+    /// Number of events with hostile fields.
     pub hostile: usize,
     /// Whether the request may be retried. If so, each event has an `event_id`.
     pub repeatable: bool,
@@ -136,8 +136,8 @@ impl RequestStream {
             line.param_str = format!("{TAG}{number}").into();
             line.event_id = has_ids.then(|| event_id(self.seed, *number, at));
             if rng.u8(..WRONG_CLOCK_ONE_IN) == 0 {
-                // Not a click or an impression: verification asks the query API for each hour that has one, and events
-                // from wrong clocks would add many hours.
+                // Not a click or an impression: verification asks the query API for each hour that has a click or an
+                // impression, and events from wrong clocks would add many hours.
                 line.event = "play";
                 line.client_time = UnixMillis(now.0 - rng.i64(WRONG_CLOCK_LAG_MS)).to_string();
             } else if rng.u8(..30) == 0 {
@@ -168,7 +168,7 @@ fn event_id(seed: u64, number: u32, line: usize) -> String {
     format!("{:08x}-0000-4000-8000-{number:08x}{line:04x}", seed as u32)
 }
 
-/// The line as a vote in a poll.
+/// Adds the fields of a vote in a poll to a line.
 fn vote(rng: &mut Rng, line: &str) -> String {
     format!(
         r#"{{"poll":"poll-{}","option":"{}",{}"#,

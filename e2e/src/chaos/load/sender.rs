@@ -17,7 +17,7 @@ use crate::oracle::now;
 
 /// Requests a second on average. After an outage the sender catches up.
 const RATE: u32 = 200;
-/// Concurrent requests. When this many are unanswered, no other request is sent.
+/// Maximum number of concurrent requests. While this many are unanswered, no other request is sent.
 const AT_ONCE: usize = 32;
 /// Longest wait for an answer: longer than any short pause of a process, and longer than the edge itself waits before
 /// it answers.
@@ -45,8 +45,8 @@ impl Sender {
         }
     }
 
-    /// Makes requests until `clock` shows `length`, and sends each until it has an outcome. A request that still has no
-    /// outcome after another `grace` stays unanswered.
+    /// Makes requests until `clock` shows `length`, and sends each until its outcome is known. A request whose outcome
+    /// is still unknown after another `grace` stays unanswered.
     pub(crate) async fn send(self, clock: &Clock, length: Duration, grace: Duration) {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut under_way = JoinSet::new();

@@ -1,4 +1,5 @@
-//! Counters of the services that must grow during a run; otherwise the run proves nothing. Pure.
+//! Counters of the services that show whether a run tested what it should. All must grow during a run, except
+//! [`Counter::SkippedCells`] and, without a spool, [`Counter::SpooledEvents`]; otherwise the run proves nothing. Pure.
 
 use crate::chaos::schedule::Kind;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::counter::Counter;
 use crate::chaos::schedule::{Kind, LONG_PAUSE_SECONDS, OUTAGE_SECONDS, Target};
 
-/// Most notes between two progress lines, and most problems of a run. Further ones are dropped.
+/// Maximum number of notes between two progress lines, and of problems in a run. Further notes and problems are
+/// dropped.
 const MOST_TEXTS: usize = 50;
 
 /// The counts of a run, shared by all tasks.
@@ -50,7 +51,7 @@ impl RunStats {
         self.clickhouse_outages.load(Ordering::Relaxed)
     }
 
-    /// Adds the counters of a process that has exited.
+    /// Adds the counters of a process that has exited, or that still runs at the end of the run.
     pub(crate) fn add_counters(&self, counted: [u64; Counter::ALL.len()]) {
         for (sum, counted) in self.counters.iter().zip(counted) {
             sum.fetch_add(counted, Ordering::Relaxed);
@@ -83,7 +84,7 @@ impl RunStats {
         self.pauses.load(Ordering::Relaxed)
     }
 
-    /// The sum of a counter over all processes that have exited.
+    /// The sum of a counter over all processes whose counters were added.
     pub(crate) fn counter(&self, counter: Counter) -> u64 {
         self.counters[counter as usize].load(Ordering::Relaxed)
     }

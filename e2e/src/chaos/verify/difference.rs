@@ -1,5 +1,5 @@
-//! The differences between the actual and the expected contents of a table, key by key. Here a *cell* is a key with
-//! its figures. Pure.
+//! The differences between the actual and the expected contents of a table or of the query API's answers, key by key.
+//! Here a *cell* is a key with its figures. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,7 +73,7 @@ pub fn differences(
         .collect()
 }
 
-/// `event_hourly hour 2026-11-21 08:00 event click: events, value`.
+/// Describes a cell, for example ``event_hourly bucket 2026-11-21 08:00 event `click` (events, value)``.
 fn place(table: &str, key: &[String], cell: &[String], figures: &[String]) -> String {
     let named = key.iter().zip(cell).map(|(name, value)| match name.as_str() {
         "bucket" | "hour" => {

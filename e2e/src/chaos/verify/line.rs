@@ -19,7 +19,8 @@ impl<'a> Line<'a> {
     /// If the line is not valid.
     pub fn read(line: &'a str) -> Self {
         let event = event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}")).event;
-        // A hostile line may hold texts that are not valid Unicode. It has no field that a rollup uses.
+        // `serde_json` cannot read a hostile line whose texts are not valid Unicode. No rollup of a run uses a field of
+        // such a line beyond the known fields.
         Self { event, props: serde_json::from_str(line).unwrap_or_default() }
     }
 

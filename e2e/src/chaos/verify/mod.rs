@@ -1,4 +1,5 @@
-//! Compares the outcomes that the clients saw with the tables and answers, once everything is stored.
+//! Compares the tables and the answers of the query API with the outcomes that the clients saw, once everything is
+//! stored.
 
 use std::time::Duration;
 
@@ -179,7 +180,8 @@ impl Verdict {
     }
 }
 
-/// Describes where the rows of a repeated line come from: the partition, offset and line number of each.
+/// Describes where the rows of the line that is stored most often come from: the partition, offset and line number of
+/// each row. Empty if no line is stored too often.
 async fn places(mismatch: &RequestMismatch, world: &World) -> anyhow::Result<String> {
     if mismatch.duplicated() == 0 {
         return Ok(String::new());

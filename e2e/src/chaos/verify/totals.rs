@@ -52,8 +52,8 @@ impl Totals {
         }
     }
 
-    /// Totals of the ledger: the sum of `stored` over the whole ledger, and the sum of the columns from which `stored`
-    /// can be computed.
+    /// Totals of the ledger over all its rows: the sum of `stored`, and the sum of `lines - rejected - duplicates`.
+    /// Both sums must be the same number.
     pub fn of_ledger() -> Self {
         Self {
             table: "ledger".to_owned(),
@@ -69,7 +69,7 @@ impl Totals {
         }
     }
 
-    /// Totals of a rollup for each bucket and all dimensions.
+    /// Totals of a rollup by bucket and all dimensions.
     pub fn of_rollup(rollup: &Rollup) -> Self {
         // The count of events comes first, so that a difference shows how many events it affects. Every rollup has
         // this count.
@@ -109,7 +109,7 @@ impl Totals {
         }
     }
 
-    /// Totals of a rollup for each bucket only, because folded groups keep their bucket and lose their dimensions.
+    /// Totals of a rollup by bucket only, because folded groups keep their bucket and lose their dimensions.
     pub fn of_buckets(rollup: &Rollup) -> Self {
         Self::of_rollup(&Rollup { dimensions: Vec::new(), ..rollup.clone() })
     }
