@@ -47,11 +47,11 @@ impl Cohorts {
             let cell = |period: usize| {
                 let end = periods.edges[at + period + 1];
                 let is_finished = complete_until.is_some_and(|until| end <= until);
-                (is_kept && is_finished).then(|| figure(period + 1))
+                (is_complete && is_finished).then(|| figure(period + 1))
             };
             Cohort {
                 cohort: request.calendar.local(start),
-                size: is_kept.then(|| figure(0)),
+                size: is_complete.then(|| figure(0)),
                 cells: (0..=request.periods).map(cell).collect(),
             }
         };

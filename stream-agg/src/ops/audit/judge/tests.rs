@@ -106,7 +106,7 @@ fn spans_that_cannot_have_lost_rows_to_expiry_are_read_first() {
     let detailed: Vec<_> = spans_to_detail(&differing, &arrivals).iter().map(|key| key.2).collect();
     assert_eq!(detailed, (30..50).collect::<Vec<_>>());
     let differing = &differing[..32];
-    let detailed: Vec<_> = super::spans_to_detail(differing, &arrivals).iter().map(|key| key.2).collect();
+    let detailed: Vec<_> = spans_to_detail(differing, &arrivals).iter().map(|key| key.2).collect();
     assert_eq!(detailed, [30, 31].into_iter().chain(0..18).collect::<Vec<_>>());
 }
 
