@@ -1,8 +1,10 @@
 //! Checks that the tables are as the protocol needs them: once before any record is read, and then every minute
 //! ([`TableWatch`]).
 //!
-//! Invariant: no record is read and no batch is inserted while a table is missing, would forget tokens too early,
-//! or is known to have lost a part. The rows of each Kafka partition are checked when its pipeline starts.
+//! Invariant: no record is read before a check has found no problem. After a check has found a problem, no batch is
+//! inserted until a later check finds none. A problem is, for example, a table that is missing, that would forget
+//! tokens too early, or that has lost a part. The markers of a Kafka partition are checked when the pipeline of the
+//! partition starts.
 
 use schemas::field::Field;
 
@@ -59,7 +61,8 @@ pub enum TablesError {
         /// The type that the field needs.
         declared: &'static str,
     },
-    /// The table remembers too few tokens: an insert that was under way for a long time could be applied twice.
+    /// The table remembers too few tokens: the rows of an insert that was under way for a long time could be stored
+    /// twice.
     #[error(
         "`{database}.{table}` remembers the tokens of only its last {tokens} inserts: run `ALTER TABLE \
          {database}.{table} MODIFY SETTING non_replicated_deduplication_window = {MIN_TOKENS}`"

@@ -2,7 +2,7 @@
 //!
 //! Columns that the raw table does not store are either not needed or derived. The time of an event is derived from the
 //! client time, the server time and the limits under which the event was stored. The time at which Kafka appended the
-//! record is needed only to find rows past their retention, and the arrival time is used instead.
+//! record is not stored either. It is needed only to find rows past their retention, and the server time replaces it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -111,8 +111,8 @@ pub(super) async fn rows(
 
 fn push(row: &RawRow, limits: &TimeLimits, rows: &mut Rows) {
     let (sent_at, arrived) = (UnixMillis(row.client_millis), UnixMillis(row.server_millis));
-    // There is no `..` here, so that a new column does not compile until it gets a value below: all columns must have
-    // the same length.
+    // There is no `..` here, so after a column is added to `Rows`, this code does not compile until the new column gets
+    // a value below. All columns must have the same length.
     let Rows {
         tenant,
         event,

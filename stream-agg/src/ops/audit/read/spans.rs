@@ -41,12 +41,12 @@ pub struct RawSpan {
     pub digest: u64,
 }
 
-/// When the lines of a span arrived, as far as the ids of its records show.
+/// When the lines of a span arrived, as far as the ids of the span's records show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanArrivals {
     /// No line arrived before this day.
     pub since: i64,
-    /// Stored lines that arrived so long ago that ClickHouse may have dropped their raw rows.
+    /// Number of stored lines that arrived so long ago that ClickHouse may have dropped their raw rows.
     pub may_be_dropped: u64,
 }
 
