@@ -17,7 +17,7 @@ use tokio::sync::SetOnce;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "clickhouse is server `{first}` and also server `{other}`: CLICKHOUSE_URL must lead to one server, for example to \
-     a pod and not to a service in front of several; if the server was replaced, restart the aggregator"
+     a pod and not to a service in front of several pods; if the server was replaced, restart the aggregator"
 )]
 pub struct AnotherServer {
     /// The id of the server that answered first.

@@ -39,8 +39,8 @@ pub struct Adopted {
     pub partition: u16,
     /// The offset from which records are read.
     pub from: NextOffset,
-    /// Number of offsets directly before `from` that are no longer in the log although no table is known to hold their
-    /// records, so these records may be missing.
+    /// Number of offsets directly before `from` that are no longer in the log. Some tables may lack the records at
+    /// these offsets.
     pub lost: i64,
     /// The intent that was committed with the offset.
     pub intent: Intent,
@@ -139,7 +139,8 @@ pub async fn adopt(
     };
     let window = restore::rebuild_window(&store, partition, &resume, &limits).await.map_err(store_error)?;
     let intent = Intent { window, start: from, ..resume.intent };
-    // This fails if a batch was declared since the wait began, because the markers could belong to that batch.
+    // This fails if another batch was declared after the wait began, because the markers that were read could belong to
+    // that batch.
     offline.replace(&committed, from, &intent).await.map_err(offline_error)?;
     Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }

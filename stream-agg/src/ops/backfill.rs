@@ -67,9 +67,9 @@ pub enum BackfillError {
     },
     /// Aggregators may still store raw rows under a declaration without the rollup.
     #[error(
-        "backfill `{name}`: some partitions do not use a declaration with this rollup: {partitions}; start the \
-         release that declares it, stop all other aggregators, wait until the release owns every partition, and run \
-         this command again"
+        "backfill `{name}`: some partitions do not use a declaration with this rollup: {partitions}; start \
+         aggregators that declare it, stop all others, wait until the new ones own every partition, and run this \
+         command again"
     )]
     Behind {
         /// The rollup.

@@ -41,7 +41,7 @@ struct PublishedProgress {
 pub struct ProgressPublisher {
     /// Topic of the records.
     pub topic: String,
-    /// Detects that the topic was deleted and created again, and knows how many partitions it has.
+    /// Detects that the topic was deleted and created again, and has the number of partitions of the topic.
     pub topic_watch: Arc<TopicWatch>,
     /// The client with which the publisher asks Kafka where the logs end.
     pub metadata_client: Arc<BaseConsumer>,

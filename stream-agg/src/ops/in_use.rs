@@ -1,7 +1,7 @@
 //! The declaration that the group uses for each Kafka partition.
 //!
-//! This is the declaration that the committed intent names: every record below the committed offset is in every cell,
-//! and records above it are counted under that declaration or a later one.
+//! This is the declaration that the committed intent names. Every record below the committed offset is in every table,
+//! and records at or above this offset are counted under that declaration or a later one.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -29,7 +29,7 @@ mod views;
 
 use self::views::ViewChanges;
 
-/// The backoff while Kafka or ClickHouse cannot be reached.
+/// The backoff after a transient error of Kafka or ClickHouse.
 const MIGRATE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
 /// The backoff while the partitions of a new topic have no leaders.
 const LEADER_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(20), Duration::from_millis(500));
@@ -47,7 +47,7 @@ pub struct Migrated {
     pub dropped_views: Vec<String>,
     /// Number of tenants that have a database of their own.
     pub tenants: usize,
-    /// Tenants whose database was dropped, by name.
+    /// Tenants that were removed, by name. The database of a removed tenant stays if it contains other objects.
     pub dropped_tenants: Vec<String>,
     /// Whether the topic was created.
     pub topic_created: bool,
@@ -231,7 +231,8 @@ fn is_transient(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Checks that row policies hide nothing from this user, and therefore nothing from the services.
+/// Checks that row policies hide nothing from this user. The aggregator makes the same check for its own user when it
+/// starts.
 async fn check_rows_are_visible(config: &MigrateConfig) -> Result<(), MigrateError> {
     let store = Store::new(&config.store);
     let are_visible = visible::are_rows_visible(&store).await.map_err(failed("schema_migrations"))?;

@@ -2,7 +2,7 @@
 //! and `skip` share this code.
 //!
 //! Invariant: nothing is committed while the group has members. Kafka accepts a commit from outside a group only
-//! while the group is empty, so each commit also checks this.
+//! while the group is empty, so each commit also checks that the group is empty.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +76,7 @@ fn has_no_coordinator(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }
 
-/// One partition of a group without members.
+/// Access to the committed offset and the log of one partition, for a command that requires a group without members.
 pub struct Offline<'c> {
     config: &'c Config,
     partition: u16,

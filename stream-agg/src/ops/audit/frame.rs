@@ -27,7 +27,7 @@ pub const MAX_ID_DELAY_DAYS: i64 = 1;
 pub struct Held {
     /// ClickHouse's clock.
     pub now: UnixMillis,
-    /// The day of the first declaration.
+    /// The day on which the first declaration was stored.
     pub since: i64,
     /// The first day of arrival that has raw rows.
     pub raw: Option<i64>,
@@ -42,7 +42,7 @@ pub struct Frame {
     pub now: UnixMillis,
     /// Every record below these offsets is in every table.
     pub progress: BTreeMap<Log, u64>,
-    /// The first offset of each log that is compared.
+    /// For each log, the first offset that is compared.
     pub floors: BTreeMap<Log, u64>,
     /// The first day, by Kafka's time since 1970, that is compared; `None` if nothing has expired.
     pub compared_from: Option<i64>,

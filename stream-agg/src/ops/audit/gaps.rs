@@ -32,9 +32,9 @@ pub struct Gap {
 /// Whether the ledger has a row for each offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Offsets {
-    /// Offsets from the first compared record up to `progress`.
+    /// Number of offsets from the first compared one up to `progress`.
     pub expected: u64,
-    /// Offsets that are in ledger rows.
+    /// Number of these offsets that have a ledger row.
     pub found: u64,
     /// The first gaps.
     pub gaps: Vec<Gap>,

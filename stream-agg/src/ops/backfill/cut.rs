@@ -82,8 +82,8 @@ fn marker_position(log_generation: u16, offset: u64) -> NextOffset {
     NextOffset::new(i64::from(log_generation) << OFFSET_BITS | offset.cast_signed())
 }
 
-/// Cuts the records of a raw day, which must ascend, into chunks. A chunk ends after the record that brings it to
-/// `max_rows` rows, at each of `markers`, and where the log generation changes.
+/// Cuts the records of a raw day into chunks. The records must ascend by log generation and offset. A chunk ends after
+/// the record that brings it to `max_rows` rows, at each of `markers`, and where the log generation changes.
 pub(super) fn cut(
     records: impl IntoIterator<Item = RawRecord>,
     markers: &BTreeSet<NextOffset>,

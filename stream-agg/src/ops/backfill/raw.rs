@@ -46,13 +46,13 @@ struct RawRow {
     props_text: String,
 }
 
-/// The hashes of the declarations of raw rows.
+/// The hashes of the declarations under which raw rows were stored.
 pub(super) async fn declarations(store: &Store) -> Result<Vec<u64>, StoreError> {
     let sql = "SELECT DISTINCT cfg FROM events WHERE tenant != '' ORDER BY cfg";
     store.rows_within(READ_TIMEOUT, sql).await
 }
 
-/// All raw days with rows of the declarations `without_rollup`, by day.
+/// All raw days that have rows stored under one of the declarations `without_rollup`, by day.
 pub(super) async fn raw_days(
     store: &Store,
     without_rollup: &DeclarationsWithoutRollup,
@@ -66,7 +66,8 @@ pub(super) async fn raw_days(
     Ok(rows.into_iter().map(|(day, partition)| RawDay { day: UnixMillis(day), partition }).collect())
 }
 
-/// The records of a raw day with rows of the declarations `without_rollup`.
+/// The records of a raw day that have rows stored under one of the declarations `without_rollup`. Only these rows are
+/// counted.
 pub(super) async fn records(
     store: &Store,
     raw_day: RawDay,
@@ -79,7 +80,7 @@ pub(super) async fn records(
     store.rows_within(READ_TIMEOUT, &sql).await
 }
 
-/// The rows of a chunk that have the declarations `without_rollup`, in the order in which they were stored.
+/// The rows of a chunk that were stored under one of the declarations `without_rollup`, by offset and line number.
 pub(super) async fn rows(
     store: &Store,
     raw_day: RawDay,

@@ -1,11 +1,11 @@
-//! The databases of tenants. Each tenant has views over its rows, the definer of these views, and a login that reads
-//! nothing else.
+//! The databases of tenants. Each tenant has views over its rows, a definer of these views, and a login that can read
+//! only these views.
 //!
 //! Invariants:
 //!
 //! - The definer of each view of a tenant has a row policy, which filters the rows that the view reads.
 //! - A database is noted in `schema_migrations` before it is created. So a later migration can remove the databases of
-//!   tenants that its file does not name, and it removes no database that migrations did not create.
+//!   tenants that its tenants file does not name, and it removes no database that migrations did not create.
 //! - A tenant that is removed or disabled loses its login first.
 //!
 //! Migrations with different files may run at the same time, so a migration writes a note again if another migration
@@ -35,9 +35,9 @@ const MIN_VERSIONS: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3,
 /// What `make` has done.
 #[derive(Debug, Default)]
 pub(super) struct TenantChanges {
-    /// The tenants that have a database now.
+    /// Number of tenants that have a database now.
     pub(super) tenants: usize,
-    /// The tenants whose database was dropped.
+    /// The tenants that were removed, by name. The database of a removed tenant stays if it contains other objects.
     pub(super) dropped: Vec<String>,
 }
 
@@ -62,7 +62,8 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<TenantChanges, Migrat
     Ok(TenantChanges { tenants: declared.len(), dropped })
 }
 
-/// Refuses a server on which tenants would not be isolated from each other.
+/// Refuses a server on which tenants would not be isolated from each other, unless the configuration allows such a
+/// server.
 async fn check_version(config: &MigrateConfig, server: &Store) -> Result<(), MigrateError> {
     let found: Vec<String> = server.rows("SELECT version()").await.map_err(failed("version()"))?;
     let found = found.concat();
@@ -117,8 +118,7 @@ async fn is_there(server: &Store, database: &str) -> Result<bool, MigrateError> 
 }
 
 /// The removed tenants whose database or login still exists, because the database contains objects that migrations did
-/// not create, or because another migration has created the tenant again in the
-/// meantime.
+/// not create, or because another migration has created the tenant again in the meantime.
 async fn still_there(
     config: &MigrateConfig,
     server: &Store,

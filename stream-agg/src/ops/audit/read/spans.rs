@@ -210,7 +210,7 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(wrong).collect())
     }
 
-    /// The first gaps between the records of each of these spans.
+    /// The gaps between records within these spans: the first [`MAX_FINDINGS`] of all spans together.
     pub async fn gaps(&self, frame: &Frame, spans: &[Key]) -> Result<Vec<Gap>, StoreError> {
         if spans.is_empty() {
             return Ok(Vec::new());
