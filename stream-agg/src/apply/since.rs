@@ -18,7 +18,7 @@ pub struct SinceRow<'r> {
     pub rollup: &'r str,
     /// The Kafka partition.
     pub partition: u16,
-    /// The rollup has every event that arrived at this moment or later.
+    /// The rollup has every event of the Kafka partition that arrived at this moment or later.
     pub since: UnixMillis,
     /// The version of the row.
     pub noted: UnixMillis,
@@ -30,7 +30,7 @@ pub struct SincePartition {
     /// The Kafka partition.
     #[serde(rename = "kp")]
     pub partition: u16,
-    /// The moment from which on the rollup has every event, in milliseconds since 1970.
+    /// The moment from which on the rollup has every event of the Kafka partition, in milliseconds since 1970.
     pub since_ms: i64,
     /// The version of the row, in milliseconds since 1970.
     pub noted_ms: i64,

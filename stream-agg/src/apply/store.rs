@@ -123,7 +123,7 @@ impl Store {
         deadline(timeout, self.client.query(&escaped(sql)).execute()).await
     }
 
-    /// Runs a query with few rows.
+    /// Runs a query whose result has few rows.
     pub async fn rows<T>(&self, sql: &str) -> Result<Vec<T>, StoreError>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
@@ -131,7 +131,7 @@ impl Store {
         self.rows_within(STATEMENT_TIMEOUT, sql).await
     }
 
-    /// Runs a query with this timeout.
+    /// Runs a query whose result has few rows, with this timeout.
     pub async fn rows_within<T>(&self, timeout: Duration, sql: &str) -> Result<Vec<T>, StoreError>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,

@@ -1,4 +1,5 @@
-//! Decides whether the rows of a batch are in one table partition (a *cell*), and whether to send them again.
+//! Decides whether a cell, that is, the rows of a batch for one table partition, is in ClickHouse, and whether to send
+//! the rows again.
 //!
 //! Two things prove that the rows are stored: the marker that was read, and a timely answer to the first statement that
 //! any process sent for them, if this answer reports all rows as written. Any other answer proves nothing. It may be

@@ -3,7 +3,7 @@
 //! All rollups share two tables, so without this command the rows of a removed rollup would stay until the tables drop
 //! them. Invariant: the rows are deleted only when no insert of the rollup is in flight and none can begin. The name is
 //! recorded first and can never be declared again. A new rollup with the same name would lack old events, and a
-//! backfill would not add them: their raw rows name a declaration with this rollup, so it would count them as done.
+//! backfill would not add them: a backfill skips raw rows that name a declaration with a rollup of this name.
 
 use std::fmt;
 use std::time::Duration;

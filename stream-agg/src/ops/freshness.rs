@@ -51,7 +51,7 @@ pub struct ProgressPublisher {
     pub store: Store,
     /// The metrics, which show the lag.
     pub metrics: Arc<Metrics>,
-    /// Shows whether Kafka and ClickHouse answer.
+    /// Shows whether Kafka and ClickHouse answer, and which partitions are stalled.
     pub health: Arc<Health>,
 }
 
@@ -122,7 +122,7 @@ impl ProgressPublisher {
         }
         for (partition, applied_watch) in &applied_watches {
             let next = applied_watch.applied().next;
-            // If the end is unknown, Kafka does not answer, which is reported separately.
+            // The end is unknown if Kafka does not answer or the topic was created again. Neither is a stall.
             let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
             if stalls.is_stalled(*partition, next, waits, now) {
                 let reason = format!("records wait, but none was applied for {} s", STALLED_AFTER.as_secs());

@@ -88,7 +88,7 @@ pub enum MigrateError {
          BI_ALLOW_OLD_SERVER=1 if analysts of one tenant may read the rows of others"
     )]
     OldServer(String),
-    /// The server cannot create users.
+    /// The server takes its users from a file, so a statement cannot create them.
     #[error(
         "create the users of tenant `{0}`: this ClickHouse takes its users from a file; add the users that `stream-agg \
          migrate --print-users-xml` prints to that file, or configure a `local_directory` for users, and run `migrate` \

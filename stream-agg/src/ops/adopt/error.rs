@@ -17,7 +17,7 @@ pub enum AdoptError {
     OtherLog {
         /// The Kafka partition.
         partition: u16,
-        /// The highest marker.
+        /// The highest marker in any table.
         applied_end: NextOffset,
         /// Where the log ends.
         end: NextOffset,

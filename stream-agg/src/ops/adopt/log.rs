@@ -1,4 +1,4 @@
-//! Compares what an operator says about a log with its state in Kafka. Pure.
+//! Compares what an operator says about a log with the state of the log in Kafka. Pure.
 
 use super::AdoptError;
 use crate::protocol::progress::NextOffset;

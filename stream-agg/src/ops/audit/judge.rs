@@ -45,9 +45,9 @@ pub enum SnapshotRow {
 /// A rollup at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot<'r> {
-    /// The declaration.
+    /// The declaration of the rollup.
     pub rollup: &'r Rollup,
-    /// The events by day.
+    /// Number of events by day.
     pub sums: BTreeMap<i64, u64>,
     /// For each table partition, by the day on which it expires, and each log: the offset below which the table
     /// partition holds the log.

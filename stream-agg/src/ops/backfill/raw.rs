@@ -20,8 +20,8 @@ use crate::rows::columns::Rows;
 /// Timeout of a query of the raw table.
 const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// The declarations that raw rows name, except those with the rollup: for each hash, which client clocks the
-/// declaration trusts.
+/// The declarations that raw rows name, except those with the rollup: for each hash of a declaration, the limits within
+/// which that declaration trusts client times.
 pub(super) type DeclarationsWithoutRollup = BTreeMap<u64, TimeLimits>;
 
 /// The columns of a raw row that rollups read.

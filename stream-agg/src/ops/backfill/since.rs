@@ -29,7 +29,7 @@ pub(super) struct SinceBefore {
 
 impl SinceBefore {
     /// Reads the stored moments of `rollup`. The partitions `in_use` have a declaration with the rollup. If such a
-    /// partition does not store its moment within [`MAX_SINCE_WAIT`], its row is not replaced.
+    /// partition does not store its moment within [`MAX_SINCE_WAIT`], the row of this partition is not replaced.
     pub(super) async fn read(store: &Store, rollup: &str, in_use: &[u16]) -> Result<Self, StoreError> {
         let mut backoff = SINCE_RETRIES.backoff();
         let latest = Instant::now() + MAX_SINCE_WAIT;
