@@ -12,9 +12,9 @@ use crate::apply::store::{Store, StoreError};
 use crate::config::Config;
 use crate::protocol::declaration::{Declaration, UnknownDeclaration, known};
 
-/// The declaration of this process: that of `config`, with the place key of the oldest declaration in the table. If the
-/// table is empty, the place key is random. Two processes that start on an empty table at the same time draw different
-/// keys, so their declarations differ until their next start.
+/// The declaration of this process: that of `config`, with the place key ([`Declaration::place_key`]) of the oldest
+/// declaration in the table. If the table is empty, the place key is random. Two processes that start on an empty table
+/// at the same time draw different keys, so their declarations differ until their next start.
 ///
 /// # Errors
 /// The error of ClickHouse.
@@ -24,8 +24,8 @@ pub async fn own_declaration(store: &Store, config: &Config) -> Result<Declarati
     Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))
 }
 
-/// The first rollup or field of `ours` that one of the declarations `before` declares differently under the same name.
-/// If it were accepted, rows with two meanings would be stored under one name.
+/// The first rollup or field of `ours` that a declaration in `before` declares differently under the same name. To
+/// accept such a rollup or field would store rows with two meanings under one name.
 pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
     let rollup = |rollup: &Rollup| {
         let mut others = before.iter().filter_map(|declared| declared.rollups.get(&rollup.name));
@@ -39,7 +39,7 @@ pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
     ours.iter().find_map(rollup).or_else(|| ours.fields().iter().find_map(field))
 }
 
-/// Prefix of the name of a dropped rollup in `schema_migrations`.
+/// `schema_migrations` records a dropped rollup under the name of the rollup with this prefix.
 pub(crate) const DROPPED: &str = "dropped_";
 
 /// The first rollup of `ours` that `stream-agg drop-rollup` has dropped.
@@ -61,7 +61,7 @@ pub(crate) async fn note_dropped(store: &Store, name: &str) -> Result<(), StoreE
     store.execute(&insert).await
 }
 
-/// Stores `declaration`, unless the newest row is the same.
+/// Stores `declaration`, unless the newest row of the table has the same declaration.
 ///
 /// # Errors
 /// The error of ClickHouse.
@@ -95,7 +95,7 @@ pub async fn read(
     Ok(known(declaration_hash, &texts))
 }
 
-/// All declarations that this release can read, each one once.
+/// All stored declarations that this release can read. Each declaration is returned once.
 ///
 /// # Errors
 /// The error of ClickHouse.

@@ -1,11 +1,15 @@
 //! Inserts cells into ClickHouse: for each cell one insert of one block, which becomes one part.
 //!
-//! Invariant: a cell counts as applied only in one of three cases ([`crate::apply::verdict`]). Its marker was read and
-//! shows the batch; or the very first statement that was sent for its rows was answered with success; or ClickHouse
-//! accepted a statement and may by now have dropped the table partition as expired. Until then the rows are sent again,
-//! unchanged, and under the same token unless ClickHouse has lost the part. Each statement inserts only if the rows are
-//! not stored yet, and only before its deadline on ClickHouse's clock. Nothing is sent while a check of the tables is
-//! pending.
+//! Invariant: a cell counts as applied only in one of three cases ([`crate::apply::verdict`]):
+//!
+//! - its marker was read and shows that the rows are stored;
+//! - the answer to the very first statement that any process sent for its rows came in time, and reported all rows as
+//!   written;
+//! - ClickHouse accepted a statement, and may by now have dropped the table partition because it has expired.
+//!
+//! Until then the rows are sent again, unchanged, and under the same token unless ClickHouse has lost the part. Each
+//! statement inserts only if the rows are not stored yet, and only before its deadline on ClickHouse's clock. While a
+//! check of the tables is pending, an inserter with a gate sends no insert.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -55,19 +59,20 @@ impl Token {
         Self(format!("{}/{topic}/{}/{start}-{last}/{nonce:x}", source.log_generation, source.partition))
     }
 
-    /// The token of a chunk of rows that the backfill of `rollup` stores. It names the rollup because several
-    /// rollups share a table.
+    /// The token of a chunk of rows that the backfill of `rollup` stores. The token contains the name of the rollup,
+    /// because several rollups share a table.
     pub fn of_backfill(source: Source, topic: &str, rollup: &str, start: NextOffset, last: Offset) -> Self {
         Self(format!("{}/{topic}/{}/{start}-{last}/{rollup}", source.log_generation, source.partition))
     }
 
-    /// The token of the same batch with a record that an operator skips, because the batch then has other rows.
+    /// The token for this batch if an operator has skipped a record of it. It differs from the original token, because
+    /// the batch then has other rows.
     pub fn skipping(self) -> Self {
         Self(format!("{}:skip", self.0))
     }
 
-    /// The token as it is sent. A `renamed` token is sent if ClickHouse remembers the original token but has lost the
-    /// part.
+    /// The token as it is sent. If ClickHouse remembers the original token but has lost the part, a `renamed` token is
+    /// sent: ClickHouse would skip the rows under the original one.
     pub fn text(&self, renamed: bool) -> String {
         if renamed { format!("{}:r1", self.0) } else { self.0.clone() }
     }
@@ -78,7 +83,7 @@ impl Token {
 pub struct DeclaredBatch {
     /// The deduplication token.
     pub token: Token,
-    /// The Kafka partition and log generation of its records, and its declaration.
+    /// The Kafka partition and log generation of the records, and the hash of the declaration.
     pub source: Source,
     /// The batch holds records at this offset and above.
     pub start: NextOffset,
@@ -86,11 +91,11 @@ pub struct DeclaredBatch {
     pub end: NextOffset,
     /// The rows, by cell.
     pub cells: Vec<Cell>,
-    /// Whether another process, or an earlier run of this process, may have inserted some of its cells.
+    /// Whether another process, or an earlier run of this process, may have inserted some of the cells.
     pub rebuilt: bool,
 }
 
-/// Why a batch is not in every cell.
+/// Why [`Inserter::apply`] returned before every cell of the batch was applied.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotApplied {
     /// The caller cancelled `give_up`.
@@ -122,15 +127,15 @@ struct PendingCell {
 }
 
 impl Inserter {
-    /// An inserter that has sent nothing yet, to the server of `store`.
+    /// An inserter without a gate. `config` and `store` must name the same server.
     pub fn new(config: &StoreConfig, store: Store, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
         let sender = Sender::new(config);
         let (clock, permits) = (ServerClock::default(), Semaphore::new(MAX_CONCURRENT_INSERTS));
         Self { store, sender, clock, permits, gate: None, metrics, health }
     }
 
-    /// Sends inserts only while `gate` is open. Whenever ClickHouse does not answer, closes the gate until the tables
-    /// have been checked.
+    /// Sends inserts only while `gate` is open. Whenever ClickHouse does not answer an insert, closes the gate until
+    /// the tables have been checked.
     pub fn with_gate(self, gate: Arc<InsertGate>) -> Self {
         Self { gate: Some(gate), ..self }
     }
@@ -141,10 +146,11 @@ impl Inserter {
     }
 
     /// Inserts every cell, and calls `applied` once for each cell that is applied. Returns once all cells are applied,
-    /// or when `give_up` is cancelled.
+    /// when `give_up` is cancelled, or when a cell is stopped ([`Verdict::Stop`]). Inserts that ClickHouse refuses are
+    /// repeated until one of these happens.
     ///
     /// # Errors
-    /// `give_up` was cancelled, or an operator must act.
+    /// `give_up` was cancelled, or a cell is stopped until an operator acts.
     pub async fn apply(
         self: &Arc<Self>,
         declared: DeclaredBatch,
@@ -230,8 +236,8 @@ impl Inserter {
             self.metrics.parts_lost.inc();
             let Cell { table, partition_id, .. } = &**cell;
             tracing::error!(
-                "`{table}` {partition_id}: clickhouse acknowledged a part and does not have it; its rows are sent again \
-                 under another token"
+                "`{table}` {partition_id}: clickhouse acknowledged a part and does not have it; the first time this \
+                 happens, its rows are sent again under another token"
             );
         }
         if *next == Verdict::Applied && attempts.never_sent() {
@@ -264,8 +270,9 @@ impl Inserter {
                     pending[at].short_of_memory = None;
                     self.health.recovered(Component::ClickHouse);
                     if answer == InsertAnswer::Accepted {
-                        // Such an answer counts as a transient failure, so the next attempt waits. Without this pause,
-                        // the cell might be sent again at once, for ever, while its marker is missing.
+                        // An answer that does not prove the rows counts as a transient failure, so the next attempt
+                        // waits. Without this pause, the cell might be sent again at once, for ever, while its marker
+                        // is missing.
                         failed = failed.max(Some(FailedAttempt::Transient));
                     }
                 }
@@ -348,7 +355,8 @@ impl Inserter {
 }
 
 impl PendingCell {
-    /// For how long ClickHouse has lacked memory for the cell; zero if `failure` has another cause.
+    /// For how long every attempt to insert the cell has failed for lack of memory; zero if `failure` has another
+    /// cause.
     fn short_of_memory(&mut self, failure: Failure) -> Duration {
         let since = self.short_of_memory.take().filter(|_| failure == Failure::OutOfMemory);
         let since = since.unwrap_or_else(Instant::now);
@@ -356,7 +364,7 @@ impl PendingCell {
         since.elapsed()
     }
 
-    /// Why the cell is not sent until an operator acts; `None` for every verdict but [`Verdict::Stop`].
+    /// Why the cell is not sent again until an operator acts; `None` unless the verdict is [`Verdict::Stop`].
     fn stopped(&self, description: &BatchDescription) -> Option<StoppedBatch> {
         match self.next {
             Verdict::Stop(cause) => Some(description.stopped(&self.cell, cause)),

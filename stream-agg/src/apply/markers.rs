@@ -17,8 +17,8 @@ use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::Marker;
 use crate::rows::cells::{Cell, Source, marker_rows};
 
-/// How long a reading of ClickHouse's clock is used. The clock may be changed at any moment. If it was set back, a
-/// deadline computed from the old reading would be too late, and a delayed statement could still insert its rows.
+/// For how long a reading of ClickHouse's clock is used. The clock may be changed at any moment. After it was set back,
+/// a deadline that is computed from the old reading is too late, and a delayed statement could still insert its rows.
 const MAX_CLOCK_AGE: Duration = Duration::from_secs(10);
 
 /// Markers, and the time of ClickHouse's clock when they were read.
@@ -38,8 +38,8 @@ impl Markers {
     }
 }
 
-/// The markers of all batches of a Kafka partition, in all table partitions. Without `log_generation`, the markers of
-/// every generation of its log.
+/// For each table partition, the highest marker that batches of a Kafka partition have written: in one generation of
+/// the log, or in all generations if `log_generation` is `None`.
 pub async fn of_log(
     store: &Store,
     partition: u16,
@@ -52,9 +52,10 @@ pub async fn of_log(
     read(store, parts).await
 }
 
-/// The newest generation of the log of a Kafka partition in any table. The ledger alone does not suffice: it drops rows
-/// after 30 days, but some table partitions never expire. If a generation were used again after that, the markers in
-/// these table partitions would make the records of a new log look as if they were stored already.
+/// The newest generation of the log of a Kafka partition that has a marker in any table. To read only the ledger would
+/// not suffice: it drops rows after 30 days, but some table partitions never expire. If a generation were used again
+/// after that, the markers in these table partitions would make the records of a new log look as if they were stored
+/// already.
 pub async fn newest_generation(store: &Store, partition: u16) -> Result<Option<u16>, StoreError> {
     let of_table = |table: &&str| {
         format!(
@@ -150,10 +151,11 @@ impl ServerClock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
     }
 
-    /// The time of the clock now; `None` if it was not read within [`MAX_CLOCK_AGE`]. The clock of this machine is
-    /// never used instead, because it may differ by more than the time for which a statement is valid. The returned
-    /// time counts from the moment when the answer arrived. So it is behind ClickHouse's clock by at most the time that
-    /// the answer took, and never ahead of it.
+    /// The time that ClickHouse's clock shows now; `None` if the clock was not read within [`MAX_CLOCK_AGE`]. The clock
+    /// of this machine is never used instead, because the two clocks may differ by more than the time for which a
+    /// statement is valid. The returned time is the one that was read, plus the time since the answer arrived. So
+    /// unless ClickHouse's clock was changed since, the returned time is behind that clock by at most the time that the
+    /// answer took, and never ahead of it.
     pub fn now(&self) -> Option<UnixMillis> {
         let (then, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = at.elapsed();
@@ -171,7 +173,7 @@ mod tests {
     async fn a_reading_of_the_servers_clock_is_valid_for_ten_seconds() {
         let clock = ServerClock::default();
         assert_eq!(clock.now(), None, "the clock was never read");
-        // Decades before the clock of this machine.
+        // This time is decades before that of the clock of this machine.
         clock.set(UnixMillis(1000));
         assert_eq!(clock.now(), Some(UnixMillis(1000)));
         time::advance(Duration::from_millis(9_999)).await;

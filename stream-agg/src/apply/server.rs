@@ -5,7 +5,9 @@
 //! another. So each query for markers also reads the id of the server (`serverUUID()`, which ClickHouse keeps in a file
 //! next to its data), and the condition of each insert contains this id.
 //!
-//! Invariant: a process that has seen a second server sends no more queries and inserts.
+//! Invariant: once a process has seen a second server, it runs no more statements through
+//! [`Store`](crate::apply::store::Store), and it stops. An insert that it still sends can store rows only on the first
+//! server, because the condition of the insert contains the id of that server.
 
 use std::sync::OnceLock;
 
@@ -15,7 +17,7 @@ use tokio::sync::SetOnce;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "clickhouse is server `{first}` and also server `{other}`: CLICKHOUSE_URL must lead to one server, for example to \
-     a pod and not to a service in front of several; if the server was replaced, restart the aggregator"
+     a pod and not to a service in front of several pods; if the server was replaced, restart the aggregator"
 )]
 pub struct AnotherServer {
     /// The id of the server that answered first.
@@ -39,7 +41,7 @@ impl Servers {
     pub fn answered(&self, id: &str) -> Result<(), AnotherServer> {
         let first = self.first.get_or_init(|| id.to_owned());
         if first != id {
-            // This fails if another server is recorded already. One is enough.
+            // This fails if a second server is recorded already. The first one that was found is enough.
             let _known = self.several.set(AnotherServer { first: first.clone(), other: id.to_owned() });
         }
         self.check()

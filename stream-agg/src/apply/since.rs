@@ -18,7 +18,7 @@ pub struct SinceRow<'r> {
     pub rollup: &'r str,
     /// The Kafka partition.
     pub partition: u16,
-    /// The rollup has every event that arrived at this moment or later.
+    /// The rollup has every event of the Kafka partition that arrived at this moment or later.
     pub since: UnixMillis,
     /// The version of the row.
     pub noted: UnixMillis,
@@ -30,21 +30,21 @@ pub struct SincePartition {
     /// The Kafka partition.
     #[serde(rename = "kp")]
     pub partition: u16,
-    /// The moment from which on the rollup has every event, in milliseconds since 1970.
+    /// The moment from which on the rollup has every event of the Kafka partition, in milliseconds since 1970.
     pub since_ms: i64,
     /// The version of the row, in milliseconds since 1970.
     pub noted_ms: i64,
 }
 
-/// One row for a partition.
+/// The row that the query of [`of_partition`] returns.
 #[derive(clickhouse::Row, serde::Deserialize)]
 struct PartitionRow {
     version_ms: i64,
     all: Vec<(String, i64)>,
 }
 
-/// The moments that are stored for a Kafka partition, and the version for the rows to write next: ClickHouse's time, or
-/// a millisecond after the highest stored version of the partition if that is later.
+/// The moments that are stored for a Kafka partition, and the version of the rows to write next. This version is
+/// ClickHouse's time, or a millisecond after the highest stored version of the partition if that is later.
 ///
 /// # Errors
 /// The error of ClickHouse.
@@ -81,8 +81,8 @@ pub async fn now(store: &Store) -> Result<UnixMillis, StoreError> {
     Ok(UnixMillis(now.first().copied().unwrap_or_default()))
 }
 
-/// The latest time that Kafka gave a record of a Kafka partition, in any generation of its log. `None` if the ledger
-/// has no record at `least` or later.
+/// The latest append time of a record of a Kafka partition, in any generation of its log. `None` if the ledger has no
+/// record that Kafka appended at `least` or later.
 ///
 /// # Errors
 /// The error of ClickHouse.

@@ -20,13 +20,14 @@ use crate::config::StoreConfig;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a short statement, from start to end.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long an idle connection is kept open: for less time than ClickHouse keeps it open.
+/// For how long an idle connection is kept open. ClickHouse keeps it open for longer, so it does not close a connection
+/// on which a request is being sent.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Most bytes of an error that are shown, because servers add stack traces.
+/// Maximum number of bytes of an error that are shown. Errors are shortened because servers add stack traces.
 const MAX_SHOWN_BYTES: usize = 500;
 
 /// Settings of every statement, which override the defaults of the server: an answer is either complete or an error. If
-/// an answer were cut off before a marker, the rows of that marker would seem to be missing.
+/// an answer were cut off before a marker, the rows that this marker proves would seem to be missing.
 pub(crate) const COMPLETE_ANSWER_SETTINGS: [(&str, &str); 15] = [
     ("limit", "0"),
     ("offset", "0"),
@@ -59,10 +60,10 @@ pub struct Store {
 /// Why a statement failed, or why its outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// ClickHouse answered with an error.
+    /// ClickHouse answered with an error, or the client could not make the request or read the answer.
     #[error("clickhouse refused: {message}")]
     Refused {
-        /// The code of the error, as in `system.errors`.
+        /// The code of the error, as in `system.errors`; 0 for an error of the client.
         code: u32,
         /// The text of the error, shortened.
         message: String,
@@ -91,7 +92,8 @@ impl Store {
         }
     }
 
-    /// A client of the same server that does not use the database, because it may be missing.
+    /// A client of the same server that does not use the database, for queries that must work if the database is
+    /// missing.
     pub fn outside_database(&self) -> Self {
         Self { client: self.client.clone().with_database("system"), ..self.clone() }
     }
@@ -121,7 +123,7 @@ impl Store {
         deadline(timeout, self.client.query(&escaped(sql)).execute()).await
     }
 
-    /// Runs a query with few rows.
+    /// Runs a query whose result has few rows.
     pub async fn rows<T>(&self, sql: &str) -> Result<Vec<T>, StoreError>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
@@ -129,7 +131,7 @@ impl Store {
         self.rows_within(STATEMENT_TIMEOUT, sql).await
     }
 
-    /// Runs a query with this timeout.
+    /// Runs a query whose result has few rows, with this timeout.
     pub async fn rows_within<T>(&self, timeout: Duration, sql: &str) -> Result<Vec<T>, StoreError>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
@@ -147,7 +149,7 @@ pub(crate) fn connector() -> HttpConnector {
     connector
 }
 
-/// Doubles each `?`, because the client would take a single one for a placeholder.
+/// Doubles each `?`, because the client would take a single `?` for a placeholder.
 fn escaped(sql: &str) -> String {
     sql.replace('?', "??")
 }
@@ -167,7 +169,7 @@ async fn deadline<T>(
 pub enum Failure {
     /// The condition of an insert did not hold: read the marker in the table again.
     ConditionFailed,
-    /// The cause ends without an operator, or the outcome is unknown: try again.
+    /// The cause passes without an operator, or the outcome is unknown: try again.
     Transient,
     /// The server lacked memory for the request. This is transient unless it persists.
     OutOfMemory,

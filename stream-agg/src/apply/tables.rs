@@ -1,8 +1,10 @@
 //! Checks that the tables are as the protocol needs them: once before any record is read, and then every minute
 //! ([`TableWatch`]).
 //!
-//! Invariant: no record is read and no batch is inserted while a table is missing, would forget tokens too early,
-//! or is known to have lost a part. The rows of each Kafka partition are checked when its pipeline starts.
+//! Invariant: no record is read before a check has found no problem. After a check has found a problem, no batch is
+//! inserted until a later check finds none. A problem is, for example, a table that is missing, that would forget
+//! tokens too early, or that has lost a part. The markers of a Kafka partition are checked when the pipeline of the
+//! partition starts.
 
 use schemas::field::Field;
 
@@ -20,9 +22,9 @@ pub const CELL_TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_
 const OTHER_TABLES: [&str; 3] = ["progress", "configs", "rollup_since"];
 
 /// Minimum number of inserts whose tokens a table must remember. ClickHouse must remember a token for as long as a
-/// statement with this token may run: 55 s, until its deadline and then up to ClickHouse's time limit. In twice that
-/// time, 3,520 inserts go into one table, at 32 a second (64 Kafka partitions, two cells each, a batch every 4 s). This
-/// constant is more than ten times that number.
+/// statement with this token may run. This is 55 s: 30 s until its deadline, and then 25 s until ClickHouse's time
+/// limit. In twice that time, 3,520 inserts go into one table, at 32 a second (64 Kafka partitions, two cells each, a
+/// batch every 4 s). This constant is more than ten times that number.
 const MIN_TOKENS: u64 = 50_000;
 
 /// Why the aggregator cannot use the tables.
@@ -59,7 +61,8 @@ pub enum TablesError {
         /// The type that the field needs.
         declared: &'static str,
     },
-    /// The table remembers too few tokens: an insert that was under way for a long time could be applied twice.
+    /// The table remembers too few tokens: the rows of an insert that was under way for a long time could be stored
+    /// twice.
     #[error(
         "`{database}.{table}` remembers the tokens of only its last {tokens} inserts: run `ALTER TABLE \
          {database}.{table} MODIFY SETTING non_replicated_deduplication_window = {MIN_TOKENS}`"
@@ -72,7 +75,7 @@ pub enum TablesError {
         /// How many tokens the table remembers.
         tokens: u64,
     },
-    /// ClickHouse detached a part that it could not read: its rows and its marker are missing.
+    /// ClickHouse detached a part that it could not read: the rows and the marker of this part are missing.
     #[error(
         "`{database}.{table}` has lost part {part} ({reason}): restore all tables from the same backup and \
          run `stream-agg adopt` for every partition, because one table alone would lack everything after its backup, \

@@ -1,9 +1,12 @@
-//! Decides whether the rows of a batch are in one table partition (a *cell*), and whether to send them again.
+//! Decides whether a cell, that is, the rows of a batch for one table partition, is in ClickHouse, and whether to send
+//! the rows again.
 //!
-//! Two things prove that the rows are stored: a successful answer to the first statement that was ever sent for them,
-//! and the marker that was read. Any other answer proves nothing. It may be late or missing, it may belong to a
-//! statement whose deduplication token ClickHouse already knew, or it may be about a part that a killed server has
-//! lost. Pure; all times are by ClickHouse's clock.
+//! Two things prove that the rows are stored: the marker that was read, and a timely answer to the first statement that
+//! any process sent for them, if this answer reports all rows as written. Any other answer proves nothing. It may be
+//! late or missing, it may belong to a statement whose deduplication token ClickHouse already knew, or it may be about
+//! a part that a killed server has lost. A cell without proof counts as applied in one case only: ClickHouse accepted a
+//! statement, and the table partition has expired since then, together with its marker. Pure; all times are by
+//! ClickHouse's clock.
 
 use std::time::Duration;
 
@@ -19,19 +22,20 @@ pub const MAX_EXECUTION_MS: i64 = 25 * SECOND;
 /// starts the insert at its deadline.
 pub const MAX_INSERT_LIFETIME_MS: i64 = STATEMENT_VALIDITY_MS + MAX_EXECUTION_MS;
 
-/// The batch that a cell must hold.
+/// The batch whose rows a table partition must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// The first offset of its rows.
+    /// The first offset of the batch.
     pub start: NextOffset,
-    /// The offset in its marker once the rows are stored.
+    /// The offset in the marker of the table partition once the rows are stored.
     pub end: NextOffset,
     /// When ClickHouse may drop the table partition with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
 }
 
 impl Target {
-    /// Whether ClickHouse inserts the rows of a statement. Every insert has this condition.
+    /// Whether ClickHouse inserts the rows of a statement with this `deadline`, if the table partition has this
+    /// `marker` at the time `now`. Every insert has this condition.
     pub fn admits(&self, marker: NextOffset, now: UnixMillis, deadline: UnixMillis) -> bool {
         marker <= self.start && now < deadline
     }
@@ -87,16 +91,17 @@ impl Attempts {
         Self { own: !rebuilt, ..Self::default() }
     }
 
-    /// Records that a statement with this deadline was sent and got this answer. Returns whether this alone proves that
-    /// the cell has its batch. It does for the first statement of a batch that this owner declared itself: nobody else
-    /// could know its token, so ClickHouse cannot have skipped its rows as repeats.
+    /// Records that a statement with this deadline was sent and got this answer. Returns whether the answer alone
+    /// proves that the rows are stored. [`InsertAnswer::Written`] proves this for the first statement of a batch that
+    /// this owner declared itself: nobody else could know the token, so ClickHouse cannot have skipped the rows as
+    /// repeats.
     pub fn sent(&mut self, deadline: UnixMillis, answer: InsertAnswer) -> bool {
         let first = self.own && self.never_sent();
         self.last = Some((deadline, answer));
         first && answer == InsertAnswer::Written
     }
 
-    /// Whether this process has sent no statement.
+    /// Whether no statement has been sent in these attempts yet.
     pub fn never_sent(&self) -> bool {
         self.last.is_none()
     }
@@ -106,8 +111,8 @@ impl Attempts {
         self.parts_lost() > 0
     }
 
-    /// Waits until `until`, but no longer than a statement that is made now could run. If a clock was ahead and has
-    /// been set back, older deadlines may be hours away, and the wait must not last that long.
+    /// Waits until `until`, but no longer than a statement that is made now could run. If ClickHouse's clock was ahead
+    /// and has been set back, older deadlines may be hours away, and the wait must not last that long.
     fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
         let until = until.min(UnixMillis(now.0 + MAX_INSERT_LIFETIME_MS));
         self.wait = Some(until);
@@ -124,9 +129,9 @@ impl Attempts {
 /// What to do about a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The cell has the batch.
+    /// The rows are in ClickHouse, or their table partition has expired after ClickHouse accepted them.
     Applied,
-    /// Send its rows, unchanged and under the same token.
+    /// Send the rows, unchanged, and under the same token unless [`Attempts::renamed`] requires another one.
     Send,
     /// Check again at this moment: an earlier statement may run until then.
     Wait(UnixMillis),
@@ -134,10 +139,10 @@ pub enum Verdict {
     Stop(StopCause),
 }
 
-/// Why a cell must not be sent any more.
+/// Why the rows of a cell must not be sent any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StopCause {
-    /// The marker of the cell is inside this batch, so rows of a different batch were inserted.
+    /// The marker is after the start of this batch and before its end, so rows of a different batch were inserted.
     #[error("its marker is {0}, which is inside the declared batch")]
     ForeignMarker(NextOffset),
     /// ClickHouse accepted the rows three times, under two tokens, and does not have them.
@@ -147,8 +152,8 @@ pub enum StopCause {
 
 /// Decides what to do about a cell whose `marker` was read at `now` on ClickHouse's clock.
 ///
-/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise its rows would be sent again
-/// every few seconds, at each check, to a ClickHouse that loses them.
+/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise every check, that is, every few
+/// seconds, would send the rows again to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
     if let Some(cause) = attempts.stopped {
         return Verdict::Stop(cause);
@@ -175,13 +180,13 @@ fn judge_running(target: &Target, attempts: &mut Attempts, marker: NextOffset, n
         return if attempts.lost > 2 { Verdict::Stop(StopCause::LostParts) } else { Verdict::Send };
     }
     match attempts.last {
-        // The table partition was dropped with its marker, or is about to be.
+        // The table partition has expired: ClickHouse has dropped it with its marker, or may do so at any moment.
         Some((_, InsertAnswer::Accepted | InsertAnswer::Written))
             if target.expires_at.is_some_and(|ends| ends <= now) =>
         {
             Verdict::Applied
         }
-        // ClickHouse knows the token, because the statement was in time, but it has lost the part.
+        // The statement was in time, so ClickHouse knows the token; but the part is missing.
         Some((deadline, InsertAnswer::Written)) if now < deadline => {
             attempts.lost = attempts.lost.saturating_add(1);
             attempts.wait(UnixMillis(deadline.0 + MAX_EXECUTION_MS), now)

@@ -1,8 +1,9 @@
 //! Checks that no row policy hides rows of the database from this process.
 //!
-//! Row policies on every table limit the analysts of a tenant to its rows. These policies must hide no rows from the
-//! services, above all no markers: a batch whose marker is hidden would be inserted again. A server with
-//! `users_without_row_policies_can_read_rows=false` hides all rows from users without a policy.
+//! Row policies on every table limit the analysts of a tenant to the rows of that tenant. These policies must hide no
+//! rows from the services, above all no markers: a batch whose marker is hidden would be inserted again. The policies
+//! do so on a server with `users_without_row_policies_can_read_rows=false`, which hides the rows of a table with
+//! policies from every user to whom none of these policies applies.
 
 use super::store::{Store, StoreError};
 
@@ -11,8 +12,8 @@ pub const REMEDY: &str = "a batch whose marker is hidden would count twice, so s
     users_without_row_policies_can_read_rows to true in ClickHouse's configuration, and drop row policies that apply to \
     the users of the services";
 
-/// Whether this process can read the rows of a table that every migration fills. One table suffices, because the
-/// policies of tenants apply to the whole database.
+/// Whether this process can read any row of `schema_migrations`, which every migration fills. To check one table
+/// suffices, because the policies of tenants apply to the whole database.
 pub async fn are_rows_visible(store: &Store) -> Result<bool, StoreError> {
     // The query does not count rows, because ClickHouse may answer a count from the metadata of parts.
     let seen: Vec<String> = store.rows("SELECT name FROM schema_migrations LIMIT 1").await?;

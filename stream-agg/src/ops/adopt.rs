@@ -1,11 +1,14 @@
 //! `stream-agg adopt`: chooses the offset at which to continue a partition whose commit, log and tables contradict
 //! each other.
 //!
-//! The command finds an offset below which every table holds every record. It commits this offset with an intent that
-//! contains the highest marker of any table. The next owner of the partition reads records again from that offset,
-//! and each table partition gets only the rows that it lacks according to its marker. The command changes nothing in
-//! ClickHouse. All aggregators must be stopped ([`crate::ops::offline`]), and none of their inserts may be in flight,
-//! because an insert would raise markers that the command has already read.
+//! If the log is still the same, the command finds an offset below which every table holds every record. It commits
+//! this offset with an intent that contains the highest marker of any table. The next owner of the partition reads
+//! records again from that offset, and each table partition gets only the rows that it lacks according to its marker.
+//! If the log is a new one ([`Log::New`]), the command commits the offset that the operator names, or the beginning of
+//! the log, under a new log generation. Markers of earlier generations then no longer count.
+//!
+//! The command changes nothing in ClickHouse. All aggregators must be stopped ([`crate::ops::offline`]), and none of
+//! their inserts may be in flight, because an insert would raise markers that the command has already read.
 
 use std::fmt;
 
@@ -36,7 +39,8 @@ pub struct Adopted {
     pub partition: u16,
     /// The offset from which records are read.
     pub from: NextOffset,
-    /// How many records before that offset are no longer in the log, and may be missing.
+    /// Number of offsets directly before `from` that are no longer in the log. Some tables may lack the records at
+    /// these offsets.
     pub lost: i64,
     /// The intent that was committed with the offset.
     pub intent: Intent,
@@ -54,7 +58,7 @@ pub struct Adoptable {
 /// flight.
 ///
 /// # Errors
-/// Why one of them cannot be adopted.
+/// Why one of the partitions cannot be adopted.
 pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<Adoptable>, AdoptError> {
     let mut all = Vec::with_capacity(partitions.len());
     for partition in partitions.iter().copied() {
@@ -71,7 +75,8 @@ pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<
     Ok(all)
 }
 
-/// Reads the state of `partition` in Kafka. Returns an error if it contradicts what the operator says about the log.
+/// Reads the state of `partition` in Kafka. Returns an error if this state contradicts what the operator says about the
+/// log.
 async fn read_state(
     config: &Config,
     partition: u16,
@@ -89,7 +94,9 @@ async fn read_state(
 }
 
 /// Adopts a Kafka partition. Records whose rows are in some tables but not in others are decoded again under the
-/// declaration `declaration_hash`, or, if it is `None`, under the declaration that the raw rows name.
+/// declaration `declaration_hash`. If `declaration_hash` is `None`, they are decoded under the declaration that their
+/// raw rows and the committed intent name. If these name none, every stored declaration is possible. It is an error if
+/// several declarations are possible.
 ///
 /// # Errors
 /// Why the partition cannot be adopted; in that case nothing has changed.
@@ -132,12 +139,14 @@ pub async fn adopt(
     };
     let window = restore::rebuild_window(&store, partition, &resume, &limits).await.map_err(store_error)?;
     let intent = Intent { window, start: from, ..resume.intent };
-    // This fails if a batch was declared since the wait began, because the markers could belong to that batch.
+    // This fails if another batch was declared after the wait began, because the markers that were read could belong to
+    // that batch.
     offline.replace(&committed, from, &intent).await.map_err(offline_error)?;
     Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
 
-/// The log mark of a new intent. It has no leader epoch, because that of the last record below the offset is unknown.
+/// The log mark of a new intent. It has no leader epoch, because the epoch of the last record below the new offset is
+/// unknown.
 fn mark(found: &KafkaState) -> LogMark {
     LogMark { topic: found.topic, epoch: None }
 }
@@ -193,9 +202,10 @@ async fn same_log(
     Ok((from, intent))
 }
 
-/// The hash of the declaration under which records of the partition were last counted: that of the last commit, else
-/// that of the newest raw row, else that of this process. The next owner of the partition compares its rollups with
-/// this declaration, to store which of them lack records ([`crate::protocol::since`]).
+/// The hash of the declaration under which records of the partition were last counted: the declaration of the last
+/// commit, or else that of the newest raw row. If there is neither, or this process cannot use the declaration that was
+/// found, returns the hash of the declaration of this process. The next owner of the partition compares its own rollups
+/// with the returned declaration, and stores which of its rollups lack records ([`crate::protocol::since`]).
 async fn last_declaration(
     store: &Store,
     partition: u16,
@@ -231,7 +241,7 @@ async fn declared(
     found.map_err(|source| AdoptError::NoDeclaration { partition, source })
 }
 
-/// The declarations of the raw rows from `from` on.
+/// The hashes of the declarations of the raw rows at offset `from` and above; 10 hashes at most.
 async fn declarations_from(
     store: &Store,
     partition: u16,
@@ -244,9 +254,9 @@ async fn declarations_from(
     store.rows(&sql).await
 }
 
-/// An offset below which every cell is complete: the start of the last batch that has a marker in the ledger. The
-/// inserts of that batch may be unfinished in other tables. Those of the batch after it may have begun there, although
-/// the ledger has no marker of it yet.
+/// An offset below which every table holds every record: the start of the last batch that has a marker in the ledger. A
+/// later offset would not be safe: other tables may lack rows of that batch, or may already hold rows of the next
+/// batch, of which the ledger has no marker yet.
 async fn complete_below(
     store: &Store,
     partition: u16,

@@ -3,21 +3,22 @@
 //! Invariant: the audit compares no records whose inserts may be in flight, so it finds nothing wrong in a sound
 //! system, whenever it runs. There are three comparisons, each exact below certain offsets:
 //!
-//! 1. *The ledger with itself*: it has one row per record, with `stored = lines - rejected - duplicates`, and a row
-//!    for each offset below `progress` ([`gaps`]).
+//! 1. *The ledger with itself*: each offset below `progress` must have a row ([`gaps`]), no record may have a second
+//!    row, and each row must have `stored = lines - rejected - duplicates`.
 //! 2. *Raw rows with the ledger*, for offsets below `progress`, which is read first. For each span of offsets, the
 //!    audit compares the number of rows and the sum of a hash of (offset, line). The ledger predicts this sum, because
 //!    the stored lines of a record are numbered without gaps. Lines arrive at most two days before Kafka appends their
-//!    record, unless a spool held it. So raw rows of earlier days are read only for spans that differ, as far back as
-//!    the ids of their records show. Spans that still differ are read once more, record by record.
+//!    record, unless a spool held the record. So raw rows of earlier days are read only for spans that differ, as far
+//!    back as the ids of the records in these spans show. Spans that still differ are read once more, record by record.
 //! 3. *Rollups with raw rows*, by the day of the event. The rows of a rollup contain no offsets, but its markers do.
-//!    One statement reads sums and markers from the same parts. The markers show the offset below which a table
-//!    partition holds every record, and at or above which it holds none. Once `progress` has passed all these
-//!    offsets, raw rows are counted up to exactly these offsets.
+//!    One statement reads sums and markers from the same parts. The marker of a table partition is the offset below
+//!    which the table partition holds every record, and at or above which it holds none. The audit waits until
+//!    `progress` has passed all markers, and then counts the raw rows below exactly these offsets.
 //!
 //! Expired rows are not compared. If all raw rows of a day must still exist, a rollup must have exactly as many
-//! events of that day as there are raw rows; otherwise it must have at least as many. Markers (tenant `''`) are not
-//! counted. The audit says what it could not compare ([`frame`]). It repairs nothing and does not read Kafka.
+//! events of that day as there are raw rows that it counts; otherwise it must have at least as many. Markers (tenant
+//! `''`) are not counted. The audit reports what it could not compare ([`frame`]). It repairs nothing and does not read
+//! Kafka.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,10 +49,10 @@ mod watch;
 pub use report::record;
 pub use watch::Auditor;
 
-/// Maximum number of days of arrival that an audit compares. The ledger keeps one day more, so none of these days
-/// expires during the audit.
+/// Maximum number of days before today, by Kafka's time, that an audit compares. The ledger keeps one day more, so none
+/// of these days expires during the audit.
 pub const MAX_DAYS: u16 = (LEDGER_DAYS - 1) as u16;
-/// How long an audit waits until `progress` has passed the markers of the rollups.
+/// How long an audit waits at most until `progress` has passed the markers of the rollups.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an audit waits for `progress` of a log that so far only has markers: the first batch of that log may be in
 /// flight.
@@ -62,14 +63,14 @@ const PROGRESS_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How far back an audit looks, and the timeout of its queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// Days of arrival before today, at most [`MAX_DAYS`].
+    /// Days before today, by Kafka's time; at most [`MAX_DAYS`].
     pub days: u16,
     /// Timeout of one query.
     pub query_timeout: Duration,
 }
 
 impl Reach {
-    /// The reach of an audit that an operator starts, which may take long.
+    /// The reach of an audit that an operator starts. Its queries may take long.
     pub fn of_days(days: u16) -> Self {
         Self { days: days.min(MAX_DAYS), query_timeout: Duration::from_secs(30 * 60) }
     }
@@ -83,7 +84,7 @@ impl Reach {
 /// The result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Audit {
-    /// When it began, by ClickHouse's clock, in milliseconds since 1970.
+    /// When the audit began, by ClickHouse's clock, in milliseconds since 1970.
     pub at: i64,
     /// The result for each table.
     pub tables: Vec<Audited>,
@@ -98,15 +99,15 @@ pub struct Audit {
 pub struct Audited {
     /// The name of the table.
     pub table: String,
-    /// What the table must hold: records in the ledger, rows of `events`, events of a rollup.
+    /// How much the table must hold: the number of records in the ledger, of rows in `events`, of events in a rollup.
     pub expected: u64,
-    /// What the table holds.
+    /// How much the table holds.
     pub found: u64,
-    /// What is expected and not there.
+    /// How much of what is expected is not in the table.
     pub missing: u64,
-    /// What is there and not expected.
+    /// How much of what is in the table is not expected.
     pub duplicate: u64,
-    /// What was not compared, and why; empty if everything was.
+    /// What was not compared, and why; empty if everything was compared.
     pub note: String,
 }
 
@@ -117,23 +118,23 @@ pub struct Finding {
     pub table: String,
     /// The part: a day of events, or offsets of a Kafka partition.
     pub part: String,
-    /// What the part must hold.
+    /// How much the part must hold.
     pub expected: u64,
-    /// What the part holds.
+    /// How much the part holds.
     pub found: u64,
-    /// What is expected and not there.
+    /// How much of what is expected is not in the part.
     pub missing: u64,
-    /// What is there and not expected.
+    /// How much of what is in the part is not expected.
     pub duplicate: u64,
 }
 
 impl Audit {
-    /// What is missing in all tables together.
+    /// The sum of [`Audited::missing`] over all tables.
     pub fn missing(&self) -> u64 {
         self.tables.iter().map(|table| table.missing).sum()
     }
 
-    /// What is duplicate in all tables together.
+    /// The sum of [`Audited::duplicate`] over all tables.
     pub fn duplicate(&self) -> u64 {
         self.tables.iter().map(|table| table.duplicate).sum()
     }
@@ -225,7 +226,8 @@ async fn rows(
 }
 
 /// Waits until `progress` has passed everything that the rollups held when they were read. Returns the logs whose
-/// `progress` has not caught up in time.
+/// `progress` has not caught up in time. Logs that have no `progress` yet are awaited for a shorter time
+/// ([`FIRST_BATCH_TIMEOUT`]), and are not returned.
 async fn caught_up(
     reader: &Reader<'_>,
     frame: &Frame,

@@ -3,10 +3,10 @@
 //! Raw rows name the declaration under which they were stored. Rows whose declaration lacks the rollup are read back
 //! and aggregated by the code that aggregates live rows. Invariant: each of these rows is counted once, even if the
 //! command is killed, repeated or run twice at the same time. This holds because each run cuts the raw rows into the
-//! same chunks ([`cut`]) and inserts a chunk like a live batch: each cell by a conditional insert with a token, whose
-//! outcome the marker of the cell shows ([`crate::apply::insert`]). The token and the marker contain the name of the
-//! rollup, because several rollups share a table. No intent is needed, because raw rows below a committed offset do not
-//! change.
+//! same chunks ([`cut`]) and inserts a chunk like a live batch ([`crate::apply::insert`]): each cell is inserted under
+//! a condition and with a token, and the marker of the cell shows whether the insert succeeded. The token and the
+//! marker contain the name of the rollup, because several rollups share a table. No intent is needed to make the same
+//! chunks again, because raw rows below a committed offset do not change.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -43,14 +43,15 @@ use cut::{Chunk, RawDay};
 use raw::DeclarationsWithoutRollup;
 use since::SinceBefore;
 
-/// Number of rows at which a chunk is full; the rows of its last record may exceed it. This bounds memory. The number
-/// may change between releases, because chunks also end at the markers that earlier runs left.
+/// Number of rows at which a chunk is full, to bound memory. The last record of a chunk may bring it above this number.
+/// The number may change between releases, because chunks also end at the markers that earlier runs left.
 const MAX_CHUNK_ROWS: u64 = 100_000;
 /// A day of raw rows is skipped if ClickHouse may drop it within this time: a part of a day must not be counted as
 /// the whole day.
 const EXPIRY_MARGIN_MS: i64 = HOUR;
-/// Minimum time for an insert. A table remembers its last 50,000 deduplication tokens, and must remember the tokens
-/// of live batches for 110 s. At this pace, a backfill adds only 4,400 tokens in that time.
+/// Minimum time for the insert of one cell, so that the tokens of a backfill do not displace those of live batches. A
+/// table remembers its last 50,000 deduplication tokens, and must remember the token of a live batch for 55 s. At this
+/// pace, a backfill adds only 4,400 tokens in twice that time.
 const MIN_INSERT_TIME: Duration = Duration::from_millis(25);
 
 /// Why a rollup was not filled, or only partly filled. Running the command again counts nothing twice.
@@ -64,11 +65,11 @@ pub enum BackfillError {
         /// The declared rollups.
         known: Vec<String>,
     },
-    /// Aggregators may still store raw rows without the rollup.
+    /// Aggregators may still store raw rows under a declaration without the rollup.
     #[error(
-        "backfill `{name}`: some partitions do not use a declaration with this rollup: {partitions}; start the \
-         release that declares it, stop all other aggregators, wait until the release owns every partition, and run \
-         this command again"
+        "backfill `{name}`: some partitions do not use a declaration with this rollup: {partitions}; start \
+         aggregators that declare it, stop all others, wait until the new ones own every partition, and run this \
+         command again"
     )]
     Behind {
         /// The rollup.
@@ -76,10 +77,10 @@ pub enum BackfillError {
         /// The Kafka partitions whose declaration lacks the rollup, each with its declaration.
         partitions: String,
     },
-    /// The declarations in use are not known.
+    /// The declarations in use could not be read.
     #[error("backfill")]
     InUse(#[from] InUseError),
-    /// The declaration of a hash is not known.
+    /// Raw rows name the hash of a declaration that this process cannot use.
     #[error("backfill")]
     UnknownDeclaration(#[from] UnknownDeclaration),
     /// ClickHouse dropped raw rows while they were read.
@@ -104,7 +105,7 @@ pub enum BackfillError {
 pub struct Filled {
     /// The rollup.
     pub rollup: String,
-    /// The first day of arrival of raw rows that lacked the rollup, `YYYY-MM-DD`; `None` if there were none.
+    /// The first day of arrival, `YYYY-MM-DD`, whose raw rows the backfill read; `None` if it read no day.
     pub since: Option<String>,
     /// Number of raw rows that were read.
     pub rows: u64,
@@ -112,7 +113,7 @@ pub struct Filled {
     pub cells: u64,
     /// Number of cells that had these rows before this run.
     pub cells_there: u64,
-    /// Rows folded into `(other)`.
+    /// Number of rows folded into the group `(other)`, because a chunk had too many groups.
     pub folded_rows: u64,
 }
 
@@ -154,8 +155,8 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     Ok(Filled { cells_there: metrics.cells_skipped.get(), ..backfill.filled })
 }
 
-/// Checks that every partition uses a declaration with the rollup `name`. Otherwise raw rows without the rollup could
-/// still be added. Returns the partitions.
+/// Checks that every partition uses a declaration with the rollup `name`, and returns the partitions. If a partition
+/// used another declaration, raw rows that are not counted in the rollup could still be added.
 async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<u16>, BackfillError> {
     let partitions = in_use::by_partition(config, store).await?;
     let behind = partitions.iter().filter_map(|(partition, declared)| match declared {
@@ -227,8 +228,8 @@ impl Backfill<'_> {
         Ok(first_day)
     }
 
-    /// Fills the rollup from one day of raw rows. Returns `false`, and fills nothing, if ClickHouse may be about to
-    /// drop the day.
+    /// Fills the rollup from one day of raw rows. Fills nothing and returns `false` if ClickHouse may be about to drop
+    /// the raw rows of this day.
     async fn fill_raw_day(&mut self, raw_day: RawDay) -> Result<bool, BackfillError> {
         let (table, source) = (self.rollup.table().name(), self.source(raw_day));
         let markers = markers::of_backfill(&self.store, table, &self.rollup.name, source).await?;
@@ -256,8 +257,8 @@ impl Backfill<'_> {
             return Err(BackfillError::Vanished { day: day(raw_day.day) });
         }
         let (source, start, end) = (self.source(raw_day), chunk.start(), chunk.applied_end());
-        // The limit on groups is a constant: if a chunk was inserted only partly, another run must make the same rows
-        // of it.
+        // The limit on groups is a constant: if only some cells of a chunk were inserted, the next run must aggregate
+        // the chunk into the same rows.
         let (rollup, strata) = (std::iter::once(self.rollup), Strata::of(&rows));
         let name = &*self.rollup.name;
         let Cells { all: mut cells, folded_rows, .. } =

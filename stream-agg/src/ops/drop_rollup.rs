@@ -1,9 +1,9 @@
 //! `stream-agg drop-rollup`: deletes the rows of a rollup that is no longer declared.
 //!
-//! All rollups share two tables, so without this command the rows of a removed rollup would stay until the tables
-//! drop them. Invariant: once the rows are deleted, no insert of the rollup is in flight or can begin. The name is
-//! recorded first and can never be declared again. Otherwise the new rollup would lack old events: their raw rows
-//! name a declaration with this rollup, so a backfill would skip them.
+//! All rollups share two tables, so without this command the rows of a removed rollup would stay until the tables drop
+//! them. Invariant: the rows are deleted only when no insert of the rollup is in flight and none can begin. The name is
+//! recorded first and can never be declared again. A new rollup with the same name would lack old events, and a
+//! backfill would not add them: a backfill skips raw rows that name a declaration with a rollup of this name.
 
 use std::fmt;
 use std::time::Duration;
@@ -47,12 +47,12 @@ pub enum DropRollupError {
         /// The Kafka partitions that use the rollup.
         partitions: String,
     },
-    /// The declarations in use are not known.
+    /// The declarations in use could not be read.
     #[error("drop rollup `{name}`")]
     InUseUnknown {
         /// The rollup.
         name: String,
-        /// Why they cannot be read.
+        /// Why they could not be read.
         source: InUseError,
     },
     /// ClickHouse did not answer, or refused the request.
@@ -72,11 +72,12 @@ pub enum DropRollupError {
 pub struct Dropped {
     /// The rollup.
     pub rollup: String,
-    /// Rows deleted from the tables.
+    /// Number of rows that were deleted from the two tables of rollups.
     pub rows: u64,
 }
 
-/// Deletes all rows of the rollup `name`. Takes at least a minute, until no insert can be in flight.
+/// Deletes all rows of the rollup `name`. Takes at least a minute, because it first waits until no insert can be in
+/// flight.
 ///
 /// # Errors
 /// Why not all rows are deleted.

@@ -1,9 +1,9 @@
 //! Publishes how fresh the tables are: updates the table `progress` once per interval.
 //!
 //! Invariant: every record that was in Kafka before `as_of` is in every table. `as_of` advances with the records that
-//! are applied, and also while no record is left to apply. To prove the latter, the publisher reads the clock, then
-//! asks Kafka where each log ends, then checks whether every record below those ends is applied. The table is never
-//! used for recovery.
+//! are applied, and also while no record is left to apply. To prove that no record is left, the publisher reads the
+//! clock, then asks Kafka where each log ends, then checks whether every record below those ends is applied. The table
+//! is never used for recovery.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -41,22 +41,22 @@ struct PublishedProgress {
 pub struct ProgressPublisher {
     /// Topic of the records.
     pub topic: String,
-    /// Detects that the topic was deleted and created again, and knows how many partitions it has.
+    /// Detects that the topic was deleted and created again, and has the number of partitions of the topic.
     pub topic_watch: Arc<TopicWatch>,
-    /// A client that asks Kafka where the logs end.
+    /// The client with which the publisher asks Kafka where the logs end.
     pub metadata_client: Arc<BaseConsumer>,
     /// How far each partition is applied.
     pub applied_watches: Arc<AppliedWatches>,
-    /// The database of the table.
+    /// The database of the table `progress`.
     pub store: Store,
     /// The metrics, which show the lag.
     pub metrics: Arc<Metrics>,
-    /// Shows whether Kafka and ClickHouse answer.
+    /// Shows whether Kafka and ClickHouse answer, and which partitions are stalled.
     pub health: Arc<Health>,
 }
 
 impl ProgressPublisher {
-    /// Publishes once an `interval` until `stop`.
+    /// Publishes once per `interval` until `stop`.
     pub async fn run(self, interval: Duration, stop: CancellationToken) {
         let mut ticks = time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -69,7 +69,8 @@ impl ProgressPublisher {
         }
     }
 
-    /// Publishes what has changed since it was last `published`.
+    /// Publishes the progress of the partitions whose progress differs from what was last `published`. `before` is a
+    /// moment before the `ends` of the logs were read.
     async fn publish(
         &self,
         before: UnixMillis,
@@ -113,7 +114,7 @@ impl ProgressPublisher {
         }
     }
 
-    /// Reports stalled partitions: they have records, but none was applied for some time.
+    /// Reports stalled partitions: their logs have records that are not applied, and none was applied for some time.
     fn look_for_stalls(&self, ends: &BTreeMap<i32, i64>, stalls: &mut Stalls) {
         let (applied_watches, now) = (self.applied_watches.all(), Instant::now());
         for partition in stalls.forget(|partition| !applied_watches.contains_key(&partition)) {
@@ -121,7 +122,7 @@ impl ProgressPublisher {
         }
         for (partition, applied_watch) in &applied_watches {
             let next = applied_watch.applied().next;
-            // If the end is unknown, Kafka does not answer, which is reported separately.
+            // The end is unknown if Kafka does not answer or the topic was created again. Neither is a stall.
             let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
             if stalls.is_stalled(*partition, next, waits, now) {
                 let reason = format!("records wait, but none was applied for {} s", STALLED_AFTER.as_secs());
@@ -136,7 +137,7 @@ impl ProgressPublisher {
     /// say nothing about what is applied.
     async fn ends_of_topic(&self) -> BTreeMap<i32, i64> {
         let ends = self.ends().await;
-        // Without ends, the result of the check would change nothing.
+        // If there are no ends, the topic need not be checked: the result is empty in any case.
         if ends.is_empty() || self.topic_watch.check().await.is_ok() { ends } else { BTreeMap::new() }
     }
 
@@ -161,8 +162,9 @@ impl ProgressPublisher {
     }
 }
 
-/// The progress of a partition. `known` is what was published before. Every record below `next` is applied, and so is
-/// every record that Kafka appended before `applied_until`. `end` is where the log ended at some moment after `now`.
+/// The progress of a partition; `None` if no `as_of` is known yet. `known` is the progress that was published before.
+/// Every record below `next` is applied, and so is every record that Kafka appended before `applied_until`. `end` is
+/// where the log ended at some moment after `now`.
 fn freshness(
     known: Option<PublishedProgress>,
     log_generation: u16,
@@ -203,7 +205,7 @@ fn ends(metadata_client: &BaseConsumer, topic: &str, partitions: &[i32]) -> Kafk
     }
     let mut list = TopicPartitionList::new();
     for partition in partitions {
-        // In a query for offsets by time, this value stands for the end of the log.
+        // In a query for offsets by time, this value means the end of the log.
         list.add_partition_offset(topic, *partition, KafkaOffset::End)?;
     }
     let answer = metadata_client.offsets_for_times(list, ASK_TIMEOUT)?;

@@ -1,7 +1,7 @@
 //! The declaration that the group uses for each Kafka partition.
 //!
-//! This is the declaration that the committed intent names: every record below the committed offset is in every cell,
-//! and records above it are counted under that declaration or a later one.
+//! This is the declaration that the committed intent names. Every record below the committed offset is in every table,
+//! and records at or above this offset are counted under that declaration or a later one.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -37,7 +37,7 @@ pub enum InUseError {
         /// Why it is not an intent.
         source: IntentError,
     },
-    /// The declaration of a hash is not known.
+    /// A committed intent names the hash of a declaration that this process cannot use.
     #[error("read the declaration that is in use")]
     Unknown(#[from] UnknownDeclaration),
     /// ClickHouse did not answer, or refused the request.
@@ -72,7 +72,7 @@ pub async fn by_partition(
     Ok(all)
 }
 
-/// The Kafka partitions for which the group has committed an offset. Only these can have records that were counted.
+/// The Kafka partitions for which the group has committed an offset. Records of other partitions were never counted.
 /// This call blocks.
 ///
 /// # Errors

@@ -1,9 +1,9 @@
 //! `stream-agg migrate`: creates the database, the tables and the topic if they are missing, creates or replaces all
 //! views, and drops views that are no longer declared.
 //!
-//! Invariant: a file or a declared rollup that was applied never changes. If it differs from what was applied under
-//! the same name, that is an error. Every statement says `IF NOT EXISTS` or replaces an equal object, so two
-//! processes may migrate at the same time. An existing topic is only checked.
+//! Invariant: a step that was applied (a file, field, rollup or serving view) never changes. A step whose text differs
+//! from the text that was applied under the same name is an error. Every statement says `IF NOT EXISTS` or replaces an
+//! equal object, so two processes may migrate at the same time. An existing topic is only checked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ mod views;
 
 use self::views::ViewChanges;
 
-/// The backoff while Kafka or ClickHouse cannot be reached.
+/// The backoff after a transient error of Kafka or ClickHouse.
 const MIGRATE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
 /// The backoff while the partitions of a new topic have no leaders.
 const LEADER_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(20), Duration::from_millis(500));
@@ -39,7 +39,7 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 /// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
-    /// Migrations and rollups that were applied, by name.
+    /// The steps that were applied, by name: files, fields, rollups and serving views.
     pub applied: Vec<String>,
     /// Number of views that were created or replaced.
     pub views: usize,
@@ -47,7 +47,7 @@ pub struct Migrated {
     pub dropped_views: Vec<String>,
     /// Number of tenants that have a database of their own.
     pub tenants: usize,
-    /// Tenants whose database was dropped, by name.
+    /// Tenants that were removed, by name. The database of a removed tenant stays if it contains other objects.
     pub dropped_tenants: Vec<String>,
     /// Whether the topic was created.
     pub topic_created: bool,
@@ -56,7 +56,7 @@ pub struct Migrated {
 /// Why the migration failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// A declared rollup or field was changed.
+    /// A declared rollup or field was changed, or a serving view that depends on a rollup.
     #[error(
         "migrate: `{0}` was changed after it was applied; undo the change, or declare it under another name"
     )]
@@ -73,7 +73,7 @@ pub enum MigrateError {
     /// ClickHouse did not apply a statement.
     #[error("apply `{name}`")]
     Apply {
-        /// The file or rollup.
+        /// The step, or the object of the statement.
         name: String,
         /// The error of ClickHouse.
         source: StoreError,
@@ -88,7 +88,7 @@ pub enum MigrateError {
          BI_ALLOW_OLD_SERVER=1 if analysts of one tenant may read the rows of others"
     )]
     OldServer(String),
-    /// The server cannot create users.
+    /// The server takes its users from a file, so a statement cannot create them.
     #[error(
         "create the users of tenant `{0}`: this ClickHouse takes its users from a file; add the users that `stream-agg \
          migrate --print-users-xml` prints to that file, or configure a `local_directory` for users, and run `migrate` \
@@ -103,8 +103,9 @@ pub enum MigrateError {
     NoPolicy(String),
     /// Another row policy would show the definer rows of other tenants.
     #[error(
-        "create views with the rights of `{1}`: the row policy `{0}` also applies to this user and would show it more \
-         than one tenant; exclude the definers of tenants from it with `TO ALL EXCEPT`, or drop it"
+        "create views with the rights of `{1}`: the row policy `{0}` also applies to this user and would show \
+         this user rows of more than one tenant; exclude the definers of tenants from that policy with `TO ALL \
+         EXCEPT`, or drop the policy"
     )]
     OtherPolicy(String, String),
     /// The database of a tenant exists, and `migrate` did not create it.
@@ -149,12 +150,12 @@ pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     Ok(Migrated { applied, views, dropped_views: dropped, tenants, dropped_tenants, topic_created })
 }
 
-/// The statements that create all users of ClickHouse, or give them exactly the rights that they need.
+/// The statements that create all ClickHouse users of Millrace, and give each of them exactly the rights that it needs.
 pub fn grants(config: &MigrateConfig) -> Vec<String> {
     access::sql::statements(&config.users()).into_iter().map(|statement| format!("{statement};")).collect()
 }
 
-/// All users of ClickHouse, in the form of its file `users.xml`.
+/// All ClickHouse users of Millrace, as a configuration file of ClickHouse (`users.xml`).
 pub fn users_xml(config: &MigrateConfig) -> String {
     access::xml::file(access::xml::FILE_COMMENT, &config.users(), access::xml::LoginSource::Variables)
 }
@@ -230,7 +231,8 @@ fn is_transient(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Checks that row policies hide nothing from this user, and therefore nothing from the services.
+/// Checks that row policies hide nothing from this user. The aggregator makes the same check for its own user when it
+/// starts.
 async fn check_rows_are_visible(config: &MigrateConfig) -> Result<(), MigrateError> {
     let store = Store::new(&config.store);
     let are_visible = visible::are_rows_visible(&store).await.map_err(failed("schema_migrations"))?;
@@ -244,7 +246,8 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await?;
     let store = Store::new(&config.store);
     apply(&store, "schema_migrations", APPLIED_TABLE).await?;
-    // Read before `applied`, because another migration may write rows in between.
+    // This is read before `applied`. If it were read later, rows that another migration writes in between would look
+    // like rows that a policy hides.
     let has_rows = visible::has_rows(&store).await.map_err(failed("system.parts"))?;
     let applied: Vec<(String, u64)> = store
         .rows("SELECT name, checksum FROM schema_migrations")
@@ -279,7 +282,7 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     Ok(done)
 }
 
-/// A ReplacingMergeTree, because two processes may record the same file.
+/// The table is a ReplacingMergeTree, because two processes may record the same step.
 const APPLIED_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (name String COMMENT 'file or rollup', \
      checksum UInt64 COMMENT 'of its statement', applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) \
      ENGINE = ReplacingMergeTree ORDER BY name";
@@ -334,7 +337,8 @@ fn failed(name: &str) -> impl Fn(StoreError) -> MigrateError {
 
 /// Waits until Kafka names a leader for every partition of the topic that was just created, because brokers learn of a
 /// new topic only after the controller has created it. Until then, a process that reads the topic gets the error that
-/// the partition is unknown. Gives up after [`KAFKA_TIMEOUT`]: the services wait for their topic as well.
+/// the partition is unknown. Gives up after [`KAFKA_TIMEOUT`] without an error, because the services wait for the topic
+/// as well.
 async fn wait_for_leaders(admin: Admin, topic: String) {
     let until = Instant::now() + KAFKA_TIMEOUT;
     let admin = Arc::new(admin);
@@ -353,7 +357,7 @@ async fn wait_for_leaders(admin: Admin, topic: String) {
 }
 
 fn has_leaders(topic: &MetadataTopic) -> bool {
-    // Kafka's -1: no leader is elected yet.
+    // Kafka's -1 means that no leader is elected yet.
     let led = |partition: &MetadataPartition| partition.error().is_none() && partition.leader() >= 0;
     topic.error().is_none() && !topic.partitions().is_empty() && topic.partitions().iter().all(led)
 }
@@ -366,7 +370,8 @@ async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
     let topic = &config.kafka.topic;
     let error = |source| MigrateError::Topic { topic: topic.clone(), source };
     let admin: Admin = config.kafka.client(&[]).create().map_err(error)?;
-    // LogAppendTime: the times of records must not go backwards, even if the clocks of the edges differ.
+    // The topic gets LogAppendTime, because the times of records must not go backwards, even if the clocks of the edges
+    // differ.
     let wanted = NewTopic::new(
         topic,
         config.partitions.get().into(),

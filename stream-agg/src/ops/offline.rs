@@ -2,7 +2,7 @@
 //! and `skip` share this code.
 //!
 //! Invariant: nothing is committed while the group has members. Kafka accepts a commit from outside a group only
-//! while the group is empty, so each commit also checks this.
+//! while the group is empty, so each commit also checks that the group is empty.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::protocol::recover::KafkaState;
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two checks that the group is still empty.
 const CHECK_PAUSE: Duration = Duration::from_secs(1);
-/// Pause before a request is repeated that failed because the group had no coordinator.
+/// Pause before a request that failed because the group had no coordinator is repeated.
 const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 /// Timeout of one poll of a queue.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -46,13 +46,13 @@ pub enum OfflineError {
         /// The consumer group.
         group: String,
     },
-    /// Another process committed.
+    /// Another process committed while the command ran.
     #[error("another offset was committed while the command ran: run it again")]
     Changed,
     /// No offset is committed.
     #[error("no offset is committed, so nothing is declared")]
     NothingCommitted,
-    /// The commit was not written by the aggregator.
+    /// The metadata of the commit is not an intent that this process can read.
     #[error("the committed offset cannot be used")]
     Unreadable(#[source] IntentError),
     /// Kafka did not answer, or refused the request.
@@ -63,20 +63,20 @@ pub enum OfflineError {
     Store(#[source] StoreError),
 }
 
-/// How long to wait until no insert that was sent before can still arrive.
+/// How long to wait until no insert that was sent before the wait can still store rows.
 pub(crate) fn insert_lifetime() -> Duration {
     Duration::from_millis(MAX_INSERT_LIFETIME_MS.unsigned_abs()) + CLOCK_TOLERANCE
 }
 
-/// Whether Kafka is choosing or loading the group's coordinator, as it does for a moment after a broker has started,
-/// and on the first request about any group.
+/// Whether the error means that Kafka is still choosing or loading the group's coordinator. Kafka does this for a
+/// moment after a broker has started, and on the first request about any group.
 fn has_no_coordinator(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as C;
     let codes = [C::NotCoordinator, C::CoordinatorNotAvailable, C::CoordinatorLoadInProgress];
     error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }
 
-/// One partition of a group without members.
+/// Access to the committed offset and the log of one partition, for a command that requires a group without members.
 pub struct Offline<'c> {
     config: &'c Config,
     partition: u16,
@@ -131,8 +131,9 @@ impl<'c> Offline<'c> {
         Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
     }
 
-    /// Whether the log still holds the records below `end` that an aggregator has read: the record before `end` must
-    /// have this leader `epoch`. If the log was truncated below `end` and written again, that record has a later epoch.
+    /// Whether the log still holds the records below `end` that an aggregator has read. This is so if the last record
+    /// below `end` still has this leader `epoch`: if the log was truncated below `end` and written again, the record
+    /// has a later epoch.
     ///
     /// # Errors
     /// The error of Kafka.
@@ -213,10 +214,10 @@ impl<'c> Offline<'c> {
         self.group.commit(&offsets, CommitMode::Sync)
     }
 
-    /// Waits until no insert of an aggregator, for any partition, can still arrive. The wait covers the deadline of
+    /// Waits until no insert of an aggregator, for any partition, can still store rows. The wait covers the deadline of
     /// the last insert, and ClickHouse's time limit for a statement that began just before that deadline. During the
     /// wait, the `committed` offset is committed again and again, which fails once an aggregator joins the group. If
-    /// no offset was committed, the wait does not notice such an aggregator.
+    /// `committed` is `None`, the wait does not notice an aggregator that joins.
     ///
     /// # Errors
     /// An aggregator joined the group during the wait, or the error of Kafka.

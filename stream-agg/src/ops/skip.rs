@@ -1,9 +1,10 @@
 //! `stream-agg skip`: turns one record into a dead letter, because ClickHouse permanently refuses its rows or this
 //! release does not know its format.
 //!
-//! The intent names the offset of the record, so that each later owner of the partition turns it into the same dead
-//! letter. In a declared batch the record becomes a part of its own ([`crate::ops::split`]), so the inserts of other
-//! records do not change. Invariant: a record is skipped only while no table can hold rows of it.
+//! The intent names the offset of the record, so each later owner of the partition turns the record into the same dead
+//! letter. If the record is in a declared batch, it becomes a separate part of the batch ([`crate::ops::split`]), so
+//! the inserts of other records do not get other rows. Invariant: a record is skipped only while no table can hold rows
+//! of the record.
 
 use std::fmt;
 
@@ -39,10 +40,11 @@ pub enum SkipError {
         /// Where the log ends.
         end: NextOffset,
     },
-    /// Some rows of the record are stored.
+    /// Some rows of the record may be stored: a table partition holds records beyond its offset.
     #[error(
-        "skip partition {partition}: `{table}` {partition_id} holds the batch below {applied_end}, so rows of offset {offset} are stored; \
-         remove the reason why clickhouse refuses the other rows, or use `stream-agg split {partition}`"
+        "skip partition {partition}: `{table}` {partition_id} holds the batch below {applied_end}, so rows of offset \
+         {offset} may be stored; remove the reason why clickhouse refuses the other rows, or use \
+         `stream-agg split {partition}`"
     )]
     Stored {
         /// The Kafka partition.
@@ -56,10 +58,10 @@ pub enum SkipError {
         /// The marker: the table partition holds the records of the Kafka partition below this offset.
         applied_end: NextOffset,
     },
-    /// The intent has no room for another offset.
+    /// The intent has no room for another skipped offset, or for the split points around it.
     #[error(
-        "skip partition {partition}: {MAX_SKIPPED} records from the committed offset on are skipped already, \
-         which is the maximum"
+        "skip partition {partition}: the intent is full: it has room for {MAX_SKIPPED} skipped records from the \
+         committed offset on, and for {MAX_SPLIT_POINTS} split points"
     )]
     TooMany {
         /// The Kafka partition.
@@ -101,10 +103,10 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     }
     let skipping = skipping(from, &intent, offset).ok_or(SkipError::TooMany { partition })?;
     let is_declared = intent.last.is_some_and(|last| offset <= last);
-    // Some tables may hold rows of an adopted record.
+    // Some tables may already hold rows of a record in the range that was adopted.
     let is_adopted = intent.adopted.is_some_and(|adopted| !adopted.is_at_or_below(offset));
     if is_declared || is_adopted {
-        // Twice: the second check finds rows of inserts that were in flight during the first one.
+        // The check is made twice: the second one finds rows of inserts that were in flight during the first one.
         check_not_stored(config, partition, &intent, offset).await?;
         offline.wait_for_inserts_to_end(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
         check_not_stored(config, partition, &intent, offset).await?;

@@ -1,8 +1,8 @@
 //! `stream-agg split`: splits a declared batch that ClickHouse refuses as a whole into smaller inserts.
 //!
-//! The batch still has the same records. Its intent gets split points, which are offsets at which inserts end. Each
-//! smaller insert has its own token and condition, so the marker of each table partition shows which parts of the batch
-//! it holds. Running the command again halves the parts again.
+//! The batch still has the same records. Its intent gets split points, which are offsets at which one part of the batch
+//! ends and the next begins. Each part is inserted with its own token and condition, so the marker of a table partition
+//! shows which parts of the batch the table partition holds. If the command is run again, it halves the parts again.
 
 use std::fmt;
 
@@ -55,11 +55,12 @@ pub struct Split {
     pub partition: u16,
     /// First offset of the batch.
     pub from: NextOffset,
-    /// The offsets below which the parts end, ascending.
+    /// For each part, the offset after its last one, ascending.
     pub ends: Vec<NextOffset>,
 }
 
-/// Halves each part of the declared batch of a Kafka partition.
+/// Halves each part of the declared batch of a Kafka partition; only the widest parts if the intent has no room for
+/// more split points.
 ///
 /// # Errors
 /// Why the batch cannot be split; nothing has changed then.

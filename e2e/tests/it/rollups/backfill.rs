@@ -165,7 +165,7 @@ async fn repeated_backfills_add_earlier_events_to_a_new_rollup_once() {
         )
         .await;
     growing
-        .assert_refuses_backfill("plans_daily", &["partition 0 uses ", "start the release that declares it"])
+        .assert_refuses_backfill("plans_daily", &["partition 0 uses ", "start aggregators that declare it"])
         .await;
     old.terminate().await.unwrap();
     growing.assert_refuses_backfill("plans_daily", &["partition 0 uses "]).await;

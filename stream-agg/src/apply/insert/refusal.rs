@@ -1,4 +1,4 @@
-//! What to do when ClickHouse does not accept rows, and what an operator can do. Pure.
+//! Classifies failed inserts, and writes the messages that tell an operator what to do about them. Pure.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover;
 use crate::rows::cells::{Cell, Source};
 
-/// How long a server that lacks memory counts as busy. After that, the insert counts as too large for it: a batch has
-/// up to 64 MiB of records and needs several times as much memory.
+/// For how long a lack of memory counts as transient, because other statements may be using the memory. After this
+/// time, the insert counts as too large for the server, and therefore as refused: a batch has up to 64 MiB of records,
+/// and its insert needs several times as much memory.
 const MAX_MEMORY_SHORTAGE: Duration = Duration::from_secs(60);
 /// Pause between attempts while ClickHouse refuses an insert. The insert is retried until ClickHouse accepts it,
-/// because a limit may be raised, a constraint dropped or a right granted at any moment, and this should not need a
-/// restart. The pause is not shorter because each attempt sends all rows.
+/// because an operator may raise a limit, drop a constraint or grant a right at any moment, and should not have to
+/// restart the aggregator after that. The pause is not shorter because each attempt sends all rows.
 pub(super) const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How an attempt failed. The worse failure is the greater value.
@@ -41,7 +42,7 @@ impl FailedAttempt {
     }
 }
 
-/// Describes the rows of a batch to an operator.
+/// What messages to an operator say about a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchDescription {
     source: Source,
@@ -108,7 +109,7 @@ impl BatchDescription {
         StoppedBatch { table, partition_id: partition_id.clone(), offsets: self.offsets(), cause, help }
     }
 
-    /// The first and the last offset, as declared. For a backfill, these are positions within a day of raw rows, not
+    /// The first and the last offset of the batch. For a backfill, these are positions within a day of raw rows, not
     /// offsets of a log.
     fn offsets(&self) -> String {
         format!("{}..{}", self.start, Offset::new(self.end.to_i64() - 1))

@@ -27,7 +27,7 @@ use crate::config::StoreConfig;
 const TIMEOUT: Duration = Duration::from_secs(40);
 /// Bytes that are compressed and sent at a time.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Maximum number of bytes that are read from an answer. Errors have only a few lines.
+/// Maximum number of bytes that are read from an answer. An error has only a few lines.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// Sends inserts.
@@ -52,11 +52,11 @@ impl Sender {
         Self { http, address, user: user.clone(), password: password.clone() }
     }
 
-    /// Sends a block once. Returns the number of written rows that ClickHouse reports, if it reports one. ClickHouse
-    /// also counts rows that it skipped because of their token.
+    /// Sends a block once. Returns the number of written rows that ClickHouse reports, if it reports one. This number
+    /// includes rows that ClickHouse skipped because it already knew their token.
     ///
     /// # Errors
-    /// ClickHouse refused the insert, or its outcome is unknown.
+    /// ClickHouse refused the insert, or the outcome of the insert is unknown.
     pub(super) async fn insert(
         &self,
         statement: &str,
@@ -99,7 +99,8 @@ async fn read(response: Response<Incoming>) -> Result<Option<u64>, StoreError> {
     judge(head.status, header("X-ClickHouse-Exception-Code"), header("X-ClickHouse-Summary"), &body)
 }
 
-/// The result that an answer reports. A successful answer has no body; an error may follow a status of 200.
+/// Reads the result from an answer. A status of 200 does not suffice, because ClickHouse may report an error after it
+/// has sent the status. A successful answer has no body.
 fn judge(
     status: StatusCode,
     exception: Option<&str>,
@@ -117,7 +118,7 @@ fn judge(
     }))
 }
 
-/// Reads ClickHouse's `X-ClickHouse-Summary`: numbers as JSON strings.
+/// The number of written rows in the header `X-ClickHouse-Summary`, a JSON object whose numbers are strings.
 fn written_rows(summary: &str) -> Option<u64> {
     #[derive(Deserialize)]
     struct Summary<'a> {

@@ -28,8 +28,8 @@ const SETTINGS: [(&str, &str); 12] = [
     ("max_partitions_per_insert_block", "1"),
 ];
 
-/// All settings of one attempt under `token`. Each attempt has another deadline, so the deadline makes its query id
-/// unique.
+/// All settings of one attempt under `token`. Each attempt to insert a cell has another deadline, so the deadline makes
+/// the query id of the attempt unique.
 pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&'static str, String)> {
     let Cell { table, partition_id, .. } = cell;
     let own = [
@@ -42,8 +42,9 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
 }
 
 /// The statement inserts through the table function `input()`, because only an `INSERT SELECT` can have a condition.
-/// The condition is that [`Target::admits`] holds, and that this is the server whose markers were read. The statement
-/// throws if the condition does not hold, so an answer without an error means that the rows were accepted.
+/// The condition is that [`Target::admits`] holds, and that the statement runs on the server whose markers were read.
+/// The statement throws if the condition does not hold, so an answer without an error means that the rows were
+/// accepted.
 pub(super) fn statement(
     cell: &Cell,
     source: Source,
@@ -108,7 +109,7 @@ mod tests {
     fn one_block_becomes_one_part_with_any_server_defaults() {
         check("async_insert", "0");
         check("max_insert_threads", "1");
-        // The limits of a batch allow 1 M rows, and the rows of one more record.
+        // A batch may have 1 M rows, and in addition the rows of one more record.
         check("min_insert_block_size_rows", "1000000000");
         check("max_insert_block_size", "10000000");
         check("min_insert_block_size_bytes", "0");

@@ -1,10 +1,10 @@
 //! Checks the tables every minute while batches are inserted.
 //!
 //! When a part is lost, its marker is lost, too. A later insert raises the marker of that table partition beyond the
-//! gap, and then neither the checks at a start nor `stream-agg adopt` can find the gap any more. Restoring only one
-//! table from a backup does not help, because it then lacks everything after the backup. So once a check finds a
-//! problem, nothing is inserted into any table. All tables stay at one offset, and an operator only has to restore all
-//! tables from a backup of that offset or an older one. Batches may be declared meanwhile; they wait at the
+//! gap, and then neither the checks at a start nor `stream-agg adopt` can find the gap any more. So once a check finds
+//! a problem, no batch is inserted into any table, and no marker rises beyond the gap. An operator then restores all
+//! tables from the same backup and runs `stream-agg adopt`. To restore only the damaged table would not help, because
+//! this table would lack everything after the backup. Batches may be declared meanwhile; they wait at the
 //! [`InsertGate`].
 
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::apply::store::Store;
 use crate::health::{Component, Health};
 use crate::metrics::Metrics;
 
-/// Time between two checks.
+/// Pause between two checks while no check finds a problem.
 const CHECK_PAUSE: Duration = Duration::from_secs(60);
-/// The waits between checks until a check finds no problem.
+/// The backoff between checks after a check has found a problem or got no answer.
 const CHECK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// Lets inserts pass only while no requested check of the tables is pending.
@@ -32,8 +32,8 @@ pub struct InsertGate {
     check_now: Notify,
 }
 
-/// Counts the requests for checks and the settled ones. A check settles only the requests that were made before it
-/// began.
+/// Counts the requested checks, and how many of these requests are settled. A check that finds no problem settles only
+/// the requests that were made before it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Checks {
     requested: u64,
@@ -80,7 +80,7 @@ pub struct TableWatch<'w> {
     pub store: &'w Store,
     /// Declared fields, which have columns of their own in the raw table.
     pub fields: &'w [Field],
-    /// Closed while a check finds a problem.
+    /// Closed from the moment at which a check finds a problem or gets no answer, until a check finds no problem.
     pub gate: &'w InsertGate,
     /// Shows whether inserts are held back.
     pub metrics: &'w Metrics,
@@ -89,7 +89,7 @@ pub struct TableWatch<'w> {
 }
 
 impl TableWatch<'_> {
-    /// Checks the tables every minute, and at once when it is requested, until `stop`.
+    /// Checks the tables every minute, and at once when [`InsertGate::close_until_checked`] requests it, until `stop`.
     pub async fn run(self, stop: &CancellationToken) {
         let checking = async {
             self.count_parts().await;
@@ -103,8 +103,8 @@ impl TableWatch<'_> {
         let _stopped = stop.run_until_cancelled(checking).await;
     }
 
-    /// Shows how many parts the tables have. Nothing else depends on this number, so it is not an error if this user
-    /// has no right to read it.
+    /// Shows how many parts the tables have. Nothing else depends on this number, so a failure, for example because
+    /// this user has no right to read it, is only logged for debugging.
     async fn count_parts(&self) {
         match super::parts(self.store).await {
             Ok(tables) => tables.iter().for_each(|(table, parts)| self.metrics.parts(table, *parts)),

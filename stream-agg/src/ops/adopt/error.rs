@@ -17,7 +17,7 @@ pub enum AdoptError {
     OtherLog {
         /// The Kafka partition.
         partition: u16,
-        /// The highest marker.
+        /// The highest marker in any table.
         applied_end: NextOffset,
         /// Where the log ends.
         end: NextOffset,
@@ -72,10 +72,10 @@ pub enum AdoptError {
         from: NextOffset,
         /// Where the log begins.
         low: NextOffset,
-        /// Where it ends.
+        /// Where the log ends.
         end: NextOffset,
     },
-    /// Rows of some records are missing in some tables, and the declaration under which to make them is unknown.
+    /// Rows of some records are missing in some tables, and it is unknown under which declaration to make these rows.
     #[error(
         "adopt partition {partition}: offsets {from} to {applied_end} may be stored in part, and were declared under \
          {}; choose with --cfg the declaration under which to make the missing rows",
@@ -86,17 +86,17 @@ pub enum AdoptError {
         partition: u16,
         /// The first offset that may be stored in part.
         from: NextOffset,
-        /// The end of these offsets.
+        /// The offset after the last one that may be stored in part.
         applied_end: NextOffset,
         /// Hashes of the possible declarations.
         declaration_hashes: Vec<u64>,
     },
-    /// The declaration that `--cfg` or the committed offset names is not known.
+    /// This process cannot use the declaration that `--cfg`, the raw rows or the committed intent name.
     #[error("adopt partition {partition}")]
     NoDeclaration {
         /// The Kafka partition.
         partition: u16,
-        /// Why it is not known.
+        /// Why this process cannot use it.
         source: UnknownDeclaration,
     },
     /// Kafka or ClickHouse failed, or aggregators run.

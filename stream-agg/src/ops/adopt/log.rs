@@ -1,4 +1,4 @@
-//! Compares what an operator says about a log with its state in Kafka. Pure.
+//! Compares what an operator says about a log with the state of the log in Kafka. Pure.
 
 use super::AdoptError;
 use crate::protocol::progress::NextOffset;
@@ -17,8 +17,9 @@ pub enum Log {
     },
 }
 
-/// Checks what the operator says about the log against what was `found` in Kafka. Returns a record that the log must
-/// still hold: the offset after the record, and the record's leader epoch. `None` if there is no such record.
+/// Checks what the operator says about the log against what was `found` in Kafka. If the log is said to be the same,
+/// returns a record that the log must then still hold: the offset after the record, and the record's leader epoch.
+/// `None` if the log is new, or if no such record is known.
 pub(super) fn check_log(
     partition: u16,
     log: Log,
@@ -45,7 +46,7 @@ pub(super) fn check_log(
         }
         (Log::Same, _) => {
             let newest = committed.and_then(|(from, intent)| intent.newest_epoch(from));
-            // If retention has deleted the record, its epoch cannot be compared.
+            // If retention has deleted the record, the epoch of the record cannot be compared.
             Ok(newest.filter(|(end, _)| *end >= found.low))
         }
     }

@@ -4,7 +4,7 @@
 //! edge, a ledger row with the day on which Kafka appended the record, and a row of a rollup with the day of the event.
 //! A spool may hold a record for days, and an edge's clock may be wrong, so a line may arrive long before Kafka appends
 //! its record. The id of the record shows how long before: it is a UUIDv7, which the edge creates within moments of the
-//! last line's arrival.
+//! arrival of the lines.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,10 @@ use schemas::time::{DAY, UnixMillis};
 pub type Log = (u16, u16);
 
 /// Maximum number of days between the arrival of a line and the append of its record in Kafka, unless the id of the
-/// record shows more. This takes only minutes, but clocks differ.
+/// record shows more. Kafka usually appends a record within minutes, but clocks differ.
 pub const MAX_APPEND_DELAY_DAYS: i64 = 2;
-/// Maximum number of days between the arrival of the first line of a record and the creation of the record's id. It
-/// takes only moments, but midnight may be in between.
+/// Maximum number of days between the arrival of the first line of a record and the creation of the record's id. The id
+/// is created within moments, but midnight may be in between.
 pub const MAX_ID_DELAY_DAYS: i64 = 1;
 
 /// What ClickHouse holds; days are counted since 1970.
@@ -27,7 +27,7 @@ pub const MAX_ID_DELAY_DAYS: i64 = 1;
 pub struct Held {
     /// ClickHouse's clock.
     pub now: UnixMillis,
-    /// The day of the first declaration.
+    /// The day on which the first declaration was stored.
     pub since: i64,
     /// The first day of arrival that has raw rows.
     pub raw: Option<i64>,
@@ -42,7 +42,7 @@ pub struct Frame {
     pub now: UnixMillis,
     /// Every record below these offsets is in every table.
     pub progress: BTreeMap<Log, u64>,
-    /// The first offset of each log that is compared.
+    /// For each log, the first offset that is compared.
     pub floors: BTreeMap<Log, u64>,
     /// The first day, by Kafka's time since 1970, that is compared; `None` if nothing has expired.
     pub compared_from: Option<i64>,
@@ -51,7 +51,7 @@ pub struct Frame {
     pub raw_dropped_before: Option<i64>,
     /// All raw rows that arrived from this day on still exist and are read; `None` if no raw row has ever expired.
     pub whole_from: Option<i64>,
-    /// Which client clocks are trusted.
+    /// Limits on the client times that are trusted.
     pub time: TimeLimits,
 }
 
@@ -83,7 +83,7 @@ impl Frame {
         frame
     }
 
-    /// The first day of arrival that is read from the raw table; `None` means all of it.
+    /// The first day of arrival that is read from the raw table; `None` if the whole table is read.
     pub fn raw_from(&self) -> Option<i64> {
         self.compared_from.map(|from| from - MAX_APPEND_DELAY_DAYS)
     }
@@ -109,13 +109,15 @@ impl Frame {
         self.raw_dropped_before.map_or(kept, |dropped| dropped.max(kept))
     }
 
-    /// Takes into account that raw rows may have expired before the audit, and may expire during it.
+    /// Takes into account that raw rows may have expired before the audit, and may expire during the audit: moves
+    /// `whole_from` forward if necessary.
     pub fn may_have_lost_raw_rows(&mut self) {
         self.whole_from = self.whole_from.max(Some(self.kept_from()));
     }
 
-    /// Whether all raw rows of events of this day must still exist. An event can arrive before its day only by as
-    /// much as a client's clock may be ahead.
+    /// Whether all raw rows of events of this day must still exist. The raw row of an event expires with the day of
+    /// arrival. An event can arrive on a day before its own only if the client's clock was ahead, and a client's clock
+    /// is trusted only if it is ahead by at most `time.ahead`.
     pub fn is_whole(&self, day: i64) -> bool {
         let ahead = (self.time.ahead + DAY - 1) / DAY;
         self.whole_from.is_none_or(|from| day - ahead >= from)

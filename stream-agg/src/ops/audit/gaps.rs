@@ -1,9 +1,10 @@
 //! Finds offsets below `progress` that are in no ledger row. Pure.
 //!
 //! The producer of an edge is idempotent and not transactional, and the topic is not compacted, so a log has a record
-//! at each offset and the ledger has a row for it. A gap is either a record that was skipped by mistake, so that
-//! Kafka has it and no table does, or an offset at which Kafka has no record because of a transaction, compaction or
-//! retention. The tables cannot show which of the two it is; the log can.
+//! at each offset, and the ledger has a row for each record. An offset without a row has one of two causes. Either the
+//! record at this offset is in Kafka but in no table, because it was skipped by mistake. Or Kafka has no record at this
+//! offset, because of a transaction, compaction or retention. The log shows which of the two is the cause; the tables
+//! do not.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,9 +32,9 @@ pub struct Gap {
 /// Whether the ledger has a row for each offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Offsets {
-    /// Offsets from the first compared record up to `progress`.
+    /// Number of offsets from the first compared one up to `progress`.
     pub expected: u64,
-    /// Offsets that are in ledger rows.
+    /// Number of these offsets that have a ledger row.
     pub found: u64,
     /// The first gaps.
     pub gaps: Vec<Gap>,
@@ -55,8 +56,8 @@ pub struct Counted {
     pub within: Vec<Key>,
 }
 
-/// Counts the offsets of each log from its floor. If nothing has expired, counts them from the first record in the
-/// ledger, because it is unknown whether the log had records before that one.
+/// Counts the offsets of each log from its floor ([`Frame::floors`]) up to `progress`. If the floor is 0, counts them
+/// from the first record in the ledger, because it is unknown whether the log had records before that one.
 pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
     let mut counted = Counted::default();
     let mut ends = BTreeMap::<Log, u64>::new();

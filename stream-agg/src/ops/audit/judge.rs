@@ -1,4 +1,4 @@
-//! Compares the counts: which parts differ, and by how much. Pure.
+//! Compares counts that were read from the tables: finds which parts of the tables differ, and by how much. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ use super::{Audited, Finding};
 /// those that are not listed.
 pub const MAX_FINDINGS: usize = 20;
 
-/// Maximum number of steps of a path into `props` that is compared. With more steps, there are too many ways to write
-/// the path with dots and nesting.
+/// A condition is compared only if its path into `props` has at most this number of steps. With more steps, there are
+/// too many ways to write the path with dots and nesting.
 const MAX_STEPS: usize = 4;
 
 /// Numbers of raw rows by the day of the event. For each rollup: how many raw rows the rollup must count, and how many
@@ -45,11 +45,12 @@ pub enum SnapshotRow {
 /// A rollup at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot<'r> {
-    /// The declaration.
+    /// The declaration of the rollup.
     pub rollup: &'r Rollup,
-    /// The events by day.
+    /// Number of events by day.
     pub sums: BTreeMap<i64, u64>,
-    /// The offset below which each table partition holds each log.
+    /// For each table partition, by the day on which it expires, and each log: the offset below which the table
+    /// partition holds the log.
     pub cuts: BTreeMap<(u64, Log), u64>,
     /// Why the rollup is not compared.
     left_out: Option<String>,
@@ -72,7 +73,7 @@ impl<'r> Snapshot<'r> {
         Self { rollup, sums, cuts, left_out }
     }
 
-    /// Leaves the rollup out if it holds records of the logs `behind`, whose `progress` has not caught up.
+    /// Leaves the rollup out if it holds records of one of the logs `behind`, whose `progress` has not caught up.
     pub fn leave_out(&mut self, behind: &[Log]) {
         let late = self.cuts.keys().map(|(_, log)| log).find(|log| behind.contains(log));
         if let Some((_, partition)) = late {
@@ -129,7 +130,7 @@ pub fn spans_to_detail(differing: &[Key], arrivals: &BTreeMap<Key, SpanArrivals>
     wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()
 }
 
-/// Stored lines of a span whose raw rows may have expired.
+/// Number of stored lines in a span whose raw rows may have expired.
 fn may_be_dropped(arrivals: &BTreeMap<Key, SpanArrivals>, key: &Key) -> u64 {
     arrivals.get(key).map_or(0, |span| span.may_be_dropped)
 }
@@ -180,7 +181,8 @@ pub fn rows(
 
 /// Judges the rollup of a snapshot. The numbers of its raw rows are at index `at` of each day in `days`. If the raw
 /// rows themselves differ from the ledger, `surplus` is the number of raw rows in excess, negative if raw rows are
-/// missing. A rollup that differs from the raw rows by exactly that number is right.
+/// missing. A rollup that lacks exactly the surplus rows, or has exactly the missing ones, agrees with the ledger and
+/// is right.
 pub fn rollup(
     frame: &Frame,
     snapshot: &Snapshot<'_>,
@@ -237,7 +239,7 @@ pub fn rollup(
     (table.sum, table.findings)
 }
 
-/// Whether the rollup keeps a day for at least 24 hours more.
+/// Whether the rollup keeps a day for more than 24 hours from `now` on.
 fn is_kept(rollup: &Rollup, day: i64, now: UnixMillis) -> bool {
     rollup.kept_until(UnixMillis(day * DAY)).is_none_or(|until| now.0 + DAY < until.0)
 }
@@ -276,7 +278,7 @@ impl Table {
         !self.findings.is_empty()
     }
 
-    /// Clears the findings, because the cause is in another table.
+    /// Clears the findings, because their cause is in another table, and notes why.
     fn clear_findings(&mut self, why: &str) {
         self.findings.clear();
         (self.sum.missing, self.sum.duplicate) = (0, 0);
@@ -289,7 +291,7 @@ impl Table {
     }
 }
 
-/// The note about what is left out of the comparison of all tables.
+/// The note, which is the same for all tables, about days that are not compared.
 fn note(frame: &Frame) -> String {
     match (frame.raw_dropped_before, frame.compared_from) {
         (Some(dropped), Some(from)) => {

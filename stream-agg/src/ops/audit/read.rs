@@ -50,7 +50,7 @@ impl Reader<'_> {
         self.store.rows_within(self.query_timeout, &sql).await
     }
 
-    /// The offsets and days of the last `days` days that can be compared.
+    /// Which offsets and which of the last `days` days can be compared.
     pub async fn frame(&self, days: u16, time: TimeLimits) -> Result<Frame, StoreError> {
         let progress = self.progress().await?;
         let millis = "toUnixTimestamp64Milli";
@@ -70,9 +70,9 @@ impl Reader<'_> {
         Ok(frame)
     }
 
-    /// For each log, the offset from which on Kafka appended every record on the day `from` or later. This is the
-    /// offset of the first record of these days, or the highest marker of an earlier day if that is greater. It can be
-    /// greater if Kafka's clock went back.
+    /// For each log, an offset at and above which Kafka appended every record on the day `from` or later. This is the
+    /// offset of the first record of these days, or the highest marker of an earlier day if that marker is greater. The
+    /// marker can be greater if Kafka's clock was set back.
     async fn first_offsets(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
         let from = start_of(from);
         let sql = format!(

@@ -11,8 +11,8 @@ use super::read::LEDGER;
 use super::{Audit, AuditError, Audited, Finding};
 use crate::apply::store::Store;
 
-/// Adds an audit to the table `audits`: a row for each table, one for each finding, one that counts the
-/// offsets in ledger rows, and one for each gap.
+/// Adds an audit to the table `audits`: a row for each audited table, a row for each finding, a row that counts the
+/// offsets in the ledger, and a row for each gap.
 ///
 /// # Errors
 /// ClickHouse did not answer, or refused the request.
@@ -94,9 +94,9 @@ impl fmt::Display for Audit {
 
 /// How an operator finds the cause of a gap.
 const GAPS: &str = "Read the log from the first offset of a gap (kafka-console-consumer --partition … --offset …). \
-     A record at an offset of the gap was skipped by mistake and is in no table: send its lines to the edge again. \
-     If the first record that is read comes after the gap, Kafka has no record in the gap: a transaction or compaction \
-     left the offsets empty, or retention deleted the records.";
+     If Kafka has a record at an offset of the gap, the record was skipped by mistake and is in no table: send its \
+     lines to the edge again. If the first record that is read comes after the gap, Kafka has no record in the gap: a \
+     transaction or compaction left the offsets empty, or retention deleted the records.";
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! Audits periodically while the pipelines work, in one process of the group.
 //!
-//! The process that owns Kafka partition 0 runs the audit. During a rebalance, two processes or none may own it for a
-//! moment, which costs queries but changes no result. The audit never delays the pipelines: its queries are limited in
-//! time, memory and threads, and a failed audit is repeated at the next interval.
+//! The process that owns Kafka partition 0 runs the audit. During a rebalance, two processes or none may own this
+//! partition for a moment. Two audits then cost more queries, and an audit may be left out, but no result changes. The
+//! audit never delays the pipelines: its queries are limited in time, memory and threads, and a failed audit is
+//! repeated only at the next interval.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,7 +32,7 @@ pub struct Auditor {
 }
 
 impl Auditor {
-    /// Audits once an `interval` until `stop`; never if there is no interval.
+    /// Audits once per `interval` until `stop`; never if there is no interval.
     pub async fn run(self, interval: Option<Duration>, stop: CancellationToken) {
         let Some(interval) = interval else { return };
         let mut ticks = time::interval_at(Instant::now() + interval, interval);

@@ -1,10 +1,12 @@
-//! Cuts raw rows into chunks. The marker of a cell shows which chunks the cell has.
+//! Cuts raw rows into chunks. The marker of a table partition shows which chunks the table partition holds.
 //!
 //! A chunk contains rows of one day of the raw table and one Kafka partition ([`RawDay`]). A day must be cut into the
-//! same chunks at any time and in any process. So its chunks must not depend on other days, because ClickHouse drops
-//! the days of the raw table one by one. Invariants: the chunks of a raw day ascend and never overlap; no chunk has a
-//! marker inside, so a cell holds all of a chunk or nothing; the markers of a raw day are never those of a live
-//! partition. Pure.
+//! same chunks at any time and in any process. ClickHouse drops the days of the raw table one by one, so the chunks of
+//! a day must not depend on other days. Pure. Invariants:
+//!
+//! - The chunks of a raw day ascend and never overlap.
+//! - No chunk has a marker inside, so a table partition holds either all of a chunk's rows or none.
+//! - The markers of a raw day are never those of a live partition.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -60,12 +62,12 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// Before the chunk is inserted, the markers of its cells are at or below this position.
+    /// Until the chunk is inserted, the markers in its table partitions are at or below this position.
     pub(super) fn start(&self) -> NextOffset {
         marker_position(self.log_generation, *self.offsets.start())
     }
 
-    /// After the chunk was inserted, the markers of its cells are at this position.
+    /// Once the chunk is inserted, the markers in its table partitions are at this position.
     pub(super) fn applied_end(&self) -> NextOffset {
         marker_position(self.log_generation, *self.offsets.end() + 1)
     }
@@ -80,8 +82,8 @@ fn marker_position(log_generation: u16, offset: u64) -> NextOffset {
     NextOffset::new(i64::from(log_generation) << OFFSET_BITS | offset.cast_signed())
 }
 
-/// Cuts the records of a raw day, which must ascend, into chunks. A chunk ends after the record that brings it to
-/// `max_rows` rows, at each of `markers`, and where the log generation changes.
+/// Cuts the records of a raw day into chunks. The records must ascend by log generation and offset. A chunk ends after
+/// the record that brings it to `max_rows` rows, at each of `markers`, and where the log generation changes.
 pub(super) fn cut(
     records: impl IntoIterator<Item = RawRecord>,
     markers: &BTreeSet<NextOffset>,

@@ -2,7 +2,7 @@
 //!
 //! Columns that the raw table does not store are either not needed or derived. The time of an event is derived from the
 //! client time, the server time and the limits under which the event was stored. The time at which Kafka appended the
-//! record is needed only to find rows past their retention, and the arrival time is used instead.
+//! record is not stored either. It is needed only to find rows past their retention, and the server time replaces it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::rows::columns::Rows;
 /// Timeout of a query of the raw table.
 const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// The declarations that raw rows name, except those with the rollup: for each hash, which client clocks the
-/// declaration trusts.
+/// The declarations that raw rows name, except those with the rollup: for each hash of a declaration, the limits within
+/// which that declaration trusts client times.
 pub(super) type DeclarationsWithoutRollup = BTreeMap<u64, TimeLimits>;
 
 /// The columns of a raw row that rollups read.
@@ -46,13 +46,13 @@ struct RawRow {
     props_text: String,
 }
 
-/// The hashes of the declarations of raw rows.
+/// The hashes of the declarations under which raw rows were stored.
 pub(super) async fn declarations(store: &Store) -> Result<Vec<u64>, StoreError> {
     let sql = "SELECT DISTINCT cfg FROM events WHERE tenant != '' ORDER BY cfg";
     store.rows_within(READ_TIMEOUT, sql).await
 }
 
-/// All raw days with rows of the declarations `without_rollup`, by day.
+/// All raw days that have rows stored under one of the declarations `without_rollup`, by day.
 pub(super) async fn raw_days(
     store: &Store,
     without_rollup: &DeclarationsWithoutRollup,
@@ -66,7 +66,8 @@ pub(super) async fn raw_days(
     Ok(rows.into_iter().map(|(day, partition)| RawDay { day: UnixMillis(day), partition }).collect())
 }
 
-/// The records of a raw day with rows of the declarations `without_rollup`.
+/// The records of a raw day that have rows stored under one of the declarations `without_rollup`. Only these rows are
+/// counted.
 pub(super) async fn records(
     store: &Store,
     raw_day: RawDay,
@@ -79,7 +80,7 @@ pub(super) async fn records(
     store.rows_within(READ_TIMEOUT, &sql).await
 }
 
-/// The rows of a chunk that have the declarations `without_rollup`, in the order in which they were stored.
+/// The rows of a chunk that were stored under one of the declarations `without_rollup`, by offset and line number.
 pub(super) async fn rows(
     store: &Store,
     raw_day: RawDay,
@@ -111,8 +112,8 @@ pub(super) async fn rows(
 
 fn push(row: &RawRow, limits: &TimeLimits, rows: &mut Rows) {
     let (sent_at, arrived) = (UnixMillis(row.client_millis), UnixMillis(row.server_millis));
-    // There is no `..` here, so that a new column does not compile until it gets a value below: all columns must have
-    // the same length.
+    // There is no `..` here, so after a column is added to `Rows`, this code does not compile until the new column gets
+    // a value below. All columns must have the same length.
     let Rows {
         tenant,
         event,

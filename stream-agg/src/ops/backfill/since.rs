@@ -1,8 +1,8 @@
 //! Stores the moment since which a rollup has every event, after the rollup was filled.
 //!
-//! Invariant: a row replaces only a moment that was stored before the raw rows were read. A partition may meanwhile
-//! move to a process without the rollup, or begin to count the rollup. The row that records this has a later version
-//! and stays.
+//! Invariant: a backfill replaces only moments that were stored before it read the raw rows. While it reads them, a
+//! partition may move to a process without the rollup, or begin to count the rollup. The row that records such a change
+//! has a later version, so the backfill does not replace it.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) struct SinceBefore {
 
 impl SinceBefore {
     /// Reads the stored moments of `rollup`. The partitions `in_use` have a declaration with the rollup. If such a
-    /// partition does not store its moment within [`MAX_SINCE_WAIT`], its row is not replaced.
+    /// partition does not store its moment within [`MAX_SINCE_WAIT`], the row of this partition is not replaced.
     pub(super) async fn read(store: &Store, rollup: &str, in_use: &[u16]) -> Result<Self, StoreError> {
         let mut backoff = SINCE_RETRIES.backoff();
         let latest = Instant::now() + MAX_SINCE_WAIT;
@@ -73,8 +73,8 @@ fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> 
             rollup,
             partition: row.partition,
             since: first,
-            // This version is below every version that is chosen after `replaced` was read, because a rebalance takes
-            // longer than a millisecond.
+            // An owner of the partition that stores a moment after `replaced` was read chooses a greater version than
+            // this one, because a rebalance takes longer than a millisecond.
             noted: UnixMillis(row.noted_ms + 1),
         })
         .collect()

@@ -1,11 +1,15 @@
-//! The databases of tenants. Each tenant has views over its rows, the definer of these views, and a login that reads
-//! nothing else.
+//! The databases of tenants. Each tenant has views over its rows, a definer of these views, and a login that can read
+//! only these views.
 //!
-//! Invariants: the definer of each view of a tenant has a row policy, which filters the rows that the view reads. A
-//! database is noted in `schema_migrations` before it is created. So a later migration can remove the databases of
-//! tenants that its file does not name, and it removes no database that migrations did not create. A tenant that is
-//! removed or disabled loses its login first. Migrations with different files may run at the same time, so a migration
-//! writes a note again if another migration may have removed it.
+//! Invariants:
+//!
+//! - The definer of each view of a tenant has a row policy, which filters the rows that the view reads.
+//! - A database is noted in `schema_migrations` before it is created. So a later migration can remove the databases of
+//!   tenants that its tenants file does not name, and it removes no database that migrations did not create.
+//! - A tenant that is removed or disabled loses its login first.
+//!
+//! Migrations with different files may run at the same time, so a migration writes a note again if another migration
+//! may have removed the note.
 
 use std::collections::BTreeSet;
 
@@ -24,15 +28,16 @@ mod policies;
 /// storage for a new user.
 const USERS_IN_FILE_ERRORS: [u32; 2] = [495, 514];
 
-/// The first version of each ClickHouse release in which a reader can read only its views.
+/// For each release of ClickHouse, the first version in which a user with rights only on views can read rows only
+/// through these views.
 const MIN_VERSIONS: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3, 74]];
 
 /// What `make` has done.
 #[derive(Debug, Default)]
 pub(super) struct TenantChanges {
-    /// The tenants that have a database now.
+    /// Number of tenants that have a database now.
     pub(super) tenants: usize,
-    /// The tenants whose database was dropped.
+    /// The tenants that were removed, by name. The database of a removed tenant stays if it contains other objects.
     pub(super) dropped: Vec<String>,
 }
 
@@ -57,7 +62,8 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<TenantChanges, Migrat
     Ok(TenantChanges { tenants: declared.len(), dropped })
 }
 
-/// Refuses a server on which tenants would not be isolated from each other.
+/// Refuses a server on which tenants would not be isolated from each other, unless the configuration allows such a
+/// server.
 async fn check_version(config: &MigrateConfig, server: &Store) -> Result<(), MigrateError> {
     let found: Vec<String> = server.rows("SELECT version()").await.map_err(failed("version()"))?;
     let found = found.concat();
@@ -83,8 +89,8 @@ async fn create(
     tenant: &Tenant,
 ) -> Result<(), MigrateError> {
     let database = tenant.database(&config.bi_database);
-    // The database is looked up before the note, because another migration writes the note before it creates the
-    // database.
+    // Looks for the database before the note, because another migration writes the note before it creates the database.
+    // In the opposite order, a database that the other migration creates in between would seem to have no note.
     if is_there(server, &database).await? && !notes.read().await?.contains(&tenant.name) {
         return Err(MigrateError::NotOurs(database));
     }
@@ -111,8 +117,8 @@ async fn is_there(server: &Store, database: &str) -> Result<bool, MigrateError> 
     Ok(!found.is_empty())
 }
 
-/// The removed tenants whose database or login still exists, because the database has other tables or because another
-/// migration has created the tenant again in the meantime.
+/// The removed tenants whose database or login still exists, because the database contains objects that migrations did
+/// not create, or because another migration has created the tenant again in the meantime.
 async fn still_there(
     config: &MigrateConfig,
     server: &Store,
@@ -188,8 +194,8 @@ async fn check_policies_spare_others(
     seen
 }
 
-/// Removes a tenant. Drops the reader first, because it must read nothing while the rest is removed. Objects in the
-/// database that migrations did not create stay.
+/// Removes a tenant. Drops the reader's login first, because the reader must read nothing while the rest is removed.
+/// Objects in the database that migrations did not create stay.
 async fn remove(config: &MigrateConfig, server: &Store, name: &str) -> Result<(), MigrateError> {
     let gone = removed(name);
     drop_users(server, name, &sql::drop_reader(&gone.reader())).await?;
@@ -210,8 +216,8 @@ fn removed(name: &str) -> Tenant {
     Tenant { name: name.to_owned(), password_sha256: String::new() }
 }
 
-/// Drops users. Users that are defined in a file stay until an administrator removes them from the file. Without the
-/// database they can read nothing.
+/// Drops users. Users that are defined in a file stay until an administrator removes them from the file. Once the
+/// database is dropped, they can read nothing.
 async fn drop_users(server: &Store, tenant: &str, statements: &[String]) -> Result<(), MigrateError> {
     for statement in statements {
         match apply_to_users(server, tenant, tenant, statement).await {

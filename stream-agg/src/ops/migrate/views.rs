@@ -1,5 +1,5 @@
 //! Creates or replaces the views of the analysts' database on every migration, and drops views that are no longer
-//! declared. That is safe because views hold no data.
+//! declared. No data is lost by this, because views hold no data.
 //!
 //! Invariants: only views are replaced or dropped, because `CREATE OR REPLACE VIEW` would also replace a table with
 //! its rows. A view is dropped only if a migration has noted that it created the view, because an administrator may
@@ -28,7 +28,7 @@ pub(super) struct ViewChanges {
 /// Creates the views over all tenants, and drops the views of earlier declarations.
 ///
 /// If the server does not have the users that `config` names, the views use the rights of their readers. Such views
-/// give nobody more rights than before.
+/// show a reader only what this reader could also read from the tables.
 pub(super) async fn make(config: &MigrateConfig) -> Result<ViewChanges, MigrateError> {
     let database = &config.bi_database;
     let server = Store::without_database(&config.store);
@@ -48,7 +48,7 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<ViewChanges, MigrateE
     }
 }
 
-/// Creates `views` with these definers in a database that exists, and drops the views of earlier declarations.
+/// Creates `views` with these definers in `database`, which must exist, and drops the views of earlier declarations.
 pub(super) async fn make_in(
     config: &MigrateConfig,
     database: &str,
@@ -145,7 +145,7 @@ impl Notes {
         store.rows(&sql).await.map_err(|source| MigrateError::Apply { name: prefix.clone(), source })
     }
 
-    /// Writes the same note for all `names`.
+    /// Writes a note with this `checksum` for each of `names`.
     pub(super) async fn write(&self, names: &[String], checksum: u8) -> Result<(), MigrateError> {
         if names.is_empty() {
             return Ok(());

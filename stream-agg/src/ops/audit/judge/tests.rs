@@ -4,7 +4,7 @@ use super::*;
 
 const TODAY: i64 = 20_000;
 
-/// A frame in which everything before the day `from` has expired, or nothing if it is `None`.
+/// A frame in which everything before the day `from` has expired, or nothing if `from` is `None`.
 fn frame(from: Option<i64>) -> Frame {
     Frame {
         now: UnixMillis(TODAY * DAY),
@@ -113,8 +113,8 @@ fn spans_that_cannot_have_lost_rows_to_expiry_are_read_first() {
 const ALWAYS: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: true };
 const LATER: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: false };
 
-/// Judges one day of a rollup. `must` has the numbers of events that the rollup must and may hold, `found` the number
-/// that it holds.
+/// Judges one day of a rollup. `must` has the least and the greatest number of events that the rollup may hold, and
+/// `found` is the number that it holds.
 #[track_caller]
 fn check(
     name: &str,

@@ -13,12 +13,12 @@ use crate::ops::audit::frame::{Frame, Log};
 use crate::ops::audit::judge::{Snapshot, SnapshotRow};
 use crate::protocol::declaration::{Declaration, known};
 
-/// Which declarations contain a rollup.
+/// Which declarations contain a rollup unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredIn {
     /// The hashes of the declarations.
     pub declaration_hashes: Vec<u64>,
-    /// Whether all declarations contain the rollup.
+    /// Whether all declarations contain the rollup unchanged.
     pub always: bool,
 }
 
@@ -44,8 +44,8 @@ impl Reader<'_> {
         Ok(rollups.iter().map(of_rollup).collect())
     }
 
-    /// The sums and the markers of a rollup, read from the same parts. Markers of a backfill are left out: they do not
-    /// hold offsets of a log.
+    /// The sums and the markers of a rollup, read from the same parts. Markers of a backfill are left out, because they
+    /// do not contain offsets of a log.
     pub async fn rollup(&self, rollup: &Rollup) -> Result<Vec<SnapshotRow>, StoreError> {
         let sql = format!(
             "SELECT toInt64(intDiv(toUnixTimestamp(bucket), 86400)) AS day, toUInt64(toUInt16(expires)) AS expiry, \
@@ -67,9 +67,10 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// Numbers of raw rows by the day of the event. For each rollup, counts the rows below its cuts that meet its
-    /// conditions: first those that were stored under a declaration with the rollup, then those that were stored under
-    /// any declaration.
+    /// Numbers of raw rows by the day of the event. For each rollup, counts the raw rows that meet its conditions and
+    /// that are below `progress` or below the cut of their table partition ([`Snapshot::cuts`]). The first number of a
+    /// pair counts the rows that were stored under a declaration with the rollup, the second those under any
+    /// declaration.
     pub async fn days(
         &self,
         frame: &Frame,

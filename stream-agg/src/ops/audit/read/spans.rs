@@ -41,12 +41,12 @@ pub struct RawSpan {
     pub digest: u64,
 }
 
-/// When the lines of a span arrived, as far as the ids of its records show.
+/// When the lines of a span arrived, as far as the ids of the span's records show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanArrivals {
     /// No line arrived before this day.
     pub since: i64,
-    /// Stored lines that arrived so long ago that ClickHouse may have dropped their raw rows.
+    /// Number of stored lines that arrived so long ago that ClickHouse may have dropped their raw rows.
     pub may_be_dropped: u64,
 }
 
@@ -210,7 +210,7 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(wrong).collect())
     }
 
-    /// The first gaps between the records of each of these spans.
+    /// The gaps between records within these spans: the first [`MAX_FINDINGS`] of all spans together.
     pub async fn gaps(&self, frame: &Frame, spans: &[Key]) -> Result<Vec<Gap>, StoreError> {
         if spans.is_empty() {
             return Ok(Vec::new());

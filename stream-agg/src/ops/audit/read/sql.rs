@@ -48,8 +48,8 @@ fn within(frame: &Frame) -> String {
 }
 
 pub(super) fn of_ledger(frame: &Frame) -> String {
-    // The condition on offsets would suffice: every row of an earlier day is below the floor. The condition on time
-    // lets ClickHouse skip table partitions.
+    // The condition on offsets would suffice, because every row of an earlier day is below the floor. The condition on
+    // time only lets ClickHouse skip table partitions.
     format!(
         "tenant = '*' AND kafka_time >= {} AND {}",
         start_of(frame.compared_from.unwrap_or(0)),
@@ -62,8 +62,8 @@ pub(super) fn of_raw(frame: &Frame, from: Option<i64>) -> String {
 }
 
 /// SQL expression on the ledger, in milliseconds: the time in the record's UUIDv7, or Kafka's time if the time in the
-/// UUIDv7 is implausible. It is implausible if it is later than Kafka's time, or so much earlier that decoding does not
-/// trust it either.
+/// UUIDv7 is implausible. A time is implausible if it is later than Kafka's time, or so much earlier that decoding a
+/// record does not trust such a time either.
 pub(super) fn created_at() -> String {
     let (id, kafka) =
         ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");
@@ -73,7 +73,8 @@ pub(super) fn created_at() -> String {
     )
 }
 
-/// SQL condition on the ledger: a line of the record may have arrived on a day that ClickHouse has dropped.
+/// SQL condition on the ledger: a line of the record may have arrived so early that ClickHouse may have dropped its raw
+/// row, or may drop it before the audit ends.
 pub(super) fn may_be_dropped(frame: &Frame) -> String {
     format!("{} < {}", created_at(), (frame.kept_from() + MAX_ID_DELAY_DAYS) * DAY)
 }
