@@ -90,7 +90,13 @@ impl<K> KeySet<K> {
         let line = |at: usize| 1 + text[..at].matches('\n').count();
         let bad = |error: toml::de::Error| KeyFileError::Toml {
             line: line(error.span().map_or(0, |span| span.start)),
-            message: error.message().to_owned(),
+            message: match error.message() {
+                // The parser's own message would quote the value, which could be a token.
+                text if text.starts_with("invalid type") || text.starts_with("invalid value") => {
+                    "a value has the wrong type".to_owned()
+                }
+                text => text.to_owned(),
+            },
         };
         let declared = toml::from_str::<File<D>>(text).map_err(bad)?.key;
         if declared.len() > MAX_KEYS {
@@ -168,6 +174,18 @@ pub(super) mod tests {
 
     fn parse(text: &str) -> Result<KeySet<String>, KeyFileError> {
         KeySet::parse::<PlainKey>(text, &KeySet::default())
+    }
+
+    #[test]
+    fn an_error_quotes_no_value_of_the_file() {
+        let (token, toml) = generate("a", "one");
+        for value in [format!("[{token:?}]"), format!("{{{token} = 1}}")] {
+            let error = parse(&toml.replace("\"one\"", &value)).unwrap_err().to_string();
+            assert!(error.contains("line 3") && error.contains("wrong type"), "{error}");
+            assert!(!error.contains(&token), "{error}");
+        }
+        let error = parse(&format!("key = {token:?}")).unwrap_err().to_string();
+        assert!(!error.contains(&token), "{error}");
     }
 
     #[test]
