@@ -70,7 +70,7 @@ struct RollupMeta<'a> {
     retention_days: Option<u32>,
     /// `whole`: every event is counted; `since`: every event since the moment below; `not_counted`: at present the
     /// aggregator does not count the events of every Kafka partition, for example because the rollup was removed from
-    /// its `ROLLUPS_FILE`; `unknown`: ClickHouse has not answered yet.
+    /// the aggregator's `ROLLUPS_FILE`; `unknown`: ClickHouse has not answered yet.
     history: &'static str,
     /// The moment from which on every event is counted, if `history` is `since`; else null.
     since: Option<String>,
