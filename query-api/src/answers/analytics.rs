@@ -32,7 +32,7 @@ pub(crate) struct Analytics {
     /// The first hot hour: every hour from this one on was read.
     hot_from: UnixMillis,
     as_of: AsOf,
-    /// The answers for hours that have events or that readers asked for, without the unknown hours.
+    /// The answers for hours that have events or that readers asked for, except unknown hours.
     hours: HashMap<UnixMillis, Hour>,
     /// Hours that have events but no answer, because their users were never merged.
     waiting: Vec<UnixMillis>,

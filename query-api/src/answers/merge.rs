@@ -1,10 +1,10 @@
 //! Whether the users of an hour or a day need to be merged again.
 //!
 //! Merging takes about 100 ns for each user; counting events costs almost nothing. So the users of an hour or a day are
-//! merged only if its number of events differs from that at the last merge, or if that merge is not settled. Events and
-//! users are in two tables that are inserted one after the other: a merge soon after the number of events changed may
-//! lack the users of the new events. Invariant: a merge is settled only if its `as_of` is at least [`CLOCK_SKEW`] later
-//! than the refresh that first saw the present number of events.
+//! merged only if the number of its events has changed since the last merge, or if the last merge is not settled.
+//! Events and users are in two tables that are inserted one after the other: a merge soon after the number of events
+//! changed may lack the users of the new events. Invariant: a merge is settled only if its `as_of` is at least
+//! [`CLOCK_SKEW`] later than the refresh that first saw the present number of events.
 
 use schemas::time::{SECOND, UnixMillis};
 

@@ -101,7 +101,7 @@ pub(crate) struct Refresh<'a> {
 /// The name of a rollup, and the dimensions and measures that an answer reads from it.
 pub(crate) type RollupSource = (&'static str, &'static [&'static str]);
 
-/// One answer of a snapshot, of one tenant.
+/// One kind of answer in a snapshot. A value is the answer for one tenant.
 pub(crate) trait SnapshotAnswer: Sized {
     /// The name of the answer in logs.
     const NAME: &'static str;

@@ -36,7 +36,7 @@ const OPTIONS_PART: u8 = 5;
 #[derive(Debug)]
 pub(crate) struct Polls {
     by_name: HashMap<String, Arc<Poll>>,
-    /// The answer with all polls, by descending votes.
+    /// The answer with every poll in `by_name`, by descending votes.
     pub(crate) all: PollAnswer,
     /// The answer for a poll without votes.
     empty: PollAnswer,
@@ -215,8 +215,8 @@ impl Polls {
         Self { by_name, all, empty: PollAnswer::of_one(&[], as_of), complete, waiting, wanted }
     }
 
-    /// The answer with all polls, by descending votes and then by name. Its `as_of` is the earliest `as_of` of these
-    /// polls.
+    /// The answer with every poll in `by_name`, by descending votes and then by name. Its `as_of` is the earliest
+    /// `as_of` of these polls.
     fn all(by_name: &HashMap<String, Arc<Poll>>, as_of: &AsOf, complete: bool) -> PollAnswer {
         let mut polls: Vec<_> = by_name.iter().collect();
         polls.sort_unstable_by(|(a_name, a), (b_name, b)| {

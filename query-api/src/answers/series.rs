@@ -149,8 +149,8 @@ impl SnapshotAnswer for Series {
     }
 }
 
-/// The users of an hour or a day: from this refresh if it merged them, else from the last merge. A refresh skips a
-/// merge only if the last one still holds.
+/// The users of an hour or a day: from this refresh if it merged them, else from the last merge, else 0. A refresh
+/// skips a merge only if the last merge still holds or there is nothing to merge.
 fn merge(
     rows: &[SnapshotRow],
     counts: u8,

@@ -48,7 +48,7 @@ async fn analytics(
     counted(&state, "/analytics", hour(&state, &reader, &head).await)
 }
 
-/// `GET /v1/counters?format=json|csv`: the top countries and their counts of the last days.
+/// `GET /v1/counters?format=json|csv`: the top countries and their counts of the last 7 days.
 fn counters(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
     get(
         move |State(state): State<Arc<AppState>>, KnownReader(reader): KnownReader, request: Request| async move {
@@ -58,7 +58,7 @@ fn counters(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
     )
 }
 
-/// `GET /v1/polls?format=json|csv`: all polls, by descending votes.
+/// `GET /v1/polls?format=json|csv`: all polls in the snapshot, by descending votes.
 fn all_polls(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
     get(
         move |State(state): State<Arc<AppState>>, KnownReader(reader): KnownReader, request: Request| async move {

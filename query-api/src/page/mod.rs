@@ -55,8 +55,8 @@ pub(crate) fn routes(config: &PageConfig) -> Router {
         .merge(asset(style))
 }
 
-/// The content security policy: scripts, styles and requests of this server only, images of this server and in `data:`
-/// URLs; no plug-ins, forms or frames. With trusted types, no text becomes markup.
+/// The content security policy: scripts and styles come from this server, images from this server or a `data:` URL, and
+/// requests go to this server; no plug-ins, forms or frames. With trusted types, no text becomes markup.
 fn policy(PageConfig { frame_ancestors }: &PageConfig) -> String {
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \

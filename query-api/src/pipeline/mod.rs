@@ -93,8 +93,8 @@ impl PipelineService {
         respond(&rendered, &AsOf::new(figures.as_of), now, headers)
     }
 
-    /// Whether the figures are older than three refresh intervals, so that later ones should have replaced them; also
-    /// if their `as_of` is not known, and if the aggregator declares other rollups than this process.
+    /// Whether the figures are stale: their `as_of` is not known, or more than three refresh intervals ago, so that
+    /// later figures should have replaced them; or the aggregator declares other rollups than this process.
     fn is_stale(&self, figures: &Figures, now: UnixMillis) -> bool {
         let limit = i64::try_from(self.state.refresh.interval.as_millis()).unwrap_or(i64::MAX);
         let is_young = figures.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit.saturating_mul(3));

@@ -40,7 +40,8 @@ pub const OTHER: &str = "(other)";
 /// Index of a group in the columns of an [`Aggregate`].
 pub type GroupId = u32;
 
-/// What a batch adds to one rollup. Except for `cells` and `folded_rows`, each field has one value for each group.
+/// What a batch adds to one rollup. Each column (all fields but `cells` and `folded_rows`) has one value for each
+/// group.
 pub struct Aggregate<'r> {
     /// The number of the tenant in the interned texts of [`Rows::tenant`].
     pub tenants: Vec<u32>,

@@ -1,8 +1,8 @@
 //! Turns a batch into cells: one block of rows for each table and each of its table partitions.
 //!
 //! Pure. Invariants:
-//! - Every block begins with a marker row. It says that the table partition holds all rows of the Kafka partition's
-//!   records below `applied_end`.
+//! - Every block begins with a marker row. The marker says that the table partition holds its rows of all records of
+//!   the Kafka partition below `applied_end`.
 //! - All rows of a block belong to one table partition.
 //! - Equal batches give equal bytes.
 

@@ -44,7 +44,7 @@ pub struct Record<'a> {
     pub value: &'a [u8],
 }
 
-/// The row of the ledger for a record: what became of its lines.
+/// What became of the lines of a record: the row of the ledger, and figures that are only for metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
     /// The offset of the record.
@@ -63,12 +63,12 @@ pub struct LedgerEntry {
     pub stored: u32,
     /// Rows whose `client_time` was not trusted.
     pub time_replaced: u32,
-    /// Rows whose `server_time` was not trusted.
+    /// Rows whose `server_time` was not trusted. Not in the ledger.
     pub arrival_replaced: u32,
     /// For each stored line with an `event_id`: the hash of tenant and `event_id` ([`line_id`]), in the order of the
     /// lines.
     pub ids: Vec<u64>,
-    /// The first rejected line: its number in the record, from 0, and the reason.
+    /// The first rejected line: its number in the record, from 0, and the reason. Not in the ledger.
     pub first_rejected: Option<(u32, Reason)>,
 }
 

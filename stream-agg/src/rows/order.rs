@@ -1,7 +1,7 @@
 //! Sorts the rows of a batch by counting instead of comparing.
 //!
 //! Pure. The key of each row is replaced by its rank among the distinct keys, and rows are sorted by rank. Counting
-//! needs few ranks for many rows: for example, one rank for each device in a batch.
+//! is fast because a batch has many rows and few ranks, for example one rank for each device.
 
 use hashbrown::HashTable;
 

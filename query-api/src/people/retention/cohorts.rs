@@ -31,7 +31,7 @@ struct Cohort {
 
 impl Cohorts {
     /// The cohorts whose periods have begun at the moment `now`. The rollup lacks events from before `complete_from`;
-    /// `None` if it lacks none.
+    /// if that is `None`, the rollup has every event.
     pub(super) fn new(
         request: &Retention,
         periods: &Periods,

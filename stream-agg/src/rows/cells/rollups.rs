@@ -77,8 +77,8 @@ struct Marker<'b> {
     backfill: Option<&'b str>,
 }
 
-/// A cell: the marker row, then the rows in the order of the rollups. The block has only columns that one of these
-/// rollups uses; the other columns of the table get their defaults.
+/// A cell: the marker row, then the rows in the order of the rollups. Columns of dimensions and measures that none of
+/// these rollups uses are not in the block, so they get their defaults.
 fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: Marker<'_>) -> Cell {
     let Marker { source, applied_end, expires, backfill } = marker;
     let count = 1 + parts.iter().map(|part| part.groups.len()).sum::<usize>();
