@@ -59,8 +59,8 @@ impl Source {
     /// The best source at the moment `now`.
     ///
     /// # Errors
-    /// No rollup has everything that is needed. The error names what each rollup lacks, and the first parameter that the
-    /// rollup with the fewest lacks cannot satisfy.
+    /// No rollup has everything that is needed. The error names what each rollup lacks, and the first parameter that
+    /// the rollup with the fewest lacks cannot satisfy.
     pub(super) fn choose(
         rollups: &Rollups,
         reach: &Reach,
