@@ -1,4 +1,4 @@
-//! What a key of the file permits.
+//! What a key of `READ_KEYS_FILE` permits.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -23,7 +23,7 @@ const MAX_FILTERS: usize = 8;
 pub(super) struct Key {
     /// The reader that the token identifies.
     pub(super) reader: Arc<Reader>,
-    /// Whether the token is valid.
+    /// Whether the key is enabled. A request with the token of a disabled key is refused.
     pub(super) enabled: bool,
     /// The rate limit for prepared answers; `None`: no limit.
     pub(super) answers: Option<Arc<Rate>>,

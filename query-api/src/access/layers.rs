@@ -1,5 +1,5 @@
-//! The layers that find the reader of each request, charge the rates of its key, and refuse answers that were
-//! prepared from more than the key permits.
+//! The layers that find the reader of each request, charge the request to the rates of the reader's key, and refuse
+//! prepared answers that show more than the key permits.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::problem::Kind;
 
 /// The header with the token, for clients that cannot set `Authorization`.
 const X_READ_KEY: HeaderName = HeaderName::from_static("x-read-key");
-/// The header that says how many requests the key may still send.
+/// The header that says how many requests the key may send at once after this one.
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The header that says how many requests the key may send per second.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -57,15 +57,16 @@ impl Access {
         self.keys.is_none().then(KnownReader::default)
     }
 
-    /// Adds the reader to each request of the routes, or refuses it. Browsers send preflights without a token; the
-    /// CORS layer, which is outside of this one, answers them.
+    /// Adds the reader to each request of the routes, or refuses the request. Browsers send preflights without a token;
+    /// the CORS layer, which is outside of this one, answers them.
     pub(crate) fn identify(&self, routes: Router) -> Router {
         let Some(keys) = &self.keys else { return routes };
         let keys = Keys { followed: Arc::clone(keys), refused: self.refused.clone() };
         routes.layer(middleware::from_fn_with_state(keys, identify))
     }
 
-    /// Charges each request of the routes to a rate of its key, or refuses it.
+    /// Charges each request of the routes to the rate of its key that `cost` names, and refuses the request if that
+    /// rate is used up.
     pub(crate) fn charge(&self, cost: Cost, routes: Router) -> Router {
         if !self.needs_key() {
             return routes;
@@ -101,7 +102,7 @@ struct Keys {
 }
 
 async fn identify(State(keys): State<Keys>, mut request: Request, next: Next) -> Response {
-    // The refusal is the same for all reasons, so it does not reveal which tokens exist.
+    // The refusal is the same for an absent, an unknown and a disabled token, so it does not reveal which tokens exist.
     let key = token(request.headers()).and_then(|token| keys.followed.find(token)).filter(|key| key.enabled);
     let response = match key {
         Some(key) => {
@@ -139,7 +140,8 @@ fn keep_private(mut response: Response) -> Response {
 /// Which rate a request is charged to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cost {
-    /// The request is answered without a statement to ClickHouse.
+    /// The request does not need a statement of its own: its answer is prepared, is known without ClickHouse, or comes
+    /// from a statement that all requests of a refresh interval share (`/v1/pipeline`).
     Answer,
     /// The request may send a statement to ClickHouse.
     Query,
@@ -168,7 +170,7 @@ async fn charge(State(cost): State<Cost>, request: Request, next: Next) -> Respo
     }
 }
 
-/// The wait in whole seconds, rounded up.
+/// The smallest number of whole seconds that is greater than the wait.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + 1
 }
@@ -185,8 +187,8 @@ fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
     headers.insert(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={};w=1", rate.config().rate)));
 }
 
-/// The paths of the prepared answers, each with the measures that its answer shows. Any other path on which this layer
-/// runs is only for keys that limit neither measures nor events.
+/// The paths of the prepared answers, each with the measures that its answer shows. On any other path, this
+/// layer permits only keys that limit neither measures nor events.
 const PREPARED: [(&str, &[&str]); 10] = [
     ("/analytics", &["events", "users"]),
     ("/v1/counters", &["events"]),

@@ -13,8 +13,8 @@ use crate::problem::{Kind, Problem};
 /// The tenant that everybody reads where readers need no key.
 pub(crate) const DEFAULT_TENANT: &str = "default";
 
-/// Who sent a request. Equal readers get equal answers to the same request, so the key of a cached answer contains
-/// the reader.
+/// Who sent a request. Equal readers get equal answers to the same request, and other readers may not, so answers are
+/// cached by reader and request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Reader {
     /// The id of the key; `None` where readers need no key.
@@ -23,7 +23,7 @@ pub(crate) struct Reader {
     pub(crate) tenant: String,
     /// The measures that the reader may ask for; `None`: all.
     pub(crate) measures: Option<BTreeSet<String>>,
-    /// Filters that apply to every request of the reader: only events that meet them are counted.
+    /// Filters that apply to every request of the reader: only events that meet all of them are counted.
     pub(crate) filters: Vec<Filter>,
     /// Whether the reader may see the state of the pipeline.
     pub(crate) operator: bool,
@@ -79,8 +79,8 @@ impl<S: Sync> FromRequestParts<S> for KnownReader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // `identify` is a layer of all routes, so a request without a reader is a preflight, which no handler
-        // answers, or a bug in this service.
+        // A layer adds a reader to each request of the API: `identify` if readers need a key, else the layer with the
+        // anonymous reader. So a request that reaches a handler without a reader is a bug in this service.
         parts.extensions.get::<Self>().cloned().ok_or_else(|| Kind::Unauthorized.into())
     }
 }

@@ -1,11 +1,13 @@
 //! `/analytics`: users, clicks and impressions of one hour.
 //!
-//! Every refresh reads the hot hours and the hours that readers asked for. An hour that was read and has no row is
-//! empty; an hour that was not read is unknown, never empty. Every refresh counts events. It merges users only for
-//! the hours that need it (see [`Merge`]), and the number of users that one refresh may merge is limited. Hot hours
-//! have priority over cold hours; among these, hours with a changed number of events over hours whose users are not
-//! settled yet; among these, newer hours over older ones. An hour that is not merged because of this limit keeps its
-//! previous answer with the `as_of` of that answer; if there is none, the hour is unknown.
+//! Every refresh reads the hot hours and, unless earlier statements were too slow, the cold hours that readers asked
+//! for. An hour that was read and has no row is empty; an hour that was not read is unknown, never empty.
+//!
+//! Every refresh counts the events of the hours that it reads. It merges users only for the hours that need it (see
+//! [`Merge`]), and the number of users that one refresh may merge is limited. Hot hours come before cold hours. Of
+//! several hot hours, or of several cold hours, those whose number of events changed come before those whose users are
+//! only not settled yet; if that is equal, newer hours come before older ones. An hour that is not merged because of
+//! the limit keeps its previous answer with the `as_of` of that answer; if it has no previous answer, it is unknown.
 
 use std::collections::HashMap;
 
@@ -17,27 +19,27 @@ use super::row::{Columns, SnapshotRow};
 use super::{Refresh, RollupSource, Scope, SnapshotAnswer, date_time};
 use crate::rendered::{AsOf, Rendered};
 
-/// Hours that every refresh reads: the current one and those before it.
+/// The number of hot hours, which every refresh reads: the current hour and the hours directly before it.
 const HOT_HOURS: i64 = 72;
-/// `part` of the rows with the events of hours.
+/// The value of `part` in rows with the events of an hour.
 const EVENTS_PART: u8 = 1;
-/// `part` of the rows with the users of hours.
+/// The value of `part` in rows with the users of an hour.
 const USERS_PART: u8 = 2;
 
-/// The hours of one refresh, rendered.
+/// The rendered answers for the hours of one tenant, as of one refresh.
 #[derive(Debug)]
 pub(crate) struct Analytics {
-    /// Every hour from this one on was read.
+    /// The first hot hour: every hour from this one on was read.
     hot_from: UnixMillis,
     as_of: AsOf,
-    /// Hours that have events or that readers asked for.
+    /// The answers for hours that have events or that readers asked for, except unknown hours.
     hours: HashMap<UnixMillis, Hour>,
-    /// Hot hours that have events and whose users were never merged.
+    /// Hours that have events but no answer, because their users were never merged.
     waiting: Vec<UnixMillis>,
     empty: Rendered,
 }
 
-/// An hour that was read.
+/// The answer for an hour, and the merge of users that it shows.
 #[derive(Debug, Clone)]
 struct Hour {
     merge: Merge,
@@ -54,14 +56,14 @@ const COUNTED: &str = "
     GROUP BY who, hour
 ";
 
-/// The statement is the first text, then [`COUNTED`], then the second text. The value of the `?` in the first text is
-/// the start of the hot window. The values in the second text, in order: the tenants, hours, events and users of the
-/// last merges, and whether their users are settled; then the number of users that may be merged. The last hour that
-/// is merged may exceed this number.
+/// The part of the statement that merges users: the first text, then [`COUNTED`], then the second text. The value of
+/// the `?` in the first text is the start of the hot window. The values of the `?` in the second text, in order: the
+/// tenants, hours, events and users of the last merges, and whether the users of each merge are settled; then the
+/// number of users that may be merged. The last hour that is merged may exceed this number.
 ///
-/// The cost of a merge is the number of users in the merged states, estimated from above: it is at most the number of
-/// events, and at most twice the users of the last merge plus the events since then. Twice, because clicks and
-/// impressions have separate states, and a user may be in both.
+/// The cost of a merge is an upper estimate of the number of users in the states that it reads: the number of events,
+/// or twice the users of the last merge plus the events since that merge, whichever is less. Twice, because clicks
+/// and impressions have separate states, and a user may be in both.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT tenant AS who, bucket AS hour, uniqExactMerge(users) AS people FROM {users_hourly}
@@ -151,7 +153,7 @@ impl SnapshotAnswer for Analytics {
 }
 
 impl Analytics {
-    /// The hours after a refresh. `events` has the clicks and impressions of each hour that was read and has some;
+    /// The answers after a refresh. `events` has the clicks and impressions of each hour that was read and has any;
     /// `users` has the number of distinct users of each hour whose user states were merged.
     fn new(
         events: &HashMap<UnixMillis, (u64, u64)>,
@@ -220,10 +222,10 @@ fn hot_from(now: UnixMillis) -> UnixMillis {
     UnixMillis(now.floor(HOUR).0 - (HOT_HOURS - 1) * HOUR)
 }
 
-/// Reactions of one hour.
+/// The counts of one hour.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reactions {
-    /// Distinct users over clicks and impressions.
+    /// Distinct users with a click or an impression.
     users: u64,
     clicks: u64,
     impressions: u64,
@@ -245,8 +247,8 @@ mod tests {
     const HOT: UnixMillis = UnixMillis(101 * HOUR);
     const COLD: UnixMillis = UnixMillis(7 * HOUR);
 
-    /// The hours after a refresh at `at` seconds. `events` has the clicks that it counted in each hour, and `users` the
-    /// users of each hour that it merged.
+    /// The answers after a refresh at `at` seconds. `events` has the clicks that the refresh counted in each hour, and
+    /// `users` the users of each hour that the refresh merged.
     fn refresh(
         at: i64,
         left_out: LeftOut,

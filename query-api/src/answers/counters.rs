@@ -1,8 +1,8 @@
 //! `/v1/counters`: views, plays and clicks of the last seven UTC days, for the five countries with the
 //! highest totals of all time.
 //!
-//! The ranking comes from a view that ClickHouse refreshes every few seconds, so these rows have an `as_of` of their
-//! own.
+//! The ranking comes from a view that ClickHouse refreshes every few seconds, so the rows of the counters have an
+//! `as_of` of their own.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -17,10 +17,10 @@ use super::row::{Columns, SnapshotRow};
 use super::{Refresh, RollupSource, Scope, SnapshotAnswer, date_time};
 use crate::rendered::{AgingBody, AsOf, Rendered, rfc3339};
 
-/// Days that are counted: today and the days before it.
+/// The number of days that are counted: today and the days directly before it.
 const DAYS: i64 = 7;
 
-/// The counters of one refresh, in both formats.
+/// The counters of one tenant after one refresh, in both formats.
 #[derive(Debug)]
 pub(crate) struct Counters {
     /// `{"data":[…],"meta":{…}}`.
@@ -29,7 +29,7 @@ pub(crate) struct Counters {
     pub(crate) csv: Rendered,
 }
 
-/// `part` of the rows of counters.
+/// The value of `part` in rows of the counters.
 const COUNTRIES_PART: u8 = 3;
 
 /// The values of the `?`, in order: tenants, tenants, first day, day after the last.
@@ -100,8 +100,8 @@ impl Counters {
         Self { json: AgingBody::new(&AsOf::new(as_of), &countries, meta), csv: csv(&countries) }
     }
 
-    /// The JSON body to send at `now`, with `interval` milliseconds between two refreshes;
-    /// `rollups_differ` if the aggregator declares other rollups than this process.
+    /// The JSON body to send at `now`, with `interval` milliseconds between two refreshes. `rollups_differ` says
+    /// whether the aggregator declares other rollups than this process.
     pub(crate) fn json(&self, now: UnixMillis, interval: i64, rollups_differ: bool) -> &Rendered {
         // ClickHouse refreshes the view that ranks the countries only once per `REFRESH`, so a shorter `interval`
         // would report fresh answers as stale.
@@ -115,7 +115,7 @@ fn counted_days(now: UnixMillis) -> Range<UnixMillis> {
     UnixMillis(today - (DAYS - 1) * DAY)..UnixMillis(today + DAY)
 }
 
-/// One of the top countries: sums over the counted days, and over all time.
+/// One of the top countries: its events in the counted days, and its total over all time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct CountryCounts {
     #[serde(rename = "country")]

@@ -1,7 +1,7 @@
 //! How fresh the answers are, and which rollups the aggregator stores: the first SELECT of the statement.
 //!
-//! It consists of scalar subqueries, because ClickHouse evaluates them before it selects the data parts of the tables
-//! in the other SELECTs. So no row of these tables is older than `as_of` says.
+//! This SELECT consists of scalar subqueries, because ClickHouse evaluates them before it selects the data parts of the
+//! tables in the other SELECTs. So the other SELECTs read everything that was in Kafka before `as_of`.
 
 use clickhouse::query::Query;
 use schemas::time::UnixMillis;
@@ -14,13 +14,13 @@ use crate::reach::Reach;
 /// reported.
 const AS_OF: &str = "assumeNotNull((SELECT argMax(known, g) FROM (SELECT g, if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) AS known FROM progress FINAL GROUP BY g)))";
 
-/// A scalar subquery: the hash of the rollups that the aggregator started with last; 0 before one has started.
+/// A scalar subquery: the hash of the rollups of the aggregator that started last; 0 before one has started.
 const ROLLUPS: &str = "assumeNotNull((SELECT argMax(rollups, since) FROM configs))";
 
-/// A scalar subquery: the text of these rollups; empty if their hash equals the bound value.
+/// A scalar subquery: the text of these rollups; empty if their hash is 0 or equals the bound value.
 const DECLARED: &str = "assumeNotNull((SELECT if(argMax(rollups, since) IN (0, ?), '', JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))";
 
-/// A scalar subquery: the moment from which on each rollup has every event.
+/// A scalar subquery: for each rollup its name and the moment from which on the rollup has every event.
 const SINCE: &str = "(SELECT CAST(groupArray((Name, Since)), 'Array(Tuple(String, Int64))') FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))";
 
 /// The text of the SELECT.
@@ -35,7 +35,7 @@ pub(crate) fn bind(statement: Query, ours: u64) -> Query {
     statement.bind(ours)
 }
 
-/// Hash of the rollups that the aggregator started with last; 0 before one has started.
+/// Hash of the rollups of the aggregator that started last; 0 before one has started.
 pub(crate) fn aggregator_rollups_hash(rows: &[SnapshotRow]) -> u64 {
     rows.iter().map(|row| row.rollups).max().unwrap_or(0)
 }

@@ -1,9 +1,10 @@
-//! Whether the users of an hour need to be merged again.
+//! Whether the users of an hour or a day need to be merged again.
 //!
-//! Merging takes about 100 ns for each user; counting events costs almost nothing. So users are merged only where the
-//! number of events differs from that of the last merge. Events and users are in two tables that are inserted one
-//! after the other: a merge soon after the number of events changed may lack the users of the new events. Invariant:
-//! users count as settled only after a merge whose `as_of` is later than the last change of the events.
+//! Merging takes about 100 ns for each user; counting events costs almost nothing. So the users of an hour or a day are
+//! merged only if the number of its events has changed since the last merge, or if the last merge is not settled.
+//! Events and users are in two tables that are inserted one after the other: a merge soon after the number of events
+//! changed may lack the users of the new events. Invariant: a merge is settled only if its `as_of` is at least
+//! [`CLOCK_SKEW`] later than the refresh that first saw the present number of events.
 
 use schemas::time::{SECOND, UnixMillis};
 
@@ -11,21 +12,22 @@ use schemas::time::{SECOND, UnixMillis};
 /// the clock of this process.
 const CLOCK_SKEW: i64 = 2 * SECOND;
 
-/// The last merge of an hour's users.
+/// The last merge of the users of an hour or a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Merge {
-    /// Events of the hour that were counted at the merge.
+    /// The number of events at the merge.
     pub(super) events: u64,
     /// Distinct users.
     pub(super) users: u64,
     /// When a refresh first saw this number of events.
     changed: UnixMillis,
-    /// Whether the merge includes the users of all these events.
+    /// Whether the merge certainly includes the users of all these events.
     pub(super) settled: bool,
 }
 
 impl Merge {
-    /// The result of a statement that saw everything from before `as_of` and was answered at `read_at`.
+    /// The merge by a statement that read everything that was in Kafka before `as_of`, and was answered at `read_at`.
+    /// `previous` is the last merge of the same hour or day.
     pub(super) fn new(
         previous: Option<&Self>,
         events: u64,
@@ -39,7 +41,7 @@ impl Merge {
         Self { events, users, changed, settled }
     }
 
-    /// Whether this merge still has all users of the hour if the hour now has `events` events.
+    /// Whether this merge still has all users if the hour or day now has `events` events.
     pub(super) fn holds(&self, events: u64) -> bool {
         self.settled && self.events == events
     }

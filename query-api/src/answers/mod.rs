@@ -3,8 +3,8 @@
 //!
 //! One statement reads all answers of all tenants: each answer contributes SELECTs with the columns of [`row`],
 //! joined by UNION ALL. Counting events is cheap, so every refresh counts them again. Merging the states of users is
-//! expensive, so the users of a previous refresh are kept where [`merge`] says that they still hold. Pure: no I/O and
-//! no clock in here. CONTRIBUTING.md lists what a new answer needs.
+//! expensive, so a number of users from an earlier refresh is kept while it is still right ([`merge`] decides this for
+//! hours and days). Pure: no I/O and no clock in here. CONTRIBUTING.md lists what a new answer needs.
 
 pub(crate) mod row;
 
@@ -34,15 +34,15 @@ pub(crate) struct Scope {
     pub(crate) now: UnixMillis,
     /// The tenants whose answers are read; sorted.
     pub(crate) tenants: Vec<String>,
-    /// Tenant and start of each hour outside the hot window that readers asked for; sorted.
+    /// Tenant and start of each hour that readers asked for and that is outside the hot window; sorted.
     pub(crate) hours: Vec<(String, UnixMillis)>,
     /// Tenant and name of each poll that readers asked for; sorted.
     pub(crate) polls: Vec<(String, String)>,
     /// Which answers the statement leaves out.
     pub(crate) left_out: LeftOut,
-    /// About how many users of hours the refresh may merge.
+    /// The approximate limit on the users that the refresh merges for all hours together.
     pub(crate) max_users: u64,
-    /// About how many voters of polls the refresh may merge.
+    /// The approximate limit on the voters that the refresh merges for all polls together.
     pub(crate) max_voters: u64,
 }
 
@@ -87,7 +87,7 @@ impl Scope {
     }
 }
 
-/// One tenant in one refresh.
+/// A refresh, and the tenant whose answers are being rendered.
 #[derive(Clone, Copy)]
 pub(crate) struct Refresh<'a> {
     pub(crate) tenant: &'a str,
@@ -98,29 +98,31 @@ pub(crate) struct Refresh<'a> {
     pub(crate) read_at: UnixMillis,
 }
 
-/// A rollup, and the dimensions and measures of it that an answer reads.
+/// The name of a rollup, and the dimensions and measures that an answer reads from it.
 pub(crate) type RollupSource = (&'static str, &'static [&'static str]);
 
-/// One answer of a snapshot, of one tenant.
+/// One kind of answer in a snapshot. A value is the answer for one tenant.
 pub(crate) trait SnapshotAnswer: Sized {
     /// The name of the answer in logs.
     const NAME: &'static str;
-    /// The rollups that it is read from.
+    /// The rollups that the answer is read from.
     const SOURCES: &'static [RollupSource];
 
     /// The SELECTs, joined by UNION ALL. The name of a rollup in braces is a placeholder for the rows of that rollup.
     fn select() -> String;
 
-    /// Binds the values of its SELECTs, in the order of their `?`. `previous` has the previous answers, by tenant.
+    /// Binds the values of this answer's SELECTs, in the order of their `?`. `previous` has the previous answers, each
+    /// with its tenant.
     fn bind(statement: Query, scope: &Scope, previous: &[(&str, &Self)]) -> Query;
 
-    /// Whether its SELECTs returned this row.
+    /// Whether this answer's SELECTs returned the row.
     fn owns(row: &SnapshotRow) -> bool;
 
-    /// Renders the rows of a tenant; rows that were not read again are taken from `previous`.
+    /// Renders the answer from the rows of a tenant; what the statement did not read again is taken from `previous`.
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self;
 
-    /// The first source that `rollups` does not declare with these columns; `None` if the answer can be served.
+    /// The first source that `rollups` does not declare with all columns that the answer reads; `None` if `rollups`
+    /// declares all sources, so that the answer can be served.
     fn undeclared(rollups: &Rollups) -> Option<RollupSource> {
         let is_declared = |(name, columns): &RollupSource| {
             rollups.get(name).is_some_and(|rollup| rollup.has_columns(columns))

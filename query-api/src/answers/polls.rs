@@ -1,14 +1,15 @@
 //! `/v1/polls` and `/v1/polls/{poll}`: votes and voters by option.
 //!
-//! A poll needs no declaration: it exists with its first vote. So the answer for a poll without votes has no
-//! options, and is not an error. The work is bounded: a refresh reads the [`LARGEST_POLLS`] polls with the most votes
-//! and the polls that readers asked for, each with the [`MAX_OPTIONS`] options that have the most votes. `complete`
-//! in an answer is false if anything may be missing; a poll that was not read is unknown, never empty.
+//! A poll needs no declaration: it exists from its first vote on. So the answer for a poll without votes has no
+//! options, and is not an error. The work is bounded: a refresh reads the [`LARGEST_POLLS`] polls of each tenant that
+//! have the most votes, and the polls that readers asked for; of each poll, it reads the [`MAX_OPTIONS`] options that
+//! have the most votes. `complete` in an answer is false if anything may be missing; a poll that was not read is
+//! unknown, never empty.
 //!
 //! Every refresh counts votes. It merges the voters of a poll only if its number of votes changed, and the number of
 //! voters that one refresh may merge is limited. Polls that were never merged have priority, then polls whose last
 //! merge is the oldest. A poll that is not merged because of this limit keeps its previous answer with the `as_of` of
-//! that answer; if there is none, the poll is unknown.
+//! that answer; if it has no previous answer, it is unknown.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -22,32 +23,32 @@ use super::row::{Columns, SnapshotRow};
 use super::{LeftOut, Refresh, RollupSource, Scope, SnapshotAnswer};
 use crate::rendered::{AgingBody, AsOf, Rendered, rfc3339};
 
-/// Polls that every refresh reads: those with the most votes.
+/// How many polls of each tenant a refresh always reads: those with the most votes.
 const LARGEST_POLLS: usize = 500;
-/// Options that are read of one poll: those with the most votes.
+/// How many options of a poll a refresh reads: those with the most votes.
 const MAX_OPTIONS: usize = 50;
-/// `part` of the rows with the votes of polls.
+/// The value of `part` in rows with the votes of a poll.
 const POLLS_PART: u8 = 4;
-/// `part` of the rows with the options of polls.
+/// The value of `part` in rows with an option of a poll.
 const OPTIONS_PART: u8 = 5;
 
-/// The polls of one refresh, rendered.
+/// The rendered answers for the polls of one tenant, as of one refresh.
 #[derive(Debug)]
 pub(crate) struct Polls {
     by_name: HashMap<String, Arc<Poll>>,
-    /// The answer with all polls, by descending votes.
+    /// The answer with every poll in `by_name`, by descending votes.
     pub(crate) all: PollAnswer,
     /// The answer for a poll without votes.
     empty: PollAnswer,
     /// Whether every poll was read.
     complete: bool,
-    /// Polls that have votes and whose voters were never merged.
+    /// Polls that have votes but no answer, because their voters were never merged.
     waiting: HashSet<String>,
-    /// Polls that were read because readers asked for them.
+    /// Polls that this or an earlier refresh read because readers asked for them.
     wanted: HashSet<String>,
 }
 
-/// A poll that was read.
+/// A poll whose voters were merged, by this or an earlier refresh.
 #[derive(Debug)]
 struct Poll {
     /// Votes for all options, including options that are not in the answer.
@@ -77,12 +78,12 @@ const COUNTED: &str = "
     ) WHERE place <= ? OR (who, name) IN (SELECT W.1, W.2 FROM (SELECT arrayJoin(arrayZip(CAST(?, 'Array(String)'), CAST(?, 'Array(String)'))) AS W))
 ";
 
-/// The statement is the first text, then [`COUNTED`], then the second text. The values of the `?` in the second text,
-/// in order: the tenants, names, votes, voters and moments of the last merges; the number of voters that may be merged;
-/// [`MAX_OPTIONS`]. Polls are merged until that number of voters is reached; the last poll may exceed it.
+/// The part of the statement that merges voters: the first text, then [`COUNTED`], then the second text. The values of
+/// the `?` in the second text, in order: the tenants, names, votes, voters and moments of the last merges; the number
+/// of voters that may be merged; [`MAX_OPTIONS`]. The last poll that is merged may exceed this number of voters.
 ///
-/// The cost of a merge is the number of voters, estimated from above: it is at most the number of votes, and at most
-/// the voters of the last merge plus the votes since then.
+/// The cost of a merge is an upper estimate of the number of voters: the number of votes, or the voters of the last
+/// merge plus the votes since that merge, whichever is less.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT who, name, choice, counted, people, sum(counted) OVER (PARTITION BY who, name) AS total FROM (
@@ -214,7 +215,8 @@ impl Polls {
         Self { by_name, all, empty: PollAnswer::of_one(&[], as_of), complete, waiting, wanted }
     }
 
-    /// The answer with all polls, by descending votes and then by name. Its `as_of` is that of the oldest poll in it.
+    /// The answer with every poll in `by_name`, by descending votes and then by name. Its `as_of` is the earliest
+    /// `as_of` of these polls.
     fn all(by_name: &HashMap<String, Arc<Poll>>, as_of: &AsOf, complete: bool) -> PollAnswer {
         let mut polls: Vec<_> = by_name.iter().collect();
         polls.sort_unstable_by(|(a_name, a), (b_name, b)| {
@@ -236,7 +238,7 @@ impl Polls {
         known.or(is_known.then_some(&self.empty))
     }
 
-    /// Whether this poll was read because a reader asked for it.
+    /// Whether this or an earlier refresh read the poll because a reader asked for it.
     pub(crate) fn is_wanted(&self, name: &str) -> bool {
         self.wanted.contains(name)
     }
@@ -255,7 +257,7 @@ impl Poll {
 struct Tally {
     option: String,
     votes: u64,
-    /// Distinct voters of this option; votes without a voter do not count here.
+    /// Distinct voters for this option; votes without a voter do not count here.
     voters: u64,
 }
 
@@ -315,7 +317,7 @@ fn csv<'a>(header: &str, rows: impl Iterator<Item = (&'a [&'a str], &'a Tally)>)
     Rendered::csv(body)
 }
 
-/// Appends a field of CSV, in quotes if it contains a character that would end it (RFC 4180).
+/// Appends a field of CSV, in quotes if it contains a comma, a quote or a line break (RFC 4180).
 fn write_field(text: &str, out: &mut String) {
     if text.contains(['"', ',', '\r', '\n']) {
         out.push('"');

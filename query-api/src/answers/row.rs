@@ -35,14 +35,15 @@ macro_rules! columns {
 columns! {
     /// The SELECT that returned the row.
     part: u8 = "toUInt8(0)",
-    /// Milliseconds since 1970; 0 where it is not known.
+    /// Milliseconds since 1970; 0 if the moment is not known, and in rows without an `as_of` of their own.
     as_of: i64 = "toInt64(0)",
-    /// Hash of the aggregator's rollups; 0 before an aggregator has started.
+    /// Hash of the rollups of the aggregator that started last; 0 before one has started.
     rollups: u64 = "toUInt64(0)",
     /// The text of those rollups; empty if they are the same as those of this process.
     declared: String = "''",
-    /// By rollup, the moment from which on it has every event, in milliseconds since 1970; 0 if it has had every
-    /// event from the beginning. Rollups that were declared before the first event have no entry.
+    /// For each rollup its name and the moment from which on the rollup has every event, in milliseconds since 1970;
+    /// 0 if the rollup has every event that ever arrived. Rollups that were declared before the first event have no
+    /// entry.
     since: Vec<(String, i64)> = "CAST([], 'Array(Tuple(String, Int64))')",
     /// The tenant whose data the row has.
     tenant: String = "''",
@@ -54,13 +55,13 @@ columns! {
     country: String = "''",
     views: u64 = "toUInt64(0)",
     plays: u64 = "toUInt64(0)",
-    /// All events of the country, or all votes of the poll, that were ever counted.
+    /// All views, plays and clicks of the country, or all votes of the poll, of all time.
     total: u64 = "toUInt64(0)",
     poll: String = "''",
     option: String = "''",
     votes: u64 = "toUInt64(0)",
     voters: u64 = "toUInt64(0)",
-    /// Start of a minute, an hour or a day of `/v1/live`, in seconds since 1970.
+    /// Start of a minute of `/v1/live`, in seconds since 1970; 0 in the rows of its hour and its day.
     start: u32 = "toUInt32(0)",
     event: String = "''",
     events: u64 = "toUInt64(0)",

@@ -1,5 +1,5 @@
 //! What `/v1/live` shows: events per minute of the last hour; events and users of the current hour and day; and the
-//! users of the last minutes, if a rollup counts users per minute.
+//! users of the last minutes, if the operator declares a rollup that counts users per minute.
 
 use clickhouse::query::Query;
 use schemas::time::{DAY, HOUR, UnixMillis};
@@ -11,21 +11,21 @@ use super::row::{Columns, SnapshotRow};
 use super::{Refresh, RollupSource, Scope, SnapshotAnswer, date_time};
 use crate::rendered::rfc3339;
 
-/// Milliseconds of a minute.
+/// Milliseconds in a minute.
 const MINUTE: i64 = 60_000;
-/// Minutes of the series, the current one included.
+/// How many minutes the series has, the current one included.
 const MINUTES: i64 = 60;
-/// How many event names are shown for an hour and for a day: the most frequent ones.
+/// How many event names are shown for the hour, and for the day: the most frequent ones.
 const TOP: usize = 20;
 
-/// `part` of the rows with, in this order: the events of minutes, of the hour and of the day, the users of the hour
-/// and of the day.
+/// The values of `part` in rows with, in this order: the events of a minute, of the hour and of the day; the users of
+/// the hour and of the day.
 const MINUTE_EVENTS_PART: u8 = 6;
 const HOUR_EVENTS_PART: u8 = 7;
 const DAY_EVENTS_PART: u8 = 8;
 const HOUR_USERS_PART: u8 = 9;
 const DAY_USERS_PART: u8 = 10;
-/// `part` of the rows with the users of the last minutes.
+/// The value of `part` in the row with the users of the last minutes.
 const ACTIVE_USERS_PART: u8 = 11;
 
 /// The series of one tenant.
@@ -44,10 +44,11 @@ struct SpanMerge {
     merge: Merge,
 }
 
-/// The values of the `?`, in order: tenants, first and last minute; tenants, hour, maximum of rows; tenants, day,
-/// maximum of rows; then once for the users of the hour and once for those of the day: tenants, start, tenants, start,
-/// and the tenants and events of the last merges that are settled. Times are in seconds since 1970. The row without an
-/// event name has the sum over all events. No other row has more events, so `LIMIT` always keeps this row.
+/// The values of the `?`, in order: tenants, first and last minute; tenants, hour, maximum number of rows; tenants,
+/// day, maximum number of rows; then once for the users of the hour and once for those of the day: tenants, start,
+/// tenants, start, and the tenants and events of the last merges that are settled. Times are in seconds since 1970.
+/// For the hour and for the day, the row without an event name has the sum over all events. No other row has more
+/// events, so `LIMIT` always keeps this row.
 const FROM: &str = " FROM (
     SELECT toUInt8(6) AS kind, tenant AS who, toUnixTimestamp(bucket) AS at, '' AS name, sum(events) AS counted, toUInt64(0) AS people FROM {event_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant, bucket
@@ -148,8 +149,8 @@ impl SnapshotAnswer for Series {
     }
 }
 
-/// The users of an hour or a day: from this refresh if it merged them, else from the last merge. A refresh skips a
-/// merge only if the last one still holds.
+/// The users of an hour or a day: from this refresh if it merged them, else from the last merge, else 0. A refresh
+/// skips a merge only if the last merge still holds or there is nothing to merge.
 fn merge(
     rows: &[SnapshotRow],
     counts: u8,
@@ -168,7 +169,7 @@ fn merge(
     }
 }
 
-/// The count over all event names, from the row of the total, whose `event` is empty; 0 if there is none.
+/// The number of events of all names: it is in the row whose `event` is empty; 0 if there is no such row.
 fn all_events(rows: &[SnapshotRow], counts: u8) -> u64 {
     rows.iter().find(|row| row.part == counts && row.event.is_empty()).map_or(0, |row| row.events)
 }
@@ -181,8 +182,9 @@ pub(crate) struct ActiveUsers {
     minutes_30: u64,
 }
 
-/// The values of the `?`, in order: the first of the last 5 minutes; tenants; the first of the last 30 minutes; the
-/// current minute.
+/// The values of the `?`, in order: the start of the first of the last 5 minutes; tenants; the starts of the first of
+/// the last 30 minutes and of the current minute. The columns `events` and `users` return the users of 5 and of 30
+/// minutes.
 const ACTIVE_FROM: &str = " FROM (
     SELECT tenant AS who, uniqExactMergeIf(users, bucket >= toDateTime(?, 'UTC')) AS few, uniqExactMerge(users) AS many FROM {active_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant

@@ -2,7 +2,7 @@
 
 use crate::rendered::Encoding;
 
-/// The items of a list, each with its weight: from 0, which means not accepted, to 1000.
+/// The items of a list, each with its weight (1000 times `q`): from 0, which means not accepted, to 1000.
 fn preferences(list: &str) -> impl Iterator<Item = (&str, u16)> {
     list.split(',').map(|item| {
         let mut parts = item.split(';').map(str::trim);
@@ -13,7 +13,8 @@ fn preferences(list: &str) -> impl Iterator<Item = (&str, u16)> {
     })
 }
 
-/// The item of a list with the greatest weight, among the items that `known` accepts; of equal items, the first.
+/// The item of a list with the greatest weight, among the items that `known` accepts; of items with equal weight, the
+/// first.
 pub(super) fn preferred<T>(list: &str, known: impl Fn(&str) -> Option<T>) -> Option<T> {
     let mut best: Option<(T, u16)> = None;
     for (name, weight) in preferences(list) {
@@ -26,7 +27,8 @@ pub(super) fn preferred<T>(list: &str, known: impl Fn(&str) -> Option<T>) -> Opt
     best.map(|(item, _)| item)
 }
 
-/// The encoding that the header `Accept-Encoding` prefers; zstd if it prefers zstd and gzip equally.
+/// The encoding that the header `Accept-Encoding` prefers: zstd if zstd and gzip have the same weight, no compression
+/// if the header accepts neither.
 pub(super) fn accepted_encoding(list: &str) -> Encoding {
     let weight = |encoding: &str| {
         let named = preferences(list).find(|(name, _)| name.eq_ignore_ascii_case(encoding));

@@ -19,14 +19,14 @@ pub(super) fn parameters(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
 pub(super) struct AnalyticsParameters {
     /// Start of the hour.
     pub(super) hour: UnixMillis,
-    /// Whether to wait for the next snapshot if the latest does not have the hour.
+    /// Whether to wait for the next snapshot if the hour is unknown in the latest one.
     pub(super) wait: bool,
 }
 
 impl AnalyticsParameters {
     /// The parameters of a request.
     pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
-        // Nearly all requests have only the timestamp. This branch reads them without allocating a list of parameters.
+        // Nearly all requests have only the timestamp. They are read here without allocating a list of parameters.
         let digits = uri.query().and_then(|query| query.strip_prefix("timestamp="));
         let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         match digits.and_then(|digits| digits.parse().ok()).and_then(UnixMillis::from_integer) {
@@ -68,7 +68,7 @@ pub(super) enum Format {
 
 impl Format {
     /// The format that the request asks for: by the suffix of the path, else by the parameter `format`, else by the
-    /// header `Accept`; JSON if it asks for none.
+    /// header `Accept`; JSON if the request asks for none of the two formats.
     pub(super) fn parse(
         suffix: Option<Self>,
         parameters: &[(String, String)],
@@ -105,7 +105,7 @@ impl Format {
     }
 }
 
-/// Refuses a parameter that is given twice: the service would have to guess which of the two counts.
+/// Refuses a parameter that is given twice: the service would have to guess which of the two values is meant.
 fn once_each(parameters: &[(String, String)]) -> Result<(), Problem> {
     let is_repeated = |(at, (name, _)): &(usize, &(String, String))| {
         parameters[..*at].iter().any(|(other, _)| other == name)

@@ -12,12 +12,12 @@ use super::accept::accepted_encoding;
 use crate::rendered::{AsOf, Encoding, Rendered, X_AGE_MS, X_AS_OF, etag_matches};
 
 /// A cache may answer equal requests for a second, and may serve an older response if this service fails. There is no
-/// `stale-while-revalidate`: a cache would then send responses that are older than a reader may expect, without a sign
-/// of it.
+/// `stale-while-revalidate`: with it, a cache would also serve older responses while this service works, and readers
+/// could not recognize them.
 const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=1, stale-if-error=300");
 /// The headers of a request on which the response depends.
 const VARIES_BY: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Origin");
-/// Room for the headers of a response and those that layers add.
+/// Room for the headers that this module sets and those that layers add.
 const HEADERS: usize = 16;
 
 /// `200` with the body in an encoding that the reader accepts, or `304` if the reader already has the data.

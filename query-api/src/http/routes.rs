@@ -21,7 +21,8 @@ use crate::problem::{Kind, Problem};
 use crate::snapshot::{Snapshot, TenantAnswers};
 use crate::state::AppState;
 
-/// All routes. Only fixed paths have suffixes: a poll may be named `a.csv`.
+/// All routes. The path of one poll has no variants with the suffixes `.json` and `.csv`, because the name of a poll
+/// may end in a suffix, such as `a.csv`.
 pub(crate) fn routes(state: Arc<AppState>) -> Router {
     let (json, csv) = (Some(Format::Json), Some(Format::Csv));
     Router::new()
@@ -47,7 +48,7 @@ async fn analytics(
     counted(&state, "/analytics", hour(&state, &reader, &head).await)
 }
 
-/// `GET /v1/counters?format=json|csv`: the top countries and their counts of the last days.
+/// `GET /v1/counters?format=json|csv`: the top countries and their counts of the last 7 days.
 fn counters(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
     get(
         move |State(state): State<Arc<AppState>>, KnownReader(reader): KnownReader, request: Request| async move {
@@ -57,7 +58,7 @@ fn counters(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
     )
 }
 
-/// `GET /v1/polls?format=json|csv`: all polls, by descending votes.
+/// `GET /v1/polls?format=json|csv`: all polls in the snapshot, by descending votes.
 fn all_polls(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
     get(
         move |State(state): State<Arc<AppState>>, KnownReader(reader): KnownReader, request: Request| async move {
@@ -134,8 +135,9 @@ async fn hour(state: &AppState, reader: &Reader, request: &Parts) -> Result<Resp
     let find = |_: &Snapshot, TenantAnswers { analytics, .. }: &TenantAnswers| {
         if let Some((rendered, as_of)) = analytics.hour(hour) {
             if !analytics.is_hot(hour) {
-                // An old hour stays fresh while readers ask for it. A full list of wanted hours is no error here: the
-                // reader gets this answer, and the next request for the hour tries again.
+                // Each request keeps the cold hour in the list of wanted hours, so that refreshes go on reading it. A
+                // full list is no error here: the reader gets this answer, and the next request for the hour tries
+                // again to add the hour.
                 let _full = state.wanted_hours.want(key(), Instant::now());
             }
             return Ok(Some(respond(rendered, as_of, SystemTime::now().into(), &request.headers)));
@@ -158,7 +160,7 @@ async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) ->
         }
         let Some(polls) = &answers.polls else { return Ok(None) };
         if polls.is_wanted(name) {
-            // As in `hour`, a full list is no error.
+            // As in `hour`, a full list of wanted polls is no error here.
             let _full = state.wanted_polls.want(key(), Instant::now());
         }
         if let Some(poll) = polls.poll(name) {
@@ -170,8 +172,9 @@ async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) ->
     from_snapshot(state, reader, longest_wait(&state.refresh), find).await
 }
 
-/// The response that `find` finds in the answers of the reader's tenant. If `find` finds none, or the snapshot has no
-/// answers of the tenant, this function waits for the next snapshots, at most for `longest`.
+/// The response that `find` finds in the answers of the reader's tenant. If `find` finds none, if the snapshot has no
+/// answers of the tenant, or if there is no snapshot yet, this function waits for the next snapshots, at most for
+/// `longest`.
 async fn from_snapshot(
     state: &AppState,
     reader: &Reader,

@@ -10,7 +10,7 @@ use crate::problem::{Kind, Problem};
 use crate::state::AppState;
 
 /// The most snapshots that a request waits for: the snapshot of the running refresh, which may have begun before the
-/// reader asked, and that of the next refresh.
+/// reader asked, and the snapshot of the refresh after it.
 const MAX_SNAPSHOTS: u32 = 2;
 
 /// The wait of one request.
@@ -22,8 +22,8 @@ pub(super) struct SnapshotWait<'a> {
 }
 
 impl<'a> SnapshotWait<'a> {
-    /// A wait of at most `longest`. Callers begin it before they look at the latest snapshot; otherwise they could miss
-    /// a snapshot that is published in between.
+    /// A wait of at most `longest`. Callers must look at the latest snapshot after this call and before
+    /// [`SnapshotWait::next`]; otherwise they could miss a snapshot that was published in between.
     pub(super) fn begin(state: &'a AppState, longest: Duration) -> Self {
         Self {
             state,
@@ -36,7 +36,7 @@ impl<'a> SnapshotWait<'a> {
     /// Waits for the next snapshot.
     ///
     /// # Errors
-    /// The request has waited for `longest` or for [`MAX_SNAPSHOTS`] snapshots.
+    /// The request has waited for `longest` or for [`MAX_SNAPSHOTS`] snapshots, or there will be no more snapshots.
     pub(super) async fn next(&mut self) -> Result<(), Problem> {
         self.left = self.left.checked_sub(1).ok_or(Kind::NotYet)?;
         let _waiting = self.state.metrics.waiting();

@@ -1,10 +1,13 @@
 //! `/v1/live`: what the page shows, sent again with each snapshot (server-sent events).
 //!
-//! Each message is the whole state, so a reader that lost messages or its connection needs no history. Invariants: a
-//! stream never sends a statement to ClickHouse; it renders a message only when its connection can send one, so a slow
-//! reader gets the latest state and no queue forms; it shows only the reader's tenant; at most [`MAX_STREAMS`] streams
-//! are open, and a key may have at most half of that number; each stream is open for at most [`LIFETIME`], so a key
-//! that is no longer valid cannot read for longer.
+//! Each message is the whole state, so a reader that lost messages or its connection needs no history.
+//!
+//! Invariants:
+//! - A stream sends no statement to ClickHouse, and shows only the data of its reader's tenant.
+//! - A message is rendered only when the connection can send it. So a slow reader gets the latest state, and no
+//!   messages queue up.
+//! - At most [`MAX_STREAMS`] streams are open, and at most half of that number for one key.
+//! - A stream is open for at most [`LIFETIME`]. So a key that is no longer valid can read for at most this time.
 
 mod message;
 
@@ -37,10 +40,10 @@ use open_streams::{Full, OpenStream, OpenStreams};
 
 /// The most streams that may be open in one process.
 const MAX_STREAMS: usize = 1_000;
-/// Time without a message after which a comment is sent, because proxies close silent connections.
+/// After this time without a message, the stream sends a comment, because proxies close silent connections.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A stream ends after this time, between two messages. Without this limit it could be cut within a message, because
-/// a connection is closed at an age of 300 s. The reader connects again, perhaps to another replica.
+/// A stream ends after this time, between two messages. Otherwise the stream could be cut within a message, because the
+/// server closes connections at an age of 300 s. The reader connects again, perhaps to another replica.
 const LIFETIME: Duration = Duration::from_secs(240);
 /// The label of the route in metrics.
 const ROUTE: &str = "/v1/live";
@@ -53,11 +56,11 @@ struct LiveService {
     /// Distinguishes the messages of this process from those of other processes.
     instance: String,
     streams: Arc<OpenStreams>,
-    /// Ends all streams.
+    /// Ends all streams when it is cancelled.
     closing: CancellationToken,
 }
 
-/// The route. `closing` ends its streams.
+/// The route. Its streams end when `closing` is cancelled.
 pub(crate) fn routes(state: Arc<AppState>, closing: CancellationToken) -> Router {
     let service = LiveService {
         state,
@@ -106,7 +109,7 @@ fn response(messages: Messages) -> Response {
     let sse = Sse::new(messages.into_stream()).keep_alive(KeepAlive::new().interval(HEARTBEAT));
     let mut response = sse.into_response();
     let headers = response.headers_mut();
-    // A proxy that compresses or buffers messages would hold them back.
+    // A proxy that compresses or buffers messages would delay them.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
@@ -137,7 +140,7 @@ struct Messages {
     snapshots: watch::Receiver<u64>,
     /// When the stream ends.
     end: Pin<Box<Sleep>>,
-    /// The number of the latest snapshot that was sent, and whether it was stale.
+    /// The number of the snapshot in the last message, and whether the message said `stale`; `None` before the first.
     sent: Option<(u64, bool)>,
     reader: Arc<Reader>,
     open: CountedStream,
@@ -148,8 +151,8 @@ impl Messages {
         unfold(self, async |mut messages| Some((Ok(messages.next().await?), messages)))
     }
 
-    /// Waits for a new snapshot, or until the state that was sent last becomes stale, and returns the next message.
-    /// `None` at the end of the stream.
+    /// Returns the next message: at once for the first one, if a snapshot has the reader's tenant; then for each new
+    /// snapshot, and whenever `stale` changes. `None` at the end of the stream.
     async fn next(&mut self) -> Option<Event> {
         let service = Arc::clone(&self.open.service);
         let state = &service.state;
@@ -157,8 +160,8 @@ impl Messages {
             if service.closing.is_cancelled() {
                 return None;
             }
-            // The number is read before the snapshot is loaded, so that a snapshot which is published in between
-            // is sent next.
+            // The number is read before the snapshot is loaded. So a snapshot that is published in between is sent in
+            // the next message.
             let number = *self.snapshots.borrow_and_update();
             let snapshot = state.snapshot.load();
             let answers = snapshot.as_ref().and_then(|snapshot| snapshot.tenant(&self.reader.tenant));

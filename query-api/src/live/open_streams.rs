@@ -13,7 +13,7 @@ pub(super) struct OpenStreams {
 #[derive(Default)]
 struct Counts {
     all: usize,
-    /// By the key's id. A key without a stream has no entry.
+    /// The number of open streams by the id of their key. A key without a stream has no entry.
     of_keys: HashMap<String, usize>,
 }
 
@@ -37,7 +37,7 @@ impl OpenStreams {
         Self { most, counts: Mutex::default() }
     }
 
-    /// Opens a stream for a reader with this key.
+    /// Opens a stream for a reader with this key; `None` if readers need no key.
     ///
     /// # Errors
     /// Too many streams are open.

@@ -5,8 +5,8 @@ use schemas::time::UnixMillis;
 use crate::reach::Reach;
 
 /// A moment at or after this one, in seconds since 1970, means that the aggregator does not count events into the
-/// rollup at present: for such a rollup it stores 2299-12-31 (`stream_agg::protocol::since`). The constant is one day
-/// earlier, to tolerate differences of clocks and rounding.
+/// rollup at present: for such a rollup, the aggregator stores 2299-12-31 (`stream_agg::protocol::since`). The constant
+/// is one day earlier, to tolerate differences of clocks and rounding.
 const NOT_COUNTED: i64 = 10_413_619_200;
 
 /// Which events a rollup has counted.
@@ -16,9 +16,9 @@ pub(super) enum History {
     Whole,
     /// All events since this moment. Earlier events arrived before the rollup was declared.
     Since(UnixMillis),
-    /// The aggregator does not count events into the rollup at present.
+    /// At present, the aggregator does not count the events of every Kafka partition into the rollup.
     NotCounted,
-    /// ClickHouse has not answered yet.
+    /// This process has not had an answer from ClickHouse yet.
     Unknown,
 }
 
@@ -41,7 +41,7 @@ impl History {
         }
     }
 
-    /// The moment of `since`.
+    /// The moment of [`History::Since`]; `None` for every other variant.
     pub(super) fn since(self) -> Option<UnixMillis> {
         if let Self::Since(since) = self { Some(since) } else { None }
     }

@@ -66,10 +66,11 @@ struct RollupMeta<'a> {
     /// Only events that meet all of these conditions count.
     #[serde(rename = "where")]
     conditions: Vec<ConditionMeta<'a>>,
-    /// Days that a bucket is kept; null: for ever.
+    /// For how many days a bucket is kept; null: for ever.
     retention_days: Option<u32>,
-    /// `whole`: every event is counted; `since`: every event since the moment below; `not_counted`: at present no event
-    /// is counted, because no aggregator has started with this rollup; `unknown`: ClickHouse has not answered yet.
+    /// `whole`: every event is counted; `since`: every event since the moment below; `not_counted`: at present the
+    /// aggregator does not count the events of every Kafka partition, for example because the rollup was removed from
+    /// the aggregator's `ROLLUPS_FILE`; `unknown`: ClickHouse has not answered yet.
     history: &'static str,
     /// The moment from which on every event is counted, if `history` is `since`; else null.
     since: Option<String>,
@@ -102,7 +103,7 @@ struct FieldMeta<'a> {
 struct KeyMeta<'a> {
     id: Option<&'a str>,
     tenant: &'a str,
-    /// Conditions that every counted event meets.
+    /// The filters of the key: every counted event meets all of them.
     filter: Vec<String>,
     operator: bool,
     /// Null: no limit.

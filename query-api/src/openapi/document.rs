@@ -24,7 +24,7 @@ pub(super) fn document(needs_key: bool) -> Value {
         "info": {
             "title": "Millrace: the read API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Counts of events, each answer with the moment that it is true for.",
+            "description": "Counts of events. Each answer names the moment up to which all events are counted.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -75,7 +75,7 @@ fn operation(endpoint: &Endpoint, needs_key: bool) -> Value {
     operation
 }
 
-/// Whether the answer has no end and no ETag.
+/// Whether the endpoint answers with a stream of events, which has no end and no ETag.
 fn is_stream(endpoint: &Endpoint) -> bool {
     endpoint.answers.iter().any(|(kind, _)| *kind == EVENT_STREAM)
 }
@@ -99,7 +99,7 @@ fn headers(endpoint: &Endpoint, needs_key: bool) -> Value {
         let text = || json!({"type": "string"});
         headers["X-Truncated"] = header("`true` if rows beyond the limit were left out.", text());
         headers["X-Next"] =
-            header("The parameter `cursor` of the next page; absent on the last page.", text());
+            header("The value of `cursor` for the next page; absent on the last page.", text());
     }
     if needs_key {
         let text = || json!({"type": "string"});

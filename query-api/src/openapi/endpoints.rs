@@ -6,7 +6,7 @@ use super::schemas;
 use crate::people::{self, FUNNEL_PARAMETERS, RETENTION_PARAMETERS};
 use crate::query::{self, Format, PARAMETERS, Shape, Values};
 
-/// A method of a path.
+/// One method of one path.
 pub(super) struct Endpoint {
     pub(super) path: &'static str,
     pub(super) method: &'static str,
@@ -14,7 +14,7 @@ pub(super) struct Endpoint {
     pub(super) parameters: Vec<Value>,
     /// The schema of the body; `None` if the request has no body.
     pub(super) body: Option<Value>,
-    /// Media types of answers and their schemas.
+    /// The media types of the answers, each with the schema of the answer.
     pub(super) answers: Vec<(&'static str, Value)>,
     /// Statuses of refusals, in addition to those that every path has.
     pub(super) refusals: &'static [u16],
@@ -68,7 +68,7 @@ const CSV: &str = "text/csv";
 const NDJSON: &str = "application/x-ndjson";
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
-/// Parameters without which a request is refused, each with an example value.
+/// Parameters without which a request is refused, each with example values.
 type Required = [(&'static str, &'static [&'static str])];
 const RETENTION_REQUIRED: &Required = &[("first", &["event:eq:signup"]), ("again", &["event:eq:open"])];
 const FUNNEL_REQUIRED: &Required = &[("steps", &["event:eq:view", "event:eq:buy"])];
@@ -134,7 +134,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         let body = Some(body(&PARAMETERS, &[]));
         endpoints.push(query(
             "post",
-            "The same, with the parameters as JSON",
+            "The same as GET, with the parameters as a JSON body",
             Vec::new(),
             body,
             &[413, 422, 503],
@@ -208,7 +208,7 @@ fn people_endpoints() -> Vec<Endpoint> {
             let post = Endpoint {
                 path,
                 method: "post",
-                summary: "The same, with the parameters as JSON",
+                summary: "The same as GET, with the parameters as a JSON body",
                 parameters: Vec::new(),
                 body: Some(schema.clone()),
                 answers,
@@ -266,7 +266,8 @@ fn example_of(shape: Shape, values: &[&str]) -> Value {
     }
 }
 
-/// The schema of a JSON body with the parameters of a table. In the body, each name occurs once.
+/// The schema of a JSON body with the parameters of a table. Each name occurs once in the body, so a parameter that may
+/// be repeated in the URL is an array.
 fn body<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Value {
     let is_required = |name: &str| required.iter().any(|(required, _)| *required == name);
     let property = |query::Parameter { name, doc, shape, values, .. }: &query::Parameter<Q>| {

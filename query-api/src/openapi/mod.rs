@@ -1,8 +1,8 @@
 //! `/openapi.json`: the description of this API for programs (OpenAPI 3.1).
 //!
-//! Parameters of queries come from the table with which requests are parsed. Parameters of other paths come from tables
-//! in this folder, which a test compares with the routes. `endpoints` lists the paths, `schemas` has the schemas of
-//! their answers, and `document` puts both together.
+//! The parameters of queries, retention and funnels come from the tables with which requests are parsed. The parameters
+//! of other paths are declared in `endpoints`, and a test compares them with the routes. `endpoints` lists the paths,
+//! `schemas` has the schemas of their answers, and `document` puts both together.
 
 mod endpoints;
 

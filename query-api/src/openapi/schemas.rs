@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// A moment, or null if there is none yet.
+/// A moment, or null if it is not known.
 fn moment() -> Value {
     json!({"type": ["string", "null"], "format": "date-time"})
 }
@@ -95,7 +95,7 @@ pub(super) fn table(row: Value) -> Value {
     object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
 }
 
-/// A cohort. A number is null if it is not known yet or no longer.
+/// A cohort. A number is null if it is not complete yet, or if the rollup lacks events of the period.
 pub(super) fn cohort() -> Value {
     let users = || json!({"type": ["integer", "null"], "minimum": 0});
     let members = json!({

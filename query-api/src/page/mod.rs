@@ -1,8 +1,8 @@
 //! `/`: the page, which shows what this API answers.
 //!
 //! The page consists of three files, which `query-api/page` builds and which are compiled into the program, so it works
-//! without any other server. It uses the same public API as every other reader. The names of its script and style
-//! contain a hash of their content, so browsers may keep these files for ever. Browsers ask for the page itself each
+//! without any other server. It uses the same public API as every other reader. The names of its script and style sheet
+//! contain a hash of their content, so browsers may keep these files for ever. Browsers ask for the HTML file each
 //! time, and get `304` until the program changes.
 
 mod config;
@@ -55,8 +55,8 @@ pub(crate) fn routes(config: &PageConfig) -> Router {
         .merge(asset(style))
 }
 
-/// The content security policy: only this server's script, style and API are allowed; no plug-ins, forms or frames.
-/// With trusted types, no text becomes markup.
+/// The content security policy: scripts and styles come from this server, images from this server or a `data:` URL, and
+/// requests go to this server; no plug-ins, forms or frames. With trusted types, no text becomes markup.
 fn policy(PageConfig { frame_ancestors }: &PageConfig) -> String {
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
@@ -70,7 +70,7 @@ struct Page {
     policy: HeaderValue,
 }
 
-/// A file, as it is sent.
+/// A file in the forms in which it is sent: plain and compressed.
 struct Asset {
     path: String,
     kind: HeaderValue,

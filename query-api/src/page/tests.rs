@@ -8,7 +8,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
-/// The largest permitted size of all that a browser loads at first: in bytes, compressed.
+/// The largest permitted size of everything that a browser loads to show the page: in bytes, compressed.
 const MAX_PAGE: usize = 150_000;
 
 fn config() -> PageConfig {

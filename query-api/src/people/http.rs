@@ -104,7 +104,8 @@ async fn funnel(service: Arc<PeopleService>, request: Request) -> Result<Respons
     Ok(response(&service, &answer, &request.given, format, &headers))
 }
 
-/// The format that a request asks for: by its path, else by `format`, else by `Accept`.
+/// The format that a request asks for: by the suffix of the path, else by `format`, else by `Accept`; else JSON.
+/// Refuses a `format` that contradicts the suffix.
 fn format(suffix: Option<Format>, parameter: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
     match (suffix, parameter) {
         (Some(suffix), Some(parameter)) if suffix != parameter => {
@@ -130,7 +131,9 @@ fn response<T: Table>(
     respond(&rendered, &AsOf::new(answer.meta.as_of), now, headers)
 }
 
-/// Whether two refreshes should have replaced the answer by now, or the aggregator declares other rollups.
+/// Whether the answer is stale: its `as_of` is not known, or longer ago than
+/// [`Lane::longest_age`](super::lane::Lane::longest_age), so that a later answer should have replaced this one; or the
+/// aggregator declares other rollups than this process.
 fn is_stale(service: &PeopleService, meta: &Meta, now: UnixMillis) -> bool {
     let limit = i64::try_from(service.lane.longest_age().as_millis()).unwrap_or(i64::MAX);
     let is_young = meta.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);

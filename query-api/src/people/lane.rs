@@ -1,4 +1,5 @@
-//! The slow lane: runs only few statements at the same time, each within a deadline. Equal requests share one answer.
+//! The lane of retention and funnels: runs only a few statements at the same time, each with a deadline. Equal requests
+//! share one answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::reach::Reach;
 const MAX_MEMORY_BYTES: u64 = 2 << 30;
 /// The most rows of a result. Every statement of this folder returns fewer.
 const MAX_RESULT_ROWS: u64 = 1_000;
-/// The approximate size of all kept answers together, in bytes.
+/// The approximate limit on the size of all kept answers together, in bytes.
 pub(crate) const MAX_CACHE_BYTES: usize = 64 << 20;
 
 /// The queue for statements about people, and the answers that are kept.
@@ -45,7 +46,7 @@ pub(super) struct Counted {
 /// A row of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
 pub(super) struct CountedRow {
-    /// What the figures belong to: the cohort's number in a retention table, 0 in a funnel.
+    /// What the figures belong to: in a retention table the number of the cohort, from 0; in a funnel always 0.
     pub(super) start: i64,
     pub(super) figures: Vec<u64>,
 }
@@ -65,8 +66,8 @@ impl Lane {
             queue_deadline: config.people.queue_deadline,
             deadline: config.people.deadline,
             cache_bytes: MAX_CACHE_BYTES,
-            // Answers are kept for this time and not until the next refresh: a statement may take longer than the
-            // interval, and an equal request must not start another one.
+            // An answer is kept for this time, and not only until the next refresh: a statement may take longer than
+            // the interval between refreshes, and an equal request must not start another statement meanwhile.
             max_answer_age: config.refresh.interval,
         };
         Self {
@@ -78,13 +79,13 @@ impl Lane {
         }
     }
 
-    /// The largest age of an answer that is not stale. An older answer should have been replaced twice.
+    /// The largest age of an answer that is not stale: an older answer should have been replaced by now.
     pub(super) fn longest_age(&self) -> Duration {
         3 * self.interval + self.deadline
     }
 
-    /// The kept answer to an equal request, or the one that is being computed for it. If there is neither, runs `run`
-    /// as soon as the queue permits.
+    /// The kept answer to an equal request, or the answer that is being computed for an equal request. If there is
+    /// neither, runs `run` as soon as the queue permits.
     pub(super) async fn answer(
         &self,
         reader: &Arc<Reader>,

@@ -1,9 +1,9 @@
 //! `/v1/retention` and `/v1/funnel`: what users do over time.
 //!
-//! Each has a folder with its parameters, its statements and the rows of its answer: [`retention`] and [`funnel`].
-//! Both share all other steps: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`] turns
-//! the rows into bytes, and [`http`] has the routes and formats. Their statements may take seconds, so they have a
-//! budget of their own: neither `/v1/query` nor the snapshot waits for them.
+//! The folders [`retention`] and [`funnel`] have the parameters, the statements and the rows of the answers. Both paths
+//! share all other steps: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`] turns the
+//! rows into bytes, and [`http`] has the routes and formats. The statements may take seconds, so they have a budget of
+//! their own: neither `/v1/query` nor the snapshot waits for them.
 
 mod source;
 

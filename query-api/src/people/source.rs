@@ -18,7 +18,7 @@ use crate::reach::Reach;
 /// The measure that a key must permit if no rollup declares a count of users.
 const USERS: &str = "users";
 
-/// Seconds of a day in UTC.
+/// Seconds in a day of UTC.
 const DAY: i64 = 86_400;
 
 /// What the rollup must count.
@@ -30,7 +30,7 @@ pub(super) enum Counts {
     Events,
 }
 
-/// A rollup, and its columns.
+/// A rollup that a statement reads, and what the statement must know about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) rollup: Rollup,
@@ -44,7 +44,8 @@ pub(super) struct Source {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Needs<'a> {
     pub(super) counts: Counts,
-    /// The reader, who must be allowed to ask for the measure.
+    /// The reader, who must be allowed to ask for the measure if `counts` is [`Counts::Users`]. A count of events needs
+    /// no permission, because no answer shows it.
     pub(super) reader: &'a Reader,
     /// The conditions, each with the parameter that it comes from.
     pub(super) filters: &'a [(&'static str, &'a Filter)],
@@ -58,8 +59,8 @@ impl Source {
     /// The best source at the moment `now`.
     ///
     /// # Errors
-    /// No rollup has all that is needed. The error names the first parameter that the closest rollup cannot satisfy,
-    /// and what each rollup lacks.
+    /// No rollup has everything that is needed. The error names what each rollup lacks, and the first parameter that
+    /// the rollup with the fewest lacks cannot satisfy.
     pub(super) fn choose(
         rollups: &Rollups,
         reach: &Reach,

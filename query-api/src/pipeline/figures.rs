@@ -85,7 +85,8 @@ struct Lines {
     stored: u64,
     rejected: u64,
     duplicates: u64,
-    /// Samples of lines that the edge rejected; it keeps at most ten a second. These lines are in no other figure.
+    /// Samples of lines that the edge rejected; the edge keeps at most ten a second. These lines are in no other
+    /// figure.
     rejected_samples: u64,
 }
 
@@ -131,7 +132,7 @@ impl From<FiguresRow> for Figures {
                 rejected_samples: row.rejected_samples,
             },
             partitions: Partitions { count: row.partitions, slowest: as_of.map(|_| row.slowest_partition) },
-            // If the table has no rows, the statement returns 1970.
+            // If the table `audits` has no rows, `audited_at` is 0.
             audit: (row.audited_at > 0).then_some(audit),
         };
         Self { as_of, read_at: UnixMillis(row.read_at), data }

@@ -2,8 +2,9 @@
 //! which moment everything is counted, and what the latest audit found.
 //!
 //! The figures are about all tenants together, because a Kafka record has lines of several tenants, and an audit
-//! compares whole tables. Invariants: only a reader that is an operator gets them; ClickHouse is asked at most once
-//! per refresh, however many requests arrive; while it does not answer, the latest figures are served with their age.
+//! compares whole tables. Invariants: only readers who are operators get the figures; ClickHouse is asked at most once
+//! per refresh interval, however many requests arrive; while ClickHouse does not answer, the latest figures are served
+//! with their age.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -39,7 +40,7 @@ struct PipelineService {
     last: Mutex<Last>,
 }
 
-/// The latest answer of ClickHouse, and when it was asked.
+/// The latest figures, and when the latest attempt to read them ended.
 #[derive(Default)]
 struct Last {
     attempted_at: Option<Instant>,
@@ -70,7 +71,7 @@ async fn answer(
 }
 
 impl PipelineService {
-    /// The figures of this refresh, or the latest ones if ClickHouse does not answer.
+    /// Figures that were read within the last refresh interval, or older ones if ClickHouse does not answer.
     async fn figures(&self) -> Result<Arc<Figures>, Problem> {
         let mut last = self.last.lock().await;
         let interval = self.state.refresh.interval;
@@ -92,7 +93,8 @@ impl PipelineService {
         respond(&rendered, &AsOf::new(figures.as_of), now, headers)
     }
 
-    /// Whether two refreshes should have replaced the figures by now, or the aggregator declares other rollups.
+    /// Whether the figures are stale: their `as_of` is not known, or more than three refresh intervals ago, so that
+    /// later figures should have replaced them; or the aggregator declares other rollups than this process.
     fn is_stale(&self, figures: &Figures, now: UnixMillis) -> bool {
         let limit = i64::try_from(self.state.refresh.interval.as_millis()).unwrap_or(i64::MAX);
         let is_young = figures.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit.saturating_mul(3));

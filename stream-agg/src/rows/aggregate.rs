@@ -1,12 +1,13 @@
 //! Aggregates rows into groups: the measures of a rollup for each combination of tenant, bucket and dimensions.
 //!
-//! The steps: `units` selects the rows that count, `dimensions` turns their dimensions into numbers, `groups` puts rows
-//! with equal tenants, buckets and dimensions into one group, and `measures` adds up the values of each group.
+//! The steps: `units` selects the rows that the rollup counts, `dimensions` turns their dimensions into numbers,
+//! `groups` puts rows with equal tenants, buckets and dimensions into one group, and `measures` computes the measures
+//! of each group.
 //!
-//! Pure, and generic over the declared rollups. Groups are in the order of their first rows, so equal batches give
-//! equal groups. Groups beyond a limit are folded into one group for each tenant and bucket, whose dimensions are
-//! all [`OTHER`]. A row is left out if its bucket was past the retention of the rollup when the row was received,
-//! because no reader would see it.
+//! Pure, and the same code for every declared rollup. Groups are in the order of their first rows, so equal batches
+//! give equal groups. If a rollup has dimensions, its groups beyond a limit are folded: for each tenant and bucket,
+//! they become one group whose dimensions are all [`OTHER`]. A row is left out if its bucket was past the retention of
+//! the rollup when the row was received, because no reader would see the row's count.
 
 use std::collections::BTreeMap;
 
@@ -33,31 +34,33 @@ use units::Units;
 pub use dimensions::DictionaryColumn;
 pub use measures::{Sets, Values};
 
-/// The value of each dimension of a folded group.
+/// The value of each dimension in a group of folded rows.
 pub const OTHER: &str = "(other)";
 
-/// Index of a group in its aggregate.
+/// Index of a group in the columns of an [`Aggregate`].
 pub type GroupId = u32;
 
-/// What a batch adds to one rollup. Each column has one value for each group.
+/// What a batch adds to one rollup. Each column (all fields but `cells` and `folded_rows`) has one value for each
+/// group.
 pub struct Aggregate<'r> {
-    /// Number of the tenant in the interned texts.
+    /// The number of the tenant in the interned texts of [`Rows::tenant`].
     pub tenants: Vec<u32>,
-    /// Start of the bucket.
+    /// The start of the bucket.
     pub buckets: Vec<UnixMillis>,
     /// The dimensions of the rollup.
     pub dimensions: Vec<DictionaryColumn<'r>>,
-    /// Number of events.
+    /// The number of events.
     pub counts: Vec<u64>,
     /// The other measures of the rollup, each with the column that stores it.
     pub measures: Vec<(MeasureColumn, Values)>,
-    /// The groups of each table partition, never an empty list.
+    /// The groups of each table partition, by the day on which the table partition expires. No list is empty.
     pub cells: BTreeMap<Expiry, Vec<GroupId>>,
     /// Rows folded into `(other)` because the batch reached its group limit.
     pub folded_rows: u64,
 }
 
-/// Aggregates the rows of `strata` for `rollup`. Groups beyond the first `max_groups` are folded.
+/// Aggregates the rows of `strata` for `rollup`. Groups beyond the first `max_groups` are folded, unless the rollup has
+/// no dimensions.
 pub fn aggregate<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: usize) -> Aggregate<'r> {
     let rows = strata.rows;
     let units = Units::of(rollup, strata);

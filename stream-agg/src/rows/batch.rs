@@ -7,11 +7,12 @@ use crate::rows::decode::{DecodedLines, LedgerEntry};
 /// Records `[start..end)` of one partition that are inserted together.
 #[derive(Debug)]
 pub struct Batch {
-    /// Where the previous batch ended. The first record may have a higher offset.
+    /// Where the previous batch ended. The first record of this batch may have a higher offset.
     pub start: NextOffset,
-    /// The batch holds every record from `start` up to this offset (exclusive). Its markers contain this offset.
+    /// The batch holds every record from `start` up to this offset (exclusive). The markers of the batch contain this
+    /// offset.
     pub end: NextOffset,
-    /// The lines of its records, in the order of offset and line.
+    /// The lines of the records, in the order of offset and line.
     pub decoded: DecodedLines,
     /// One row of the ledger for each record, in the order of offsets; never empty.
     pub entries: Vec<LedgerEntry>,

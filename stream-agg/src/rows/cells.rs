@@ -1,8 +1,10 @@
 //! Turns a batch into cells: one block of rows for each table and each of its table partitions.
 //!
-//! Invariants: every block begins with its marker row, which says that the table partition holds the records of the
-//! Kafka partition below `applied_end`; all rows of a block belong to one table partition; and equal batches give equal
-//! bytes. Pure.
+//! Pure. Invariants:
+//! - Every block begins with a marker row. The marker says that the table partition holds its rows of all records of
+//!   the Kafka partition below `applied_end`.
+//! - All rows of a block belong to one table partition.
+//! - Equal batches give equal bytes.
 
 use std::iter::{once, repeat_n};
 
@@ -30,7 +32,7 @@ mod rollups;
 
 pub use rollups::rollup_cells;
 
-/// Which Kafka partition rows come from, and under which declaration they are stored.
+/// Which Kafka partition the rows come from, and under which declaration they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
     /// Generation of the Kafka log.
@@ -41,12 +43,13 @@ pub struct Source {
     pub declaration_hash: u64,
 }
 
-/// The rows that one insert adds to one partition of one table.
+/// The rows that one insert adds to one table partition of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     /// The table.
     pub table: &'static str,
-    /// The rollup that a backfill fills; its marker row has this name. `None` in the cells of a batch.
+    /// The name of the rollup that a backfill fills, also in the marker row of the cell. `None` in the cells of a
+    /// batch.
     pub backfill: Option<String>,
     /// Id of the table partition, which ClickHouse calls `_partition_id`.
     pub partition_id: String,
@@ -65,7 +68,7 @@ pub struct Cells {
     pub all: Vec<Cell>,
     /// Rows that rollups folded into `(other)`, summed over the rollups.
     pub folded_rows: u64,
-    /// Values whose type is not the declared type of their field, summed over the fields.
+    /// Scalar values whose type is not the declared type of their field, summed over the fields.
     pub mistyped: u64,
 }
 
@@ -97,8 +100,8 @@ impl Cell {
     }
 }
 
-/// The SQL condition for marker rows of a Kafka partition in `table`, of any generation of its log: the marker rows of
-/// batches, or those of the backfill of a rollup.
+/// The SQL condition for the marker rows of a Kafka partition in `table`, of any generation of the Kafka log: those of
+/// the backfill that fills the rollup `backfill`; if `backfill` is `None`, those of batches.
 pub fn marker_rows(table: &str, backfill: Option<&str>, partition: u16) -> String {
     let is_of_rollups = layout::Table::ALL.iter().any(|rollups| rollups.name() == table);
     let rollup = if is_of_rollups {
@@ -131,8 +134,8 @@ fn append_interned(block: &mut BlockBuilder, name: &str, column: &Interned, orde
     append_low_cardinality(block, name, &column.texts, order.iter().map(|row| column.numbers[*row as usize]));
 }
 
-/// Appends a column of interned texts. Its first row is the empty text of the marker row. The dictionary of the column
-/// has only texts that occur in the column.
+/// Appends a column of interned texts: first the empty text of the marker row, then `numbers`. The dictionary of the
+/// column has only texts that occur in the column.
 fn append_low_cardinality(
     block: &mut BlockBuilder,
     name: &str,
@@ -163,7 +166,7 @@ fn repeated<const N: usize>(block: &mut BlockBuilder, name: &str, kind: &str, va
     block.fixed(name, kind, repeat_n(value, count));
 }
 
-/// A column in which only the marker row has a value other than zero.
+/// Appends a column in which only the marker row has a value other than zero.
 fn only_marker<const N: usize>(
     block: &mut BlockBuilder,
     name: &str,

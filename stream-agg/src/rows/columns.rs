@@ -1,7 +1,7 @@
 //! The rows of a batch, column by column, as they will be inserted into ClickHouse.
 //!
-//! No event is kept as a struct. Texts with few distinct values are numbers of an [`Interner`], other texts are
-//! stored end to end. Invariant: all columns have the same length.
+//! No event is kept as a struct. In columns with few distinct texts, each text is stored as its number in an
+//! [`Interner`]; the texts of other columns are stored end to end. Invariant: all columns have the same length.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ impl Texts {
         self.push_with(|all| all.push_str(text));
     }
 
-    /// Appends a text, which `write` must add at the end of the string that it gets.
+    /// Appends a text. `write` must add the text at the end of its argument, and change nothing else in it.
     pub fn push_with(&mut self, write: impl FnOnce(&mut String)) {
         write(&mut self.all);
         self.ends.push(u32::try_from(self.all.len()).expect("a batch is far smaller than 4 GiB"));
@@ -40,7 +40,7 @@ impl Texts {
         &self.all[self.range(index as usize)]
     }
 
-    /// How many texts there are.
+    /// The number of texts.
     pub fn count(&self) -> usize {
         self.ends.len()
     }
@@ -59,7 +59,7 @@ pub struct Interner {
 }
 
 impl Interner {
-    /// The number of `text`.
+    /// The number of `text`. A new text is added.
     pub fn intern(&mut self, text: &str) -> u32 {
         let Self { texts, numbers } = self;
         let hash = xxh3_64(text.as_bytes());
@@ -77,12 +77,12 @@ impl Interner {
         self.texts.get(number)
     }
 
-    /// How many distinct texts there are.
+    /// The number of distinct texts.
     pub fn count(&self) -> usize {
         self.texts.count()
     }
 
-    /// For each number, the rank of its text in the byte order of all texts.
+    /// For each number, the rank of its text when all texts are sorted by their bytes.
     pub fn ranks(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.count() as u32).collect();
         order.sort_unstable_by_key(|number| self.get(*number));
@@ -118,7 +118,8 @@ impl Interned {
     }
 }
 
-/// The columns of the raw table under the same names, and further columns for the rollups.
+/// The columns of the raw table that come from the lines and offsets of records, under the same names, and further
+/// columns for the rollups.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0001_events.sql")]
 pub struct Rows {
@@ -143,8 +144,9 @@ pub struct Rows {
     pub line: Vec<u16>,
     /// The time that decides which bucket of a rollup counts the event.
     pub event_time: Vec<UnixMillis>,
-    /// When the row was received: the earlier of the times of the edge and of the broker. A rollup leaves out a row if
-    /// its bucket was past the retention at this time, and a clock that is ahead must not cause that.
+    /// When the row was received: the earlier of the times of the edge and of the broker. A rollup leaves out a row
+    /// whose bucket was past the retention at this time. The earlier time is used because a clock that is ahead must
+    /// not cause that.
     pub received: Vec<UnixMillis>,
 }
 

@@ -26,8 +26,8 @@ pub enum Reason {
     /// The headers of the record cannot be read. The edge writes no such record.
     #[error(transparent)]
     Head(HeadError),
-    /// The record was in a spool for so long that the ledger may have dropped the row of an earlier copy of it. So it
-    /// cannot be known whether the record is a repeat.
+    /// The record was in a spool for so long that the ledger may have dropped the row of an earlier copy of the record.
+    /// So nobody can know whether the record is a repeat.
     #[error("read a line: its record was spooled for more than {days} days")]
     SpooledTooLong {
         /// The most days that a record may be in a spool.
@@ -42,7 +42,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The code of the reason in the table. It never changes.
+    /// The code of the reason, as in the table. The code of a reason never changes.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Read(ReadError::Event(fault)) => fault.code.as_str(),
@@ -61,8 +61,8 @@ impl Reason {
     }
 }
 
-/// The reason of a line that the edge rejected: `edge:` and the code that the client got. If the code is about a field,
-/// another colon and the field follow.
+/// The column `reason` of a line that the edge rejected: `edge:` and the code that the client got. If the code is about
+/// a field, another colon and the field follow.
 fn edge_reason(sample: &Sample<'_>) -> String {
     match &sample.field {
         Some(field) => format!("edge:{}:{field}", sample.code),
@@ -70,7 +70,7 @@ fn edge_reason(sample: &Sample<'_>) -> String {
     }
 }
 
-/// The columns of the table `dead_letters`, under the same names.
+/// The columns of the table `dead_letters` that come from records, under the same names.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0004_dead_letters.sql")]
 pub struct DeadLetters {
@@ -83,7 +83,7 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// How many dead letters there are.
+    /// The number of dead letters.
     pub fn len(&self) -> usize {
         self.ko.len()
     }
@@ -93,7 +93,7 @@ impl DeadLetters {
         self.ko.is_empty()
     }
 
-    /// Appends line `number` of the record at `offset`; at most `max_bytes` of the line are kept.
+    /// Appends line `number` of the record at `offset`; at most the first `max_bytes` of the line are kept.
     pub fn push(
         &mut self,
         offset: Offset,

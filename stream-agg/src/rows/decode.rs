@@ -4,8 +4,8 @@
 //! becomes a dead letter and does not affect other lines. A line that repeats a stored line is counted but not stored.
 //! A record in an unknown format is an error and not a dead letter, because its events were acknowledged and a later
 //! release can read them. Samples of lines that the edge rejected become dead letters and are not counted as lines in
-//! the ledger, because the edge never accepted them. If a record has more or fewer lines than its header `n` says, its
-//! lines become rows and the record is reported, because lines may be lost.
+//! the ledger, because the edge never accepted these lines. If a record has more or fewer lines than its header `n`
+//! says, its lines are decoded all the same, and the record is reported, because lines may be lost.
 
 pub mod props;
 
@@ -26,17 +26,17 @@ use crate::protocol::window::{Window, line_id, record_id};
 use crate::rows::columns::Rows;
 use crate::rows::dead_letters::{DeadLetters, Reason};
 
-/// A Kafka record, borrowed.
+/// A Kafka record. Its parts are borrowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
     /// The offset of the record.
     pub offset: Offset,
-    /// When Kafka appended it.
+    /// When Kafka appended the record.
     pub kafka_time: UnixMillis,
-    /// The values of its headers.
+    /// The values of the headers, or why they cannot be read.
     pub head: &'a Result<Head, HeadError>,
     /// Whether an earlier record of this batch, or a record in the ledger below this batch, has the id of this record.
-    /// Only spooled records are checked.
+    /// Always false for a record that did not come through a spool.
     pub known: bool,
     /// Whether an operator skipped the record. Its lines then become dead letters.
     pub skipped: bool,
@@ -44,30 +44,31 @@ pub struct Record<'a> {
     pub value: &'a [u8],
 }
 
-/// The row of the ledger for a record: what became of its lines.
+/// What became of the lines of a record: the row of the ledger, and figures that are only for metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
     /// The offset of the record.
     pub offset: Offset,
     /// The id of the record; nil if its headers have none.
     pub record_id: Uuid,
-    /// When Kafka appended it.
+    /// When Kafka appended the record.
     pub kafka_time: UnixMillis,
     /// Lines that should become events; 0 in a record of samples.
     pub lines: u32,
     /// Lines that became dead letters.
     pub rejected: u32,
-    /// Lines that repeat stored lines.
+    /// Lines that repeat stored lines, or are in a record that repeats an earlier record.
     pub duplicates: u32,
     /// Lines that became rows: `lines - rejected - duplicates`.
     pub stored: u32,
     /// Rows whose `client_time` was not trusted.
     pub time_replaced: u32,
-    /// Rows whose `server_time` was not trusted.
+    /// Rows whose `server_time` was not trusted. Not in the ledger.
     pub arrival_replaced: u32,
-    /// The ids of the stored lines that have an id, in the order of the lines.
+    /// For each stored line with an `event_id`: the hash of tenant and `event_id` ([`line_id`]), in the order of the
+    /// lines.
     pub ids: Vec<u64>,
-    /// The first rejected line: its number, from 0, and the reason.
+    /// The first rejected line: its number in the record, from 0, and the reason. Not in the ledger.
     pub first_rejected: Option<(u32, Reason)>,
 }
 
@@ -96,9 +97,9 @@ pub struct Miscounted {
 pub struct Miscount {
     /// The offset of the record.
     pub offset: Offset,
-    /// Number of lines in its header.
+    /// The number of lines that the header `n` says.
     pub declared: u32,
-    /// Number of lines in its value.
+    /// The number of lines in the value of the record.
     pub read: u32,
 }
 
@@ -118,7 +119,8 @@ impl fmt::Display for Miscount {
     }
 }
 
-/// Appends the rows of `record` to `out`, and moves the window past the record.
+/// Appends the rows and dead letters of `record` to `out`, adds the record to the window, and returns the record's row
+/// of the ledger.
 ///
 /// # Errors
 /// This release does not know the format version or the kind of the record. `out` and the window are then unchanged.
@@ -208,8 +210,9 @@ pub fn decode(
     Ok(entry)
 }
 
-/// Whether the record was in a spool for so long that the ledger may have dropped the row of an earlier copy of it. The
-/// age of the record decides this. A query to the ledger may not, because its result would change with time.
+/// Whether the record was in a spool for so long that the ledger may have dropped the row of an earlier copy of the
+/// record. Only the age of the record when Kafka appended it decides this. A query to the ledger must not, because its
+/// result would change with time.
 fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
     let created_at = || {
         let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
@@ -235,7 +238,7 @@ struct Arrival {
 
 impl Arrival {
     /// The `server_time` of a line if it is at most [`MAX_DAYS_TO_KAFKA`] before and at most
-    /// [`MAX_EDGE_CLOCK_AHEAD_MS`] after Kafka's time; else Kafka's time. This time decides in which table partition
+    /// [`MAX_EDGE_CLOCK_AHEAD_MS`] after Kafka's time; else Kafka's time. The result decides in which table partition
     /// the raw row is stored. An edge with a wrong clock must not create table partitions, or add rows to days that are
     /// already archived.
     fn of(line: &Line<'_>, kafka_time: UnixMillis, version: u32) -> Result<Self, Reason> {
@@ -243,7 +246,7 @@ impl Arrival {
         // Version 1 of the decoding code trusted the clock of every edge.
         let replaced = version > 1 && !trusted.contains(&line.server_time.0);
         let time = if replaced { kafka_time } else { line.server_time };
-        // From version 2 on, this happens only if Kafka's time is out of range, too.
+        // From version 2 on, this happens only if Kafka's time is out of this range, too, or close to its limits.
         if !STORABLE.contains(&time) {
             return Err(Reason::Read(ReadError::Added("server_time")));
         }
@@ -260,8 +263,8 @@ fn append(
     rows: &mut Rows,
 ) {
     let sent = &read.event;
-    // This pattern has no `..`, so a new column does not compile before it gets a value here. All columns must have the
-    // same length.
+    // All columns must have the same length. This pattern has no `..`, so the code does not compile until a new column
+    // gets a value here.
     let Rows {
         tenant,
         event,

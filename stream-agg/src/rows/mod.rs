@@ -1,6 +1,7 @@
 //! Turns records into blocks of rows: decode → batch → aggregate → cells.
 //!
-//! Invariant: pure. Equal records under an equal declaration give equal bytes, in any process and at any time.
+//! Pure. Invariant: equal records with an equal deduplication window, under an equal declaration, give equal bytes, in
+//! any process and at any time.
 
 pub mod decode;
 

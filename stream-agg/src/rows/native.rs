@@ -35,7 +35,7 @@ impl BlockBuilder {
     /// The complete block.
     ///
     /// # Panics
-    /// If the block has fewer columns than [`BlockBuilder::new`] announced.
+    /// If the block has fewer columns than [`BlockBuilder::new`] was given.
     pub fn finish(self) -> NativeBlock {
         assert_eq!(self.columns_left, 0, "a block must have all its columns");
         NativeBlock { structure: self.structure, bytes: self.bytes.into() }
@@ -66,10 +66,11 @@ impl BlockBuilder {
         assert_eq!(count, self.rows, "`{name}` must have one value per row");
     }
 
-    /// Appends a column with few distinct texts: `LowCardinality(String)`. Each value is an index into `keys`, sent
-    /// in as few bytes as the last index needs.
+    /// Appends a column with few distinct texts: `LowCardinality(String)`. Each value is an index into `keys`. All
+    /// indexes are written in 1, 2 or 4 bytes, depending on the number of keys.
     pub fn low_cardinality(&mut self, name: &str, keys: &[&str], values: impl IntoIterator<Item = u32>) {
-        /// Each block has its own keys; blocks share no dictionary.
+        /// ClickHouse's `SharedDictionariesWithAdditionalKeys`. The flags say that the keys are in this block; a
+        /// dictionary that blocks share is not used.
         const KEYS_VERSION: u64 = 1;
         const HAS_ADDITIONAL_KEYS: u64 = 1 << 9;
         const NEEDS_UPDATE: u64 = 1 << 10;
@@ -99,8 +100,8 @@ impl BlockBuilder {
         assert_eq!(self.bytes.len() - start, self.rows * width, "`{name}` must have one value per row");
     }
 
-    /// Appends a column of sets, as states of `uniqExact(UInt64)`: the number of hashes and each hash, in any
-    /// order.
+    /// Appends a column of sets, as states of `uniqExact(UInt64)`: for each set the number of hashes, then the hashes
+    /// in any order.
     pub fn unique_states<'s>(&mut self, name: &str, values: impl IntoIterator<Item = &'s [u64]>) {
         self.head(name, "AggregateFunction(uniqExact, UInt64)");
         let mut count = 0;
@@ -112,7 +113,7 @@ impl BlockBuilder {
         assert_eq!(count, self.rows, "`{name}` must have one value per row");
     }
 
-    /// Appends a column of lists of numbers, `Array(UInt64)`: where each list ends, then all numbers.
+    /// Appends a column of lists of numbers, `Array(UInt64)`: the index at which each list ends, then all numbers.
     pub fn arrays<'s>(&mut self, name: &str, values: impl IntoIterator<Item = &'s [u64]> + Clone) {
         self.head(name, "Array(UInt64)");
         let (mut count, mut end) = (0, 0);

@@ -1,12 +1,13 @@
 //! Sorts the rows of a batch by counting instead of comparing.
 //!
-//! Pure. Rows are sorted by ranks. There are few ranks for many rows, for example one rank for each device of a batch.
+//! Pure. The key of each row is replaced by its rank among the distinct keys, and rows are sorted by rank. Counting
+//! is fast because a batch has many rows and few ranks, for example one rank for each device.
 
 use hashbrown::HashTable;
 
 use crate::rows::columns::RowId;
 
-/// Sorts the rows of `order` by their ranks, which are below `ranks`. Rows of equal rank keep their order.
+/// Sorts the rows in `order` by their ranks, which are all below `ranks`. Rows of equal rank keep their order.
 pub fn by_rank(order: &[RowId], ranks: usize, rank: impl Fn(RowId) -> u32) -> Vec<RowId> {
     let mut places = vec![0_u32; ranks];
     order.iter().for_each(|row| places[rank(*row) as usize] += 1);
@@ -23,7 +24,7 @@ pub fn by_rank(order: &[RowId], ranks: usize, rank: impl Fn(RowId) -> u32) -> Ve
     sorted
 }
 
-/// The rank of each row.
+/// The distinct keys of rows, and the rank of each row.
 pub struct Ranked<K> {
     /// The distinct keys, ascending.
     pub keys: Vec<K>,

@@ -1,8 +1,9 @@
 //! Groups the rows of a batch once, for all rollups.
 //!
 //! A *stratum* is the set of rows with the same minute, tenant, event, country, `device_os` and day of receipt. Rows of
-//! one stratum have the same bucket in every grain and the same value in every dimension with few values. They are all
-//! within the retention of a rollup or all past it. So most rollups add up strata instead of rows. Pure.
+//! one stratum have the same bucket in every grain and the same event, country and `device_os`. For each rollup, they
+//! were either all received within the retention of their bucket or all after it. So most rollups, which have no other
+//! dimensions and conditions, group strata instead of rows. Pure.
 
 use std::cell::OnceCell;
 use std::hash::BuildHasher as _;
@@ -15,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::rows::columns::{RowId, Rows};
 use crate::rows::order::{self, Ranked};
 
-/// Index of a stratum in its batch, in the order of the first rows.
+/// Index of a stratum in its batch. Strata are in the order of their first rows.
 pub type StratumId = u32;
 
 /// All strata of a batch.
@@ -31,13 +32,13 @@ pub struct Strata<'r> {
     distinct: [OnceCell<Hashed>; 3],
 }
 
-/// Rows in ascending order of the hash of a text. Rows without the text are left out.
+/// Rows and strata in ascending order of the hash of a text, such as the user. Rows without the text are left out.
 pub struct Hashed {
     /// The distinct hashes, ascending.
     pub hashes: Vec<u64>,
     /// Rows, each with the index of its hash in `hashes`.
     pub rows: Vec<(RowId, u32)>,
-    /// Strata, each with the index of a hash in `hashes`. A stratum has one entry for each of its hashes.
+    /// Strata, each with the index of a hash in `hashes`. A stratum has one entry for each distinct hash of its rows.
     pub by_stratum: Vec<(StratumId, u32)>,
 }
 
@@ -72,7 +73,7 @@ impl<'r> Strata<'r> {
         Self { rows, of_row, firsts, counts, distinct: Default::default() }
     }
 
-    /// The rows in the order of the hashes of the texts that `distinct` counts.
+    /// The rows and strata in the order of the hashes of the texts that `distinct` counts.
     pub fn hashed(&self, distinct: Distinct) -> &Hashed {
         let place = match distinct {
             Distinct::User => 0,

@@ -1,9 +1,10 @@
 //! `/v1/funnel`: how many users did several steps in a given order.
 //!
-//! A user enters the funnel with an event of the first step within the window, and must do the other steps in their
-//! order within a limited time after the first. [`params`] reads the request, [`sql`] writes the statements,
-//! [`steps`] makes rows of their results. The first statement reads the number of these events from a rollup, so that
-//! a funnel over too many events is refused. The second statement reads the raw events, ordered by the clients' times.
+//! A user enters the funnel with an event of the first step, and must do the other steps in their order within a
+//! limited time after the first. Only events in the window of the request count, for all steps. [`params`] reads the
+//! request, [`sql`] writes two statements, and [`steps`] makes the rows of the answer. The first statement reads the
+//! number of events of all steps from a rollup; a funnel over too many events is refused. The second statement reads
+//! the raw events, ordered by the clients' times.
 
 pub(super) mod params;
 
@@ -26,9 +27,9 @@ use crate::query::window::Window;
 use params::Funnel;
 use steps::Steps;
 
-/// Seconds of an hour.
+/// Seconds in an hour.
 const HOUR: i64 = 3_600;
-/// Seconds of a day.
+/// Seconds in a day.
 const DAY: i64 = 24 * HOUR;
 
 /// Answers a funnel at the current time.
@@ -49,7 +50,8 @@ pub(super) async fn answer(
     let lane = &service.lane;
     let (size, size_parameters) = sql::size(&source, &events, hours, &reader.tenant);
     let (select, parameters) = sql::select(request, &events, &window, &reader.tenant)?;
-    // This check comes last: a mistake in the request must not get the answer "not yet", because a retry does not help.
+    // This check comes last: a request with a mistake must not get the answer "not yet", because a retry cannot
+    // succeed.
     known.ok_or(Kind::NotYet)?;
     let run = async {
         let rows = lane.count(size, size_parameters).await?;

@@ -17,7 +17,7 @@ use crate::query::window::Bound;
 #[derive(Debug, Clone)]
 pub(crate) struct Funnel {
     pub(super) steps: Vec<Step>,
-    /// Seconds between the first step and the last.
+    /// The most seconds that may lie between the first step and the last.
     pub(super) within_seconds: u32,
     pub(super) from: Bound,
     pub(super) to: Bound,
@@ -113,7 +113,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
 ];
 
 impl Funnel {
-    /// Reads the parameters of a body, or those of `GET`.
+    /// Reads the parameters of a URL or of a JSON body.
     pub(in crate::people) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
         let mut request = Self {
             steps: Vec::new(),
@@ -138,8 +138,8 @@ impl Funnel {
         }
     }
 
-    /// Adds the filters of the reader's key. The member `query` of the answer, which repeats the request, does not show
-    /// them.
+    /// Adds the filters of the reader's key. The answer repeats the request in its member `query`, but without these
+    /// filters.
     ///
     /// # Errors
     /// The key does not permit a count of users.

@@ -18,7 +18,7 @@ type Parameters = Vec<(String, Parameter)>;
 /// The user of an event, as in the rollups: `user_id`, else `device_id`.
 const USER: &str = "if(E.user_id != '', E.user_id, E.device_id)";
 
-/// The statement that counts the events of all steps within these hours.
+/// The statement that counts the events of all steps from the hour `from` to the hour `to` (exclusive).
 pub(super) fn size(
     source: &Source,
     events: &Filter,
@@ -86,7 +86,7 @@ fn texts(name: &str, filter: &Filter) -> (String, Parameter) {
 fn column(filter: &Filter) -> Result<Column, Problem> {
     Column::ALL.into_iter().find(|column| column.name() == filter.field).ok_or_else(|| {
         let names: Vec<_> = Column::ALL.into_iter().map(Column::name).collect();
-        let reason = format!("a funnel has no field `{}`; there are {}", filter.field, names.join(", "));
+        let reason = format!("a funnel cannot filter by `{}`, only by {}", filter.field, names.join(", "));
         Problem::of(Kind::NotCovered, "filter", reason)
     })
 }

@@ -16,9 +16,9 @@ struct StepRow {
     step: String,
     /// Users who reached this step or a later one.
     users: u64,
-    /// The share of the users of the first step who reached this one; null if the first step has no users.
+    /// The share of the users of the first step who reached this step; null if the first step has no users.
     of_first: Option<f64>,
-    /// The share of the users of the previous step who reached this one; null if the previous step has no users, and
+    /// The share of the users of the previous step who reached this step; null if the previous step has no users, and
     /// for the first step.
     of_previous: Option<f64>,
 }

@@ -16,21 +16,22 @@ pub(in crate::people) struct Cohorts {
     periods: usize,
 }
 
-/// The users with the first event in one period.
+/// The users who had the event `first` in one period.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Cohort {
     /// The start of the period, in the time zone of the request.
     cohort: String,
-    /// The number of users; null if the rollup lacks events of the period, because they are older than its retention
-    /// or arrived before it began to count.
+    /// The number of users; null if the rollup lacks events of the period, because they are older than the rollup's
+    /// retention or arrived before the rollup began to count.
     size: Option<u64>,
     /// How many of these users had the event `again` in the same period and in each later period; null for a period
-    /// that is not finished, and wherever `size` is null.
+    /// whose events are not all counted yet. If `size` is null, all cells are null.
     cells: Vec<Option<u64>>,
 }
 
 impl Cohorts {
-    /// The cohorts that have begun at the moment `now`. The rollup lacks events from before `complete_from`.
+    /// The cohorts whose periods have begun at the moment `now`. The rollup lacks events from before `complete_from`;
+    /// if that is `None`, the rollup has every event.
     pub(super) fn new(
         request: &Retention,
         periods: &Periods,
@@ -60,7 +61,7 @@ impl Cohorts {
     }
 }
 
-/// The last edge of a period before which everything is counted.
+/// The last edge of a period before which everything is counted; `None` if `as_of` is before the first edge.
 pub(super) fn complete_until(edges: &[i64], as_of: UnixMillis) -> Option<i64> {
     let passed = edges.partition_point(|edge| *edge <= as_of.0.div_euclid(1000));
     passed.checked_sub(1).map(|at| edges[at])

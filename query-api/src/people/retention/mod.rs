@@ -22,8 +22,8 @@ use crate::reach::Reach;
 use cohorts::Cohorts;
 use params::Retention;
 
-/// The most periods of a table, those of the cohorts and the later ones together: the statement keeps a bit for each
-/// period in one 64-bit number per user.
+/// The most periods of a table, those of the cohorts and the later periods together: for each user and event, the
+/// statement keeps one 64-bit number with a bit for each period.
 const MAX_PERIODS: usize = 64;
 /// Number of cohorts if `from` is absent.
 const COHORTS: i64 = 8;
@@ -33,7 +33,7 @@ const COHORTS: i64 = 8;
 struct Periods {
     /// The periods of the cohorts.
     window: Window,
-    /// Starts of all periods, and the end of the last.
+    /// The starts of all periods, and the end of the last period.
     edges: Vec<i64>,
 }
 
@@ -70,7 +70,8 @@ pub(super) async fn answer(
     let known = service.state.reach();
     let reach = known.clone().unwrap_or_default();
     let source = source(service, &reach, reader, request, &periods, now)?;
-    // This check comes last: a mistake in the request must not get the answer "not yet", because a retry does not help.
+    // This check comes last: a request with a mistake must not get the answer "not yet", because a retry cannot
+    // succeed.
     known.ok_or(Kind::NotYet)?;
     let (select, parameters) = sql::select(request, &periods, &source, &reader.tenant);
     let window = (periods.edges[0], periods.edges[periods.edges.len() - 1]);

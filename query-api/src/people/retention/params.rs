@@ -124,7 +124,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
 ];
 
 impl Retention {
-    /// Reads the parameters of `GET`, or those of a body.
+    /// Reads the parameters of a URL or of a JSON body.
     pub(in crate::people) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
         let mut request = Self {
             first: None,
@@ -147,8 +147,8 @@ impl Retention {
         Ok(request)
     }
 
-    /// Adds the filters of the reader's key. The member `query` of the answer, which repeats the request, does not show
-    /// them.
+    /// Adds the filters of the reader's key. The answer repeats the request in its member `query`, but without these
+    /// filters.
     ///
     /// # Errors
     /// The key does not permit a count of users.

@@ -10,7 +10,7 @@ use crate::rows::decode::props;
 /// A dictionary-encoded text column. The dictionary comes from the decoder, or was made for this rollup.
 pub struct DictionaryColumn<'r> {
     texts: Dictionary<'r>,
-    /// The number of the text, for each counted row or for each group.
+    /// The number of the text of each unit that counts; in an [`Aggregate`](super::Aggregate), of each group.
     pub numbers: Vec<u32>,
 }
 
@@ -20,7 +20,7 @@ enum Dictionary<'r> {
 }
 
 impl DictionaryColumn<'_> {
-    /// The number of `text`, which is added if it is new.
+    /// The number of `text`. A new text is added to the dictionary.
     pub(super) fn intern(&mut self, text: &str) -> u32 {
         if let Dictionary::Decoded(texts) = self.texts {
             self.texts = Dictionary::Own(texts.clone());
@@ -64,7 +64,7 @@ pub(super) fn prop<'r>(rows: &'r Rows, path: &PropPath, row: RowId) -> Cow<'r, s
     props::scalar(rows.props.get(row), path.steps())
 }
 
-/// Dictionary-encodes a dimension of the units that count.
+/// Dictionary-encodes a dimension of the units that count, whose first rows are `counted`.
 pub(super) fn dictionary_column<'r>(
     dimension: &Dimension,
     rows: &'r Rows,

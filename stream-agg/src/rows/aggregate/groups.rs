@@ -1,4 +1,4 @@
-//! Groups units by tenant, bucket and dimensions, and folds the groups beyond a limit.
+//! Groups units (rows or strata) by tenant, bucket and dimensions, and folds the groups beyond a limit.
 
 use std::hash::BuildHasher as _;
 
@@ -17,7 +17,7 @@ pub(super) struct Groups {
     pub(super) firsts: Vec<usize>,
     /// The group of each unit.
     pub(super) of_unit: Vec<GroupId>,
-    /// The groups of folded units.
+    /// The groups that hold folded units: at most one for each tenant and bucket.
     pub(super) folded: Vec<GroupId>,
     /// Number of rows in the groups of `folded`.
     pub(super) folded_rows: u64,

@@ -11,7 +11,8 @@ use crate::rows::strata::Strata;
 /// The values of a measure, by group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Values {
-    /// Sums, minima and maxima. They never overflow.
+    /// Sums, minima, maxima, and counts of values. They never overflow: each value has at most 64 bits, and a batch has
+    /// fewer than 2^32 rows.
     Numbers(Vec<i128>),
     /// Sets of hashes, for distinct counts.
     Distinct(Sets),
@@ -32,7 +33,8 @@ impl Sets {
         &self.hashes[start as usize..self.ends[group] as usize]
     }
 
-    /// The hashes of a set that are below 2^60: on average one in sixteen. Estimates of distinct counts read only them.
+    /// The hashes of a set that are below 2^60: on average one in sixteen. Estimates of distinct counts read only
+    /// these.
     pub fn sample(hashes: &[u64]) -> &[u64] {
         &hashes[..hashes.partition_point(|hash| *hash < 1 << 60)]
     }
@@ -43,11 +45,12 @@ pub(super) struct Members<'a, 'r> {
     strata: &'a Strata<'r>,
     units: &'a Units,
     of_unit: &'a [GroupId],
-    /// The group of each stratum or each row; [`NO_GROUP`] if the stratum or row does not count.
+    /// The group of each stratum, or of each row if the units are rows; [`NO_GROUP`] if the stratum or row does not
+    /// count.
     groups: Vec<GroupId>,
 }
 
-/// The group of rows that do not count.
+/// The group of strata and rows that do not count.
 const NO_GROUP: GroupId = GroupId::MAX;
 
 impl<'a, 'r> Members<'a, 'r> {
@@ -117,8 +120,8 @@ fn numbers(
         match number {
             Number::ParamInt => Some(rows.param_int[row].into()),
             Number::Sequence => Some(rows.sequence[row].into()),
-            // The value equals that in the column of the field, but it is read from `props`, because a backfill also
-            // reads rows that are older than the column.
+            // The column of the field has the same value. The value is read from `props` all the same, because a
+            // backfill also reads rows that are older than the column.
             Number::Field(field) => {
                 let found = props::find(rows.props.get(row as RowId), field.path.steps());
                 found.and_then(props::int).map(i128::from)

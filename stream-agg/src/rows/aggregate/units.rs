@@ -1,4 +1,4 @@
-//! Which rows count for a rollup, and whether grouping takes them one by one or a whole stratum at a time.
+//! Which rows a rollup counts, and whether they are grouped row by row or stratum by stratum.
 
 use schemas::rollup::{Column, Condition, Dimension, PropPath, Rollup};
 use schemas::time::UnixMillis;
@@ -8,7 +8,8 @@ use super::dimensions::{TextColumn, prop, text_column};
 use crate::rows::columns::{RowId, Rows, Texts};
 use crate::rows::strata::Strata;
 
-/// What is grouped: strata, or single rows if the rollup needs values that differ within a stratum.
+/// What is grouped: strata, or single rows if a dimension or condition of the rollup has values that differ within a
+/// stratum.
 pub(super) struct Units {
     /// Whether the units are strata.
     pub(super) are_strata: bool,
@@ -19,7 +20,7 @@ pub(super) struct Units {
 }
 
 impl Units {
-    /// The units of all rows that count for `rollup`.
+    /// The units that `rollup` counts.
     pub(super) fn of(rollup: &Rollup, strata: &Strata<'_>) -> Self {
         let rows = strata.rows;
         let tests = rollup.conditions.iter().map(|condition| Test::new(condition, rows));
@@ -48,9 +49,9 @@ fn is_of_strata(field: &Dimension) -> bool {
     matches!(field, Dimension::Column(Column::Event | Column::Country | Column::DeviceOs))
 }
 
-/// A condition, prepared for the texts of one batch.
+/// A condition of a rollup, prepared for the texts of one batch.
 enum Test<'c, 'r> {
-    /// The column, and whether each of its texts is one of the wanted values.
+    /// The number of each row's text, and for each number whether its text is one of the wanted values.
     Interned(&'r [u32], Vec<bool>),
     Text(&'r Texts, &'c [String]),
     Prop(&'c PropPath, &'c [String]),
@@ -72,7 +73,7 @@ impl<'c, 'r> Test<'c, 'r> {
         }
     }
 
-    /// Whether the condition holds for all rows of a stratum or for none.
+    /// Whether the condition always holds for all rows of a stratum or for none of them.
     fn is_of_strata(&self) -> bool {
         matches!(self, Self::Interned(..))
     }

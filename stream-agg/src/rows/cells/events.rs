@@ -1,4 +1,4 @@
-//! Turns raw rows into cells of `events`, one for each day of arrival.
+//! Turns raw rows into cells of `events`, one for each day of arrival (`server_time`).
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
@@ -18,8 +18,8 @@ use crate::rows::columns::{RowId, Rows};
 use crate::rows::native::{self, BlockBuilder};
 use crate::rows::order;
 
-/// The cells of raw rows, one for each day of arrival. Also returns the number of values whose type is not the declared
-/// type of their field.
+/// The cells of raw rows, one for each day of arrival. Also returns the number of scalar values whose type is not the
+/// declared type of their field.
 pub(super) fn cells(
     rows: &Rows,
     declaration: &Declaration,
@@ -50,8 +50,8 @@ struct Raw<'r> {
 }
 
 /// The column `place`: for each row a keyed hash of its user and hour. The column is part of the sorting key, so rows
-/// of one user and hour are stored together and compress well. Once the ids in the rows are blanked, the hash does not
-/// identify the user.
+/// of one user and hour are stored together and compress well. The hash has a random key, so that it does not identify
+/// the user after the ids in the rows have been blanked.
 fn places(rows: &Rows, key: u64) -> Vec<u16> {
     let mut last = (("", i64::MIN), 0);
     let place = |row: usize| {
@@ -79,17 +79,17 @@ fn in_order(rows: &Rows, places: &[u16]) -> Vec<RowId> {
     order::by_rank(&all, keys.keys.len(), |row| keys.ranks[row as usize])
 }
 
-/// The value of `props` if the event has no other fields.
+/// The value of `props` for an event that has only Millrace fields.
 const NO_PROPS: &str = "{}";
 
-/// A cell of rows in the order of the sorting key, in which the marker is first. Also returns the number of values
-/// whose type is not the declared type of their field.
+/// The cell of rows that are in the order of the sorting key; the marker row is first. Also returns the number of
+/// scalar values whose type is not the declared type of their field.
 fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
     let Raw { rows, places, fields } = raw;
     let Marker { source: Source { log_generation, partition, declaration_hash }, applied_end, start } =
         marker;
     let count = order.len() + 1;
-    // If the block lacks the column, ClickHouse fills it with its default, which is also `NO_PROPS`.
+    // If the block lacks the column `props`, ClickHouse fills it with the default of the column, which is `NO_PROPS`.
     let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
     let columns = RawColumn::ALL.into_iter().filter(|column| has_props || *column != RawColumn::Props);
     let fields = if has_props { fields } else { &[] };

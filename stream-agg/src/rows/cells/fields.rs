@@ -8,8 +8,9 @@ use crate::rows::columns::{RowId, Rows};
 use crate::rows::decode::props;
 use crate::rows::native::BlockBuilder;
 
-/// Appends the column of `field`, which begins with the default for the marker. Returns how many rows have a value of
-/// another type than the declared one. In these rows, the column has the default, and `props` keeps the value.
+/// Appends the column of `field`: first the default for the marker row, then the values of the rows. Returns how many
+/// rows have a scalar value of another type than the declared one. In these rows, the column has its default, and
+/// `props` keeps the value.
 pub(super) fn column(block: &mut BlockBuilder, field: &Field, rows: &Rows, order: &[RowId]) -> u64 {
     let (name, kind) = (field.column(), field.kind.column_type());
     let found: Vec<_> =
@@ -36,7 +37,7 @@ fn read<T>(found: &[Option<&str>], value: impl Fn(&str) -> Option<T>) -> Vec<Opt
     found.iter().map(|json| json.and_then(&value)).collect()
 }
 
-/// Appends `values`, with the default for each absent one. Returns how many are present.
+/// Appends `values`, with the default for each absent value. Returns how many values are present.
 fn fixed<T: Copy + Default, const N: usize>(
     block: &mut BlockBuilder,
     name: &str,

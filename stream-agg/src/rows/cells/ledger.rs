@@ -23,7 +23,7 @@ pub(super) fn cells(batch: &Batch, source: Source, applied_end: NextOffset) -> V
         .collect()
 }
 
-/// The number of columns in a block. The other columns of the table keep their defaults.
+/// The number of columns in a block. The other columns of the table get their defaults.
 const LEDGER_COLUMNS: usize = 13;
 
 fn ledger_cell(entries: &[&LedgerEntry], marker: Marker) -> Cell {

@@ -14,8 +14,8 @@ use crate::rows::columns::Interner;
 use crate::rows::native::BlockBuilder;
 use crate::rows::strata::Strata;
 
-/// The cells that the rows add to the tables of `rollups`; no cell if no row counts for any of them. If `backfill`
-/// names the rollup that a backfill fills, the markers have this name.
+/// The cells that the rows add to the tables of `rollups`; no cell if none of the rollups counts any of the rows. For a
+/// backfill, `backfill` is the name of the rollup that it fills, and the marker rows have this name.
 pub fn rollup_cells<'r>(
     rollups: impl Iterator<Item = &'r Rollup>,
     strata: &Strata<'_>,
@@ -48,7 +48,7 @@ struct RollupRows<'a, 'r> {
 }
 
 impl<'a> RollupRows<'a, '_> {
-    /// The values in this column; `None` if the rollup does not use it.
+    /// The values in this column; `None` if the rollup does not use the column.
     fn values(&self, column: MeasureColumn) -> Option<&'a Values> {
         self.aggregate.measures.iter().find(|(at, _)| *at == column).map(|(_, values)| values)
     }
@@ -77,7 +77,8 @@ struct Marker<'b> {
     backfill: Option<&'b str>,
 }
 
-/// A cell: the marker, then the rows in the order of the rollups. Columns that no rollup uses keep their defaults.
+/// A cell: the marker row, then the rows in the order of the rollups. Columns of dimensions and measures that none of
+/// these rollups uses are not in the block, so they get their defaults.
 fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: Marker<'_>) -> Cell {
     let Marker { source, applied_end, expires, backfill } = marker;
     let count = 1 + parts.iter().map(|part| part.groups.len()).sum::<usize>();
@@ -104,7 +105,7 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
         });
         block.text(&Rollup::dimension_column(at), "String", once("").chain(texts));
     }
-    // Only markers name their Kafka partition: no reader asks which Kafka partition a sum came from.
+    // Only the marker row has a Kafka partition and an offset: no reader asks which Kafka partition a sum came from.
     only_marker(&mut block, "g", "UInt16", source.log_generation.to_le_bytes(), count);
     only_marker(&mut block, "kp", "UInt16", source.partition.to_le_bytes(), count);
     block.fixed("expires", "Date", repeat_n(expires.days().to_le_bytes(), count));
@@ -155,8 +156,8 @@ fn width(column: &MeasureColumn) -> usize {
     }
 }
 
-/// Appends the column `rollup` with the names of the rollups. The name in the marker is empty unless a backfill fills
-/// one of the rollups.
+/// Appends the column `rollup` with the names of the rollups. In the marker row, the name is empty, or the name of the
+/// rollup that a backfill fills.
 fn names(block: &mut BlockBuilder, parts: &[RollupRows<'_, '_>], backfill: Option<&str>) {
     let texts: Vec<_> = once("").chain(parts.iter().map(|part| part.rollup.name.as_str())).collect();
     let of_marker = backfill.and_then(|name| texts.iter().position(|text| *text == name)).unwrap_or_default();

@@ -1,10 +1,9 @@
-//! Writes the fields of an event that are not Millrace fields as one JSON object, for the column `props`. The values
-//! are as the client sent them.
+//! Writes the fields of an event that are not Millrace fields as one JSON object, for the column `props`. Pure.
 //!
-//! ClickHouse's JSON functions use simdjson. If simdjson cannot read one value of a text, these functions find nothing
-//! at any path of the text. Only such values are changed here: unpaired surrogates become U+FFFD, and integers outside
-//! 64 bits get an exponent. If a name is repeated, its last value is kept, as in `JSON.parse`. White space outside
-//! strings is removed. Pure.
+//! Values are written as the client sent them, with one exception: values that simdjson cannot read. ClickHouse's JSON
+//! functions use simdjson, and find nothing at any path of a text if simdjson cannot read one of its values. So
+//! unpaired surrogates become U+FFFD, and integers outside 64 bits get an exponent. If a name is repeated, its last
+//! value is kept, as in `JSON.parse`. White space outside strings is removed.
 
 use std::borrow::Cow;
 
@@ -18,8 +17,8 @@ pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
     object(fields, |json, out| value(&replace_unpaired_surrogates(json), out), out);
 }
 
-/// The text at a path of an object that [`write`] wrote: a string without its quotes, or a number, `true` or `false` as
-/// JSON. Empty for any other value, and if there is no value.
+/// The text at a path of an object that [`write`] wrote: the text of a string, or a number, `true` or `false` as JSON.
+/// Empty for any other value, and if there is no value.
 ///
 /// A dot may separate steps or be part of a name. The longest name is tried first: `a.b` is the field `a.b` of the
 /// object, or if that is not a scalar, the field `b` of its field `a`.
@@ -31,7 +30,7 @@ pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
     }
 }
 
-/// The JSON of the scalar at a path: a string, a number, `true` or `false`.
+/// The JSON of the scalar at a path: a string, a number, `true` or `false`; `None` if there is none.
 pub fn find<'j>(json: &'j str, steps: &[String]) -> Option<&'j str> {
     let fields = parsed(json);
     (1..=steps.len()).rev().find_map(|named| {
@@ -50,8 +49,8 @@ pub fn string(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
 }
 
-/// The value of a number that is whole and fits into an `i64`. With a fraction or an exponent, as in `1.0` or `1e3`, it
-/// must also be below 2^53, because larger values may not be exact.
+/// The value of a number that is whole and fits into an `i64`. A number that is written with a fraction or an exponent,
+/// such as `1.0` or `1e3`, must also be between -2^53 and 2^53, because other values may not be exact.
 pub fn int(json: &str) -> Option<i64> {
     /// Below this number, every whole number is exact as a double.
     const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -80,7 +79,7 @@ pub fn time(json: &str) -> Option<UnixMillis> {
     }
 }
 
-/// Up to this number of fields, names are compared with each other; with more fields, names are hashed.
+/// Up to this number of fields, repeated names are found by comparing all names; with more fields, by hashing them.
 const MAX_UNHASHED_FIELDS: usize = 12;
 
 fn object(fields: &[(Cow<'_, str>, &str)], write_value: fn(&str, &mut String), out: &mut String) {
@@ -159,7 +158,7 @@ fn replace_unpaired_surrogates(json: &str) -> Cow<'_, str> {
     }
     let mut replaced = String::with_capacity(json.len());
     let mut rest = json;
-    // JSON has no backslash outside strings, so each one starts an escape.
+    // JSON has no backslash outside strings, so each backslash that is found here starts an escape.
     while let Some(at) = rest.find('\\') {
         replaced.push_str(&rest[..at]);
         let escape = &rest[at..];
@@ -186,9 +185,9 @@ fn code_unit(text: &str) -> Option<u16> {
     u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
 
-/// Every field of an object, in the order of the object. A repeated name occurs more than once.
+/// Every field of an object, in the order of the object. A repeated name is returned each time.
 fn parsed(json: &str) -> Vec<(Cow<'_, str>, &str)> {
-    let fields = object::fields(json).expect("the line was parsed before, without unpaired surrogates");
+    let fields = object::fields(json).expect("the line was parsed before, and has no unpaired surrogates");
     fields.into_iter().map(|(name, value)| (name, value.get())).collect()
 }
 

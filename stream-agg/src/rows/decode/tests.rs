@@ -29,7 +29,7 @@ fn decoded(
     (entry, stream.out)
 }
 
-/// Decodes records one after the other, and keeps the window and the decoded lines.
+/// Decodes records one after the other, and keeps the window and the decoded lines in between.
 #[derive(Default)]
 struct Stream {
     window: Window,
@@ -193,7 +193,7 @@ fn a_record_that_an_operator_skips_is_all_dead_letters_and_stores_nothing() {
     }
     assert_eq!((stream.out.rows.len(), stream.out.dead_letters.len()), (0, 6));
     assert_eq!(stream.out.dead_letters.reason.get(0), "skipped");
-    // No line of the record was stored, so a line that arrives again is not a repeat.
+    // No line of the skipped record was stored, so the same line in a later record is not a repeat.
     stream.skipped = false;
     assert_eq!(stream.counts(43, 1000, 8, &[line_with_id(1)]), [1, 0, 0, 1]);
 }
@@ -260,7 +260,7 @@ fn nothing_of_a_repeated_record_is_stored() {
     assert_eq!(stream.out.rows.len(), 2);
 }
 
-/// The moment at which a record was created_at, and an id with that time.
+/// The moment at which a record was created, in milliseconds since 1970, and a record id (UUIDv7) with this moment.
 fn record_created() -> (i64, Uuid) {
     let created_at = 1_700_000_000_000;
     (created_at, Uuid::from_u128(((created_at as u128) << 80) | (7 << 76) | (2 << 62) | 1))
