@@ -28,7 +28,7 @@ pub struct GeoIpConfig {
 }
 
 impl GeoIpConfig {
-    /// Reads the variable above, and the file.
+    /// Reads `GEOIP_DB` and the file that it names; `None` if the variable is not set or empty.
     pub fn from_vars(vars: &Vars) -> Result<Option<Self>, VarError> {
         let value = vars.string_or("GEOIP_DB", "");
         if value.is_empty() {
@@ -119,7 +119,8 @@ impl GeoIp {
         follow(Ok(self.initial), move || Stamp::of(&path), move |now| self.apply(now), stop).await;
     }
 
-    /// Replaces the database with that of the file; if the file is not valid, only the metric changes.
+    /// Replaces the database with the content of the file. If the file is not valid, keeps the database, logs the error
+    /// and sets the metric.
     fn apply(&self, now: &Result<Stamp, String>) {
         match now.clone().and_then(|_| Database::read(&self.path)) {
             Ok(database) => {

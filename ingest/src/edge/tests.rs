@@ -157,8 +157,8 @@ async fn without_a_broker_requests_get_retry_after_and_readiness_says_why() {
     assert_eq!(check_sums(&edge).received, 0);
 }
 
-/// Creates a spool that contains the records `put` and has stored that the topic has one partition. Returns the path of
-/// its file.
+/// Creates a spool that contains the records `put` and the number of partitions of the topic, which is 1. Returns the
+/// path of its file.
 fn a_spool_with(directory: &TempDir, put: Vec<SpooledRecord>) -> PathBuf {
     let path = store::path(directory.path(), "events");
     let change = Change { put, partitions: Some(1), ..Change::default() };
@@ -185,7 +185,7 @@ async fn events_spooled_without_a_broker_are_delivered_by_a_later_process() {
     until("the spool is empty", || edge.app.publisher.records_in_spool() == Some(0)).await;
     let metrics = &edge.app.metrics;
     until("its events are counted", || metrics.spool_replayed.get() == 1).await;
-    assert_eq!(check_sums(&edge).accepted, 0, "another process accepted them");
+    assert_eq!(check_sums(&edge).accepted, 0, "an earlier process accepted the events");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -316,7 +316,7 @@ async fn a_broker_that_refuses_records_is_unreachable_for_a_while_despite_its_me
         assert!(said.contains("refuses records"), "{said}");
     }
     until("the next record may be tried", || edge.app.publisher.readiness() == Readiness::Ready).await;
-    assert!(start.elapsed() > Duration::from_secs(2), "metadata alone does not make it reachable");
+    assert!(start.elapsed() > Duration::from_secs(2), "metadata alone does not make kafka reachable");
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!(status, StatusCode::OK);
     let totals = check_sums(&edge);

@@ -33,7 +33,7 @@ fn check_partition(line: &str, expected: u32) {
     assert_eq!(partition(&mut UserHasher::of("default"), &parsed.event, to), (expected, false), "{line}");
 }
 
-/// Golden values. If they change, an event that is repeated across an upgrade goes to another partition than the first
+/// Golden values. If they change, an event that is sent again after an upgrade goes to another partition than the first
 /// time, and counts twice.
 #[test]
 fn the_partition_of_an_event_never_changes() {
