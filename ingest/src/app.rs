@@ -38,7 +38,7 @@ pub struct App {
 pub struct DrainFlag(AtomicBool);
 
 impl DrainFlag {
-    /// From now on, the edge is stopping.
+    /// Marks the edge as stopping.
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

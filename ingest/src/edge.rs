@@ -190,7 +190,7 @@ impl Edge {
         reason
     }
 
-    /// Applies changes of the key file, the certificate and the country database, until `stop`.
+    /// Applies changes of the key file, the certificate and the country database, until `stop` is cancelled.
     fn follow_files(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         let keys = self.app.auth.keys().follow(stop.clone());
         let tls = self.server.tls.clone().map(|tls| tls.follow(stop.clone()));

@@ -21,14 +21,15 @@ use crate::warnings;
 
 /// All metrics, with their registry.
 pub struct Metrics {
-    /// The registry that the admin port shows.
+    /// The registry that the admin port serves.
     pub registry: Registry,
     /// The description of each metric.
     pub descriptions: Vec<MetricDescription>,
     /// `connections`, `connections_refused_total`, `accept_failures_total`, `accept_fails` and
     /// `tls_handshake_failures_total`.
     pub connections: ConnectionMetrics,
-    /// `tls_stale`: 1 while the file of the certificate or key is not valid and the previous ones stay in use.
+    /// `tls_stale`: 1 while the file of the certificate or key is not valid, and the previous certificate and key stay in
+    /// use.
     pub tls_stale: IntGauge,
     requests: IntCounterVec,
     request_seconds: [Histogram; Route::ALL.len()],
@@ -57,7 +58,7 @@ pub struct Metrics {
     pub keys_stale: IntGauge,
     /// `rejected_samples_total{result="delivered"}`: samples of rejected lines that Kafka has acknowledged.
     pub samples_delivered: IntCounter,
-    /// `rejected_samples_total{result="dropped"}`: samples of rejected lines that were dropped.
+    /// `rejected_samples_total{result="dropped"}`: samples of rejected lines that Kafka has not acknowledged.
     pub samples_dropped: IntCounter,
     /// `hot_key_total`: events that were spread over all partitions because their user sends too many.
     pub hot_key: IntCounter,
@@ -103,7 +104,7 @@ impl Metrics {
         );
         let lost = metrics.counter_vec(
             "events_lost_total",
-            "Accepted events that neither Kafka nor the spool confirmed, although their requests were not refused.",
+            "Events that neither Kafka nor the spool confirmed, but whose requests were not refused.",
             &["reason"],
         );
         let shed = metrics.counter_vec("shed_total", "Requests that were shed at a limit.", &["reason"]);

@@ -202,7 +202,7 @@ impl RefusalKind {
 }
 
 impl Refusal {
-    /// The kind of refusal in HTTP.
+    /// The HTTP status of the refusal, with the data that its response must contain.
     pub fn kind(&self) -> RefusalKind {
         match self {
             Self::EmptyBody
@@ -361,7 +361,7 @@ impl Refusal {
             Self::NotDurable => "the events may or may not be stored".into(),
             Self::NoPartitions => "kafka has not been reached yet; nothing of this request was stored".into(),
             Self::SpoolFull => {
-                "kafka is unreachable and the spool is full; nothing of this request was stored".into()
+                "kafka does not accept the events and the spool is full; nothing of this request was stored".into()
             }
             Self::Draining => "the server is stopping; nothing of this request was stored".into(),
         }

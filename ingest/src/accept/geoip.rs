@@ -102,7 +102,7 @@ pub struct GeoIp {
 }
 
 impl GeoIp {
-    /// Starts with the file as it was when the configuration was read. `stale` is 1 while the file is not valid.
+    /// Starts with the database that the configuration has read. `stale` is 1 while the file is not valid.
     pub fn new(config: &GeoIpConfig, stale: IntGauge) -> Self {
         let GeoIpConfig { path, stamp, database } = config.clone();
         Self { path, initial: stamp, current: ArcSwap::new(database), stale }
@@ -113,7 +113,7 @@ impl GeoIp {
         self.current.load().country(ip)
     }
 
-    /// Watches the file and applies its changes, until `stop`.
+    /// Watches the file and applies its changes, until `stop` is cancelled.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let path = self.path.clone();
         follow(Ok(self.initial), move || Stamp::of(&path), move |now| self.apply(now), stop).await;

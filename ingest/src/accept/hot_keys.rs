@@ -2,8 +2,8 @@
 //!
 //! The counts are a count-min sketch: each event of a user is counted in two cells, selected by the two halves of the
 //! user's hash, and the lower count is the estimate. The memory is fixed, and a user who shares only one cell with a
-//! hot user does not become hot because of that. Counting takes no lock. Requests that count at the same moment may
-//! miss some events at the start of a second, which does not matter.
+//! hot user does not become hot because of that. Counting takes no lock. If several requests count at the same moment,
+//! some events at the start of a second may not be counted, which does not matter.
 //!
 //! While a user is hot, the `event_id` of an event selects its partition, and not the user. A user stays hot for an
 //! hour after the last second with too many events. So if an event is sent while its user is hot, and is repeated

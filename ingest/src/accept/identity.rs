@@ -15,7 +15,7 @@ use crate::outcome::Refusal;
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY_BYTES: usize = 128;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The UUID namespace of ids that are derived from the request.
+/// The UUID namespace of ids that are derived from an `Idempotency-Key`.
 const REQUEST_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e701);
 /// The UUID namespace of ids that are derived from device, session and sequence.
 const SEQUENCE_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e702);

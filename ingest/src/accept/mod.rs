@@ -114,8 +114,8 @@ impl Acceptor {
         &self.cpu_work
     }
 
-    /// Reads the whole body of a request and decompresses it. The caller must keep the reservation for as long as it
-    /// keeps the body.
+    /// Reads the whole body of a request and decompresses it. The caller must keep the reservation for as long as the
+    /// body is in memory.
     pub async fn read_body<B>(
         &self,
         headers: &HeaderMap,

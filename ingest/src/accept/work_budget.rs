@@ -15,7 +15,7 @@ pub const CPU_WORK_BYTES: usize = 64 << 20;
 /// How much of the budget the decompression of one long body takes: half, so that at most two long bodies are
 /// decompressed at once, on any number of cores.
 const DECOMPRESSION_BYTES: usize = CPU_WORK_BYTES / 2;
-/// The length from which a body counts as long: the work on it takes milliseconds.
+/// The length from which a body counts as long, because the work on such a body takes milliseconds.
 const LONG_BYTES: usize = 256 * 1024;
 /// How many times longer a typical body of events becomes when it is decompressed.
 const TYPICAL_RATIO: usize = 8;

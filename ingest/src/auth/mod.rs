@@ -1,6 +1,7 @@
 //! Authenticates the sender of a request, and limits how many events it may send.
 //!
-//! A sender is known by its key, its address or both; each may have a rate. Nothing in this folder reads a body.
+//! A sender is identified by its key, its address or both. Each key and each address may have a rate. Nothing in this
+//! folder reads a body.
 
 pub mod client_ip;
 

@@ -53,7 +53,7 @@ impl CorsConfig {
         if *self == Self::Off { None } else { headers.get(ORIGIN).cloned() }
     }
 
-    /// Whether a request is a preflight, which only asks what a page may send.
+    /// Whether a request is a preflight, which only asks what a page may send; false if CORS is off.
     pub fn is_preflight<B>(&self, request: &Request<B>) -> bool {
         *self != Self::Off
             && request.method() == Method::OPTIONS

@@ -110,7 +110,7 @@ fn status(ack: Ack) -> StatusCode {
     }
 }
 
-/// Adds the headers that tell the client how to correct or repeat the request.
+/// Adds the headers that a client needs to correct or repeat a refused request.
 fn add_refusal_headers(kind: RefusalKind, headers: &mut HeaderMap) {
     match kind {
         RefusalKind::MethodNotAllowed => {
@@ -179,7 +179,7 @@ struct Voted<'a> {
     poll: Option<&'a PollResult>,
 }
 
-/// The members of the problem of a refused request, in addition to those of every problem.
+/// The members that the problem of a refused request has in addition to those of every problem.
 #[derive(Serialize)]
 struct Refused<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

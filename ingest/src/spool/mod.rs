@@ -1,6 +1,6 @@
 //! The spool: stores on disk the records that Kafka did not accept, until Kafka accepts them.
 //!
-//! One thread owns the file. It does its jobs in batches: all jobs that arrived during the last fsync share the next
+//! One thread owns the file, and does its jobs in batches: all jobs that arrived during the last fsync share the next
 //! fsync. A file that cannot be used never stops the edge: if the file is corrupt when it is opened, it is renamed and
 //! a new one is used; any other error switches the spool off, and the spool tries to open the file again every ten
 //! seconds.
@@ -190,7 +190,7 @@ impl Drop for Spool {
     }
 }
 
-/// The state of the thread.
+/// The state of the spool's thread.
 struct Worker {
     path: PathBuf,
     config: SpoolConfig,
@@ -247,7 +247,7 @@ impl Worker {
     /// Closes the file. It is opened again later.
     fn switch_off(&mut self, error: &StoreError) {
         let why = chain(error);
-        tracing::error!("the spool is off, trying again in {:?}: {why}", self.retry_after);
+        tracing::error!("the spool is off: {why}; trying again in {:?}", self.retry_after);
         self.store = None;
         self.retry_at = Instant::now() + self.retry_after;
         self.set(SpoolState::Off(why));

@@ -22,7 +22,7 @@ const VALUES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("values");
 /// The number of partitions that the topic had when Kafka was last reached.
 const PARTITIONS: TableDefinition<'_, (), u32> = TableDefinition::new("partitions");
 
-/// The size of the cache of pages in memory.
+/// The size of redb's cache of pages, in bytes.
 pub(crate) const CACHE_BYTES: usize = 16 << 20;
 /// When the last record is removed, the file is compacted if it is longer than this.
 const COMPACT_BYTES: u64 = 64 << 20;
