@@ -361,7 +361,8 @@ impl Refusal {
             Self::NotDurable => "the events may or may not be stored".into(),
             Self::NoPartitions => "kafka has not been reached yet; nothing of this request was stored".into(),
             Self::SpoolFull => {
-                "kafka does not accept the events and the spool is full; nothing of this request was stored".into()
+                "kafka does not accept the events and the spool is full; nothing of this request was stored"
+                    .into()
             }
             Self::Draining => "the server is stopping; nothing of this request was stored".into(),
         }
