@@ -3,16 +3,17 @@
 /// Where the address of a client was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressSource {
-    /// The peer of the connection; the request has no forwarding header.
+    /// The peer of the connection, because the request has no forwarding header.
     Peer,
-    /// The peer of the connection, because the peer is not trusted to send a forwarding header: either the client
-    /// forged the header, or the proxy is missing from `TRUSTED_PROXIES`.
+    /// The peer of the connection, because the request has a forwarding header but the peer is not in
+    /// `TRUSTED_PROXIES`: either the client forged the header, or the proxy is missing from the variable.
     Untrusted,
     /// `X-Forwarded-For`.
     XForwardedFor,
     /// `Forwarded`.
     Forwarded,
-    /// `X-Forwarded-For` or `Forwarded`, read from the right up to the first malformed hop.
+    /// `X-Forwarded-For` or `Forwarded` with a malformed hop: the client is the hop to the right of the malformed one,
+    /// or the peer if there is none.
     Malformed,
 }
 

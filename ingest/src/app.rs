@@ -15,7 +15,7 @@ use crate::publish::{Ack, Publisher};
 pub struct App {
     /// Authenticates senders, and limits how much they may send.
     pub auth: Auth,
-    /// The limits on the time of a reaction.
+    /// The limits on the `timestamp` of a reaction.
     pub times: TimeLimits,
     /// Turns a body into enriched lines.
     pub acceptor: Acceptor,
@@ -31,19 +31,19 @@ pub struct App {
     pub metrics: Arc<Metrics>,
 }
 
-/// Whether the edge is stopping. While it is, each connection ends with its next response.
+/// Whether the edge is stopping. While it is, each HTTP/1 connection ends with its next response.
 ///
 /// This is not a `CancellationToken`, because every response reads the flag, and reading a token takes a lock.
 #[derive(Debug, Default)]
 pub struct DrainFlag(AtomicBool);
 
 impl DrainFlag {
-    /// Makes each connection end with its next response from now on.
+    /// Marks the edge as stopping.
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a connection ends with its next response.
+    /// Whether the edge is stopping.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,6 +1,6 @@
 //! The subcommands `spool ls`, `spool replay` and `spool export`, for a spool whose edge is stopped.
 //!
-//! A lock on the spool file prevents their use while an edge runs.
+//! An edge locks its spool file while it runs, so these subcommands then fail.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -87,7 +87,7 @@ pub fn list(config: &Config, as_json: bool, out: &mut impl Write) -> Result<(), 
     Ok(())
 }
 
-/// Writes the lines of all records as NDJSON, oldest first. They stay in the spool.
+/// Writes the lines of all records as NDJSON, oldest first. The records stay in the spool.
 pub fn export(config: &Config, out: &mut impl Write) -> Result<(), CommandError> {
     let store = open(config)?;
     let mut last = Uuid::nil();
@@ -104,14 +104,14 @@ pub fn export(config: &Config, out: &mut impl Write) -> Result<(), CommandError>
     Ok(())
 }
 
-/// Sends all records to Kafka and reports the progress, until the spool is empty or `stop`.
+/// Sends all records to Kafka and reports the progress, until the spool is empty or `stop` is cancelled.
 pub async fn replay(
     config: &Config,
     stop: CancellationToken,
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
-    // Open the file here first: an error about a file in use or a damaged file is then reported at once, and a damaged
-    // file is not renamed.
+    // Open the file here before the publisher opens it: if the file is in use or damaged, the command then fails at
+    // once, and a damaged file is not renamed.
     let all = open(config)?.totals().records;
     let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &Arc::new(Metrics::new()))?;
     let mut reports = time::interval(REPORT_EVERY);

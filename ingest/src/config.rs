@@ -37,14 +37,14 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How bodies become enriched lines.
     pub accept: AcceptConfig,
-    /// The limits on the time of a reaction.
+    /// The limits on the `timestamp` of a reaction.
     pub times: TimeLimits,
     /// When a request is answered: `ACK`, `durable` or `accepted`, default `durable`. `durable`: with `200`, once its events
     /// are in Kafka or in the spool. `accepted`: with `202`, once they are queued for Kafka; a crash can lose them.
     pub ack: Ack,
-    /// The topic of the records.
+    /// The topic, and how records are written to it.
     pub kafka: KafkaConfig,
-    /// Where records wait while Kafka does not accept them; `None`: there is no spool.
+    /// The spool, where records wait while Kafka does not accept them; `None`: there is no spool.
     pub spool: Option<SpoolConfig>,
     /// Where poll results come from.
     pub poll_results: PollResultsConfig,

@@ -2,8 +2,8 @@
 //!
 //! Error details and `Accept-Encoding` are built from these lists, and a test compares docs/events.md with them.
 
-/// The media types that the edge reads as JSON. Each allows one object, an array or lines. The edge also reads
-/// `application/*+json`. The last entry is what curl sends by default.
+/// The media types that the edge reads as JSON, in addition to `application/*+json`. With each of them, a body may be
+/// one object, an array or lines. The last entry is what curl sends by default.
 pub const MEDIA_TYPES: [&str; 8] = [
     "application/x-ndjson",
     "application/ndjson",
@@ -49,7 +49,7 @@ impl Encoding {
         }
     }
 
-    /// The encoding of this name, in any case; `x-gzip` is another name of gzip.
+    /// The encoding with this name, ignoring case; `x-gzip` is another name of gzip.
     pub fn named(name: &str) -> Option<Self> {
         let name = if name.eq_ignore_ascii_case("x-gzip") { "gzip" } else { name };
         Self::ALL.into_iter().find(|encoding| encoding.as_str().eq_ignore_ascii_case(name))

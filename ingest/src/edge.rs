@@ -1,4 +1,5 @@
-//! Starts, serves and stops the whole edge, each in the order in which data passes through it.
+//! Starts, serves and stops the whole edge. A stop follows the data: the edge stops accepting requests, then finishes
+//! the open ones, then flushes their events to Kafka.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -25,9 +26,9 @@ use crate::http::{HttpState, layers};
 use crate::metrics::{EventTotals, Metrics};
 use crate::publish::{Publisher, StartError};
 
-/// How long requests may take to finish after the last one was accepted.
+/// How long the open requests may take to finish once the edge accepts no more requests.
 pub(crate) const FINISH_WAIT: Duration = Duration::from_secs(10);
-/// How long Kafka may take, after that, to acknowledge the events that are still pending.
+/// After the open requests have finished, how long Kafka may take to acknowledge the events that are still pending.
 pub(crate) const FLUSH_WAIT: Duration = Duration::from_secs(10);
 /// After a fatal error of Kafka's client, how long the edge keeps accepting events into its spool before it exits to be
 /// restarted. The actual time is up to twice as long, so that not all edges exit at the same time. It is ten minutes,
@@ -49,7 +50,7 @@ pub struct Edge {
 /// Why an edge ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Some events are neither in Kafka nor in the spool.
+    /// Accepted events are lost: neither Kafka nor the spool has confirmed them, and their clients do not know it.
     #[error("store all events in kafka or in the spool before exiting ({0})")]
     Lost(Summary),
     /// Kafka's client has a fatal error, so only a new process can send again. No event is lost.
@@ -62,7 +63,7 @@ pub enum RunError {
     },
 }
 
-/// The event counts of an edge, for the last line of its log.
+/// The event counts of an edge, for its error or for the last line of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary(pub EventTotals);
 
@@ -80,7 +81,8 @@ impl fmt::Display for Summary {
 
 impl Edge {
     /// Starts Kafka's client in the background and, on the current tokio runtime, the task that fetches poll results.
-    /// Neither Kafka nor query-api needs to be reachable. Fails only for settings that can never work.
+    /// Neither Kafka nor query-api needs to be reachable. Fails only if librdkafka does not accept a setting, or if a
+    /// thread cannot be started.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &metrics)?;
@@ -127,9 +129,9 @@ impl Edge {
         layers::stack(&self.http)
     }
 
-    /// Serves both ports until `shutdown`, or until Kafka's client has a fatal error; with a spool, the edge serves for
-    /// a while after the error. Then the edge drains: it reports not ready but serves for the drain delay, stops
-    /// accepting requests, finishes the open ones, and flushes their events to Kafka.
+    /// Serves both ports until `shutdown` is cancelled, or until Kafka's client has a fatal error. If the spool accepts
+    /// records, the edge serves for a while after the error. Then the edge drains: it reports not ready but serves for
+    /// the drain delay, stops accepting requests, finishes the open ones, and flushes their events to Kafka.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Summary, RunError> {
         let (stop_accepting, stop) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, stop.clone()));
@@ -171,8 +173,8 @@ impl Edge {
         fatal_error
     }
 
-    /// Waits until Kafka's client has a fatal error, and returns the error. If the spool accepts events, waits for a
-    /// while longer before returning.
+    /// Waits until Kafka's client has a fatal error, and returns the error. If the spool accepts events, waits for
+    /// `serve_after_fatal_error` before returning.
     async fn fatal_error(&self) -> String {
         let reason = self.app.publisher.fatal_error().await;
         tracing::error!(
@@ -188,7 +190,7 @@ impl Edge {
         reason
     }
 
-    /// Applies changes of the key file, the certificate and the country database, until `stop`.
+    /// Applies changes of the key file, the certificate and the country database, until `stop` is cancelled.
     fn follow_files(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         let keys = self.app.auth.keys().follow(stop.clone());
         let tls = self.server.tls.clone().map(|tls| tls.follow(stop.clone()));
@@ -216,7 +218,8 @@ impl Edge {
 pub struct PendingEvents(Arc<App>);
 
 impl PendingEvents {
-    /// Waits up to `wait` for Kafka to acknowledge the events, then puts the rest into the spool.
+    /// Waits up to `wait` for Kafka to acknowledge the events, then puts the rest into the spool; without a spool, the
+    /// rest is lost. Returns an error if events are lost.
     pub async fn flush(&self, wait: Duration) -> Result<Summary, RunError> {
         self.0.publisher.flush(wait).await;
         let summary = Summary(self.0.metrics.totals());

@@ -121,7 +121,7 @@ async fn run_edge(config: Config) -> anyhow::Result<()> {
     let summary = tokio::select! {
         ended = edge.serve(listeners, signals.requested) => ended?,
         () = signals.immediate.cancelled() => {
-            tracing::warn!("received a second signal: pending events go to the spool at once");
+            tracing::warn!("second signal: stopping at once; pending events go to the spool, if there is one");
             pending.flush(Duration::ZERO).await?
         }
     };

@@ -21,14 +21,15 @@ use crate::warnings;
 
 /// All metrics, with their registry.
 pub struct Metrics {
-    /// The registry that the admin port shows.
+    /// The registry that the admin port serves.
     pub registry: Registry,
     /// The description of each metric.
     pub descriptions: Vec<MetricDescription>,
     /// `connections`, `connections_refused_total`, `accept_failures_total`, `accept_fails` and
     /// `tls_handshake_failures_total`.
     pub connections: ConnectionMetrics,
-    /// `tls_stale`: 1 while the file of the certificate or key is not valid and the previous ones stay in use.
+    /// `tls_stale`: 1 while the file of the certificate or key is not valid, and the previous certificate and key stay in
+    /// use.
     pub tls_stale: IntGauge,
     requests: IntCounterVec,
     request_seconds: [Histogram; Route::ALL.len()],
@@ -57,9 +58,9 @@ pub struct Metrics {
     pub keys_stale: IntGauge,
     /// `rejected_samples_total{result="delivered"}`: samples of rejected lines that Kafka has acknowledged.
     pub samples_delivered: IntCounter,
-    /// `rejected_samples_total{result="dropped"}`: samples of rejected lines that were dropped.
+    /// `rejected_samples_total{result="dropped"}`: samples of rejected lines that Kafka has not acknowledged.
     pub samples_dropped: IntCounter,
-    /// `hot_key_total`: events of users with too many events, which were spread over all partitions.
+    /// `hot_key_total`: events that were spread over all partitions because their user sends too many.
     pub hot_key: IntCounter,
     /// `queue_messages`: records in the queues of Kafka's client.
     pub queue_messages: IntGauge,
@@ -98,12 +99,12 @@ impl Metrics {
         let received = metrics.counter_vec("events_received_total", "Events received.", &["route"]);
         let rejected = metrics.counter_vec(
             "events_rejected_total",
-            "Events that are not valid; the response lists them.",
+            "Events that are not valid; the response lists the first ones.",
             &["code"],
         );
         let lost = metrics.counter_vec(
             "events_lost_total",
-            "Events that were accepted and are stored nowhere.",
+            "Events that neither Kafka nor the spool confirmed, but whose requests were not refused.",
             &["reason"],
         );
         let shed = metrics.counter_vec("shed_total", "Requests that were shed at a limit.", &["reason"]);
@@ -173,7 +174,7 @@ impl Metrics {
             samples_dropped: samples.with_label_values(&["dropped"]),
             hot_key: metrics.counter(
                 "hot_key_total",
-                "Events of users with too many events, spread over all partitions.",
+                "Events spread over all partitions because their user sends too many.",
             ),
             queue_messages: metrics.gauge("queue_messages", "Records in the queues of Kafka's client."),
             queue_bytes: metrics

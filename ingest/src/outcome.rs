@@ -4,7 +4,8 @@
 //! with a [`Refusal`], which is rendered as a *problem* (RFC 9457).
 //!
 //! Invariant: every line received ends in exactly one [`Outcome`], and every request that does not succeed has exactly
-//! one [`Refusal`]. Status codes and metric labels come only from these two types, by exhaustive match.
+//! one [`Refusal`]. The metric labels of outcomes and the status codes of refusals come only from these two types, by
+//! exhaustive match.
 
 use std::borrow::Cow;
 
@@ -18,11 +19,12 @@ use crate::route::Route;
 /// The final outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The event is not valid; the response lists it as an error.
+    /// The event is not valid; the response lists the first such events as errors.
     Rejected(Code),
     /// Kafka has acknowledged the event.
     Delivered,
-    /// Kafka did not acknowledge the event in time; it is in the spool.
+    /// The event is in the spool, because Kafka was unreachable or overloaded, or did not acknowledge the event in
+    /// time.
     Spooled,
     /// Neither Kafka nor the spool has confirmed that it stored the event; the response asks the client to send the
     /// event again.
@@ -75,7 +77,8 @@ pub enum Refusal {
     BadEncoding,
     /// The body is compressed with this encoding, but `Content-Encoding` does not name it.
     UndeclaredEncoding(Encoding),
-    /// The time of a reaction is outside this range, so the hour that its sender would query would not contain it.
+    /// The `timestamp` of a reaction is outside this range, so the reaction would be missing from the hour that its
+    /// sender then queries.
     BadTime(UnixMillis, UnixMillis),
     /// A parameter of a reaction is not valid. The text says which one and why.
     BadQuery(Cow<'static, str>),
@@ -101,7 +104,7 @@ pub enum Refusal {
     MethodNotAllowed,
     /// The body arrived too slowly.
     BodyTimeout,
-    /// The body is longer than this many bytes.
+    /// The body, as it was sent, is longer than this many bytes.
     BodyTooLarge(usize),
     /// The decompressed body is longer than this many bytes.
     DecodedTooLarge(usize),
@@ -115,11 +118,11 @@ pub enum Refusal {
     Internal,
     /// The request would exceed a limit; none of its events is stored.
     Overloaded(Bound),
-    /// Kafka did not acknowledge the events in time, and they are not in the spool.
+    /// Neither Kafka nor the spool has confirmed all events of the request; the events may or may not be stored.
     NotDurable,
     /// Kafka has not been reached yet, so the partitions are not known.
     NoPartitions,
-    /// Kafka is unreachable and the spool is full; none of the events is stored.
+    /// The spool is full, and the events could not go to Kafka; none of the events is stored.
     SpoolFull,
     /// The edge is stopping and accepts nothing more.
     Draining,
@@ -199,7 +202,7 @@ impl RefusalKind {
 }
 
 impl Refusal {
-    /// The kind of refusal in HTTP.
+    /// The HTTP status of the refusal, with the data that its response must contain.
     pub fn kind(&self) -> RefusalKind {
         match self {
             Self::EmptyBody
@@ -234,7 +237,7 @@ impl Refusal {
         self.kind().status()
     }
 
-    /// The size limit that the request exceeded, if the refusal is about one.
+    /// The limit, in bytes or events, that the request exceeded; `None` if the refusal is not about such a limit.
     pub fn limit(&self) -> Option<usize> {
         if let RefusalKind::PayloadTooLarge { limit } = self.kind() { Some(limit) } else { None }
     }
@@ -358,7 +361,8 @@ impl Refusal {
             Self::NotDurable => "the events may or may not be stored".into(),
             Self::NoPartitions => "kafka has not been reached yet; nothing of this request was stored".into(),
             Self::SpoolFull => {
-                "kafka is unreachable and the spool is full; nothing of this request was stored".into()
+                "kafka does not accept the events and the spool is full; nothing of this request was stored"
+                    .into()
             }
             Self::Draining => "the server is stopping; nothing of this request was stored".into(),
         }

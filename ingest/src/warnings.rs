@@ -25,9 +25,10 @@ impl<'a> Props<'a> for LookAlikes {
     }
 }
 
-/// The index in [`FIELDS`] of the field that corresponds to a name of Segment, PostHog, Mixpanel, Amplitude or GA4.
-/// `properties` is the index for an object whose fields belong at the top level, next to `event`. The length of the
-/// name is compared first, because the function is called for every unknown field.
+/// The index in [`FIELDS`] of the field that a client probably means by `name`, a field name of Segment, PostHog,
+/// Mixpanel, Amplitude or GA4. The result `properties` means that the client sent an object whose fields belong at the
+/// top level, next to `event`. The length of the name is compared first, because the function is called for every
+/// unknown field.
 fn intended_field(name: &[u8]) -> Option<usize> {
     const CLIENT_TIME: usize = 0;
     const USER_ID: usize = 3;

@@ -1,6 +1,8 @@
 //! Reads and decompresses the bodies of requests, within limits.
 //!
-//! Invariant: memory is reserved before it is used.
+//! Invariant: the bytes of a body are reserved before they are read, by [`super::Acceptor::read_body`], and the memory
+//! for the decompressed body is reserved before anything is written to it. Not reserved: the windows of zstd, and the
+//! spare capacity of the buffer that joins the frames of a body.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -20,20 +22,23 @@ use super::config::BodyLimits;
 use crate::content::{Encoding, MEDIA_TYPES};
 use crate::outcome::{Bound, Refusal};
 
-/// How long any decompressed body may be, whatever its ratio; [`MAX_RATIO`] limits only the bytes beyond this length.
+/// How long a decompressed body may be whatever its ratio, within `MAX_DECODED_BYTES`; [`MAX_RATIO`] limits only the
+/// bytes beyond this length.
 const RATIO_FREE_BYTES: usize = 1 << 20;
-/// The most decompressed bytes for each compressed byte; ordinary NDJSON stays below this ratio.
+/// Beyond [`RATIO_FREE_BYTES`], the most decompressed bytes for each compressed byte. Ordinary NDJSON has a lower
+/// ratio.
 const MAX_RATIO: usize = 100;
-/// The largest zstd window is 2^23 bytes, as RFC 8878 recommends. Windows are not reserved: decompression never awaits,
-/// so each thread has at most one window at a time.
+/// The binary logarithm of the largest zstd window: 8 MiB, as RFC 8878 recommends. The memory for windows is not
+/// reserved but bounded: decompression never awaits, so each thread has at most one window at a time.
 const MAX_WINDOW_LOG: u32 = 23;
-/// How long after its start a body may be slower than the minimum rate.
+/// For this long after the edge begins to read a body, the body may be slower than the minimum rate.
 const RATE_GRACE: Duration = Duration::from_secs(5);
-/// Bytes that are decompressed in one step.
+/// The most bytes that one step of decompression writes.
 const STEP_BYTES: usize = 64 * 1024;
-/// The most bytes that are read from the body of a refused request, so that its sender can read the response.
+/// The most bytes that [`drain`] reads. Without draining, a client that is still sending its body may be unable to
+/// read the response.
 const MAX_DRAIN_BYTES: usize = 64 * 1024;
-/// The longest time for reading the body of a refused request.
+/// The longest time that [`drain`] reads.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// What the headers say about a body that the edge reads.
@@ -50,7 +55,7 @@ impl BodyHeaders {
     pub fn of(headers: &HeaderMap, limits: &BodyLimits) -> Result<Self, Refusal> {
         check_media_type(headers)?;
         let encoding = encoding(headers)?;
-        // hyper has checked the header, and ensures that the body is not longer.
+        // hyper has checked `Content-Length`, and ensures that the body is not longer than declared.
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length| length > limits.body_bytes) {
             return Err(Refusal::BodyTooLarge(limits.body_bytes));
@@ -77,7 +82,8 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     }
 }
 
-/// The only value of a header, trimmed; an empty value means that the header is absent.
+/// The trimmed value of a header; `None` if the header is absent or empty. An error if the header is repeated or
+/// contains bytes other than printable ASCII.
 fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -90,21 +96,24 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     }
 }
 
-/// Bytes reserved from the limit on the bodies of all requests together. Dropping the reservation releases them.
+/// Bytes that a request has reserved from the budget that all bodies share. Dropping the reservation releases the
+/// bytes.
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
     gauge: IntGauge,
 }
 
 impl Reservation {
-    /// Reserves `bytes` of `budget`, which has one permit for each byte, or refuses at once.
+    /// Reserves `bytes` of `budget`, which has one permit for each byte. Does not wait: refuses the request if fewer
+    /// bytes are left.
     pub fn take(budget: &Arc<Semaphore>, bytes: usize, gauge: &IntGauge) -> Result<Self, Refusal> {
         let permit = permits(budget, bytes)?;
         gauge.add(bytes as i64);
         Ok(Self { permit, gauge: gauge.clone() })
     }
 
-    /// Changes the reservation to `bytes`: releases the excess, or reserves the missing bytes, or refuses at once.
+    /// Changes the reservation to `bytes`: releases the excess, or reserves the missing bytes. Does not wait: refuses
+    /// the request if the budget does not have the missing bytes.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Refusal> {
         let held = self.permit.num_permits();
         if bytes < held {
@@ -129,7 +138,7 @@ fn permits(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit
     Arc::clone(budget).try_acquire_many_owned(bytes).map_err(|_| overloaded)
 }
 
-/// Reads `body` to its end; `length` is its declared length.
+/// Reads `body` to its end; `length` is the length that `Content-Length` declares.
 pub async fn read<B>(body: &mut B, length: Option<usize>, limits: &BodyLimits) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -163,7 +172,7 @@ where
     }
 }
 
-/// Decompresses a body, within limits.
+/// Decompresses a body, within limits; returns an uncompressed body unchanged.
 pub fn decompress(
     body: Bytes,
     encoding: Encoding,
@@ -184,7 +193,8 @@ pub fn decompress(
     decompressed.map(Bytes::from)
 }
 
-/// The encoding of a compressed body whose headers name no encoding.
+/// The encoding in which a body is compressed although its headers name none, recognized by the first bytes of the
+/// body.
 fn undeclared_encoding(body: &[u8]) -> Option<Encoding> {
     Encoding::ALL.into_iter().find(|encoding| encoding.magic().is_some_and(|magic| body.starts_with(magic)))
 }
@@ -198,8 +208,8 @@ fn zstd_decoder(body: &[u8]) -> Result<ZstdDecoder<'static, &[u8]>, Refusal> {
     ZstdDecoder::with_buffer(body).and_then(limited).map_err(|_| Refusal::Internal)
 }
 
-/// Decompresses step by step. Before each step, reserves memory for the output, in addition to the `sent` bytes of the
-/// body.
+/// Decompresses step by step. Before the output buffer grows, reserves its memory, in addition to the `sent` bytes of
+/// the compressed body.
 fn decompress_with(
     mut decoder: impl Read,
     sent: usize,
@@ -226,8 +236,8 @@ fn decompress_with(
     }
 }
 
-/// Reads the rest of the body of a refused request, within limits. Returns whether the body ended: only then can the
-/// connection be used for another request.
+/// Reads and drops the rest of a body that the edge does not use, within limits. Returns whether the body ended: only
+/// then can the connection be used for another request.
 pub async fn drain<B>(body: &mut B, headers: &HeaderMap) -> bool
 where
     B: Body<Data = Bytes> + Unpin,
@@ -236,7 +246,7 @@ where
         return true;
     }
     if headers.contains_key(EXPECT) {
-        // The client waits for `100 Continue`, which reading the body would send.
+        // The client may be waiting for `100 Continue`, which hyper would send if the body were read.
         return false;
     }
     let read_to_end = async {

@@ -1,8 +1,9 @@
-//! Splits a body into lines, one per event, borrowed from the body.
+//! Splits a body into lines, one for each event. The lines borrow the bytes of the body.
 //!
-//! A body is one object, an array, or one object per line. The bytes of the body decide which, and not its content
-//! type, because some clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any
-//! other event. No I/O.
+//! A body is an array, one object per line, or a sequence of objects that may span several lines. The bytes of the body
+//! decide which, and not its content type, because some clients declare `text/plain` and send an array. Invariant: an
+//! invalid event does not affect any other event, with one exception: if the quotes or brackets of an event that does
+//! not end with its line do not balance, the events after it cannot be found (see `values`). No I/O.
 
 use std::iter;
 use std::ops::Range;
@@ -16,12 +17,12 @@ use crate::outcome::Refusal;
 
 mod values;
 
-/// The events of `body`, without blank lines. More than `max_events` are refused.
+/// The events of `body`, without blank lines. A body with more than `max_events` events is refused.
 pub fn lines(body: &[u8], max_events: usize) -> Result<Vec<Line<'_>>, Refusal> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     // One event more than allowed is enough to refuse the body, so a hostile body cannot make the list long.
     let most = max_events + 1;
-    // Check the encoding of the whole body at once, and event by event only if that fails.
+    // Check the whole body for valid UTF-8 at once, and each event only if the whole body is not valid.
     let text = simdutf8::basic::from_utf8(body).ok();
     let line = |(number, span): (usize, Range<usize>)| {
         let bytes = &body[span.clone()];
@@ -43,7 +44,8 @@ fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
 enum Shape {
     /// Each line is one event.
     Lines,
-    /// Each event ends where its JSON value ends: in an array, and in objects over several lines.
+    /// Each event ends where its JSON value ends: the body is an array, or its first object spans several lines or is
+    /// followed by a comma.
     Values,
 }
 
@@ -54,24 +56,25 @@ fn shape(body: &[u8]) -> Shape {
         return if *opening == b'[' { Shape::Values } else { Shape::Lines };
     };
     let (first, rest) = (whole[..first_line].trim_ascii_end(), whole[first_line..].trim_ascii_start());
-    // The common case: the first line is a whole object, and the next line begins like one.
+    // The common case: the first line looks like a whole object, and the next line begins like an object.
     if *opening == b'{' && first.ends_with(b"}") && rest.starts_with(b"{") {
         return Shape::Lines;
     }
     let lines = || whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     match (opening, values::end_of_first(whole)) {
         (b'[', Some(_)) => Shape::Values,
-        // A bracket is missing. In an array, each element follows a bracket or a comma. If an object on its own line
-        // follows neither, the body consists of lines.
+        // A bracket or a quote is not closed. In an array, each element follows the opening bracket or a comma. If an
+        // object on its own line follows neither, the body consists of lines.
         (b'[', None) => {
             let is_line =
                 |(before, line): (&[u8], &[u8])| !before.ends_with(b",") && before != b"[" && is_object(line);
             if lines().zip(lines().skip(1)).any(is_line) { Shape::Lines } else { Shape::Values }
         }
-        // An object over several lines, or an object followed by a comma.
+        // The first object spans several lines or is followed by a comma.
         (_, Some(end)) if end > first_line || whole[end..first_line].trim_ascii() == b"," => Shape::Values,
         (_, Some(_)) => Shape::Lines,
-        // Either lines, the first of which is invalid, or one truncated object.
+        // The end of the first object cannot be found: either the body consists of lines and the first one is invalid,
+        // or the body is one truncated object.
         (_, None) => {
             if lines().skip(1).any(is_object) {
                 Shape::Lines

@@ -1,7 +1,7 @@
 //! Checks lines, adds the fields that only the edge knows, and groups the lines by partition.
 //!
-//! Invariants: each line is either in exactly one [`Chunk`] or counted as rejected; the lines of a chunk keep their
-//! order. No I/O and no clock.
+//! Invariants: each line is either in exactly one [`Chunk`] or counted as rejected; the lines of a chunk are in the
+//! order of the request. No I/O and no clock.
 
 use std::num::NonZeroU32;
 
@@ -25,8 +25,8 @@ pub struct Partitions<'a> {
     /// The partition for all lines of this request that have neither a user nor an id, so that these lines stay
     /// together.
     pub spare: u32,
-    /// Counts the events of each user, because the events of a user with too many are spread over all partitions.
-    /// `None`: no events are spread.
+    /// Counts the events of each user, to find the users who send so many that their events are spread over all
+    /// partitions. `None`: no events are spread.
     pub hot_keys: Option<HotKeyCounts<'a>>,
 }
 
@@ -41,8 +41,8 @@ pub struct Chunk {
     pub value: Vec<u8>,
 }
 
-/// Checks the lines of one request of `tenant`, adds `prefix`, and groups them by partition. `country` is the country
-/// of the client's address, if known; a line without a country gets it before the line is checked.
+/// Checks the lines of one request of `tenant`, adds `prefix`, and groups the lines by partition. `country` is the
+/// country of the client's address, if known. An event without a country gets this country before `allowed` is checked.
 pub fn enrich(
     lines: &[Line<'_>],
     allowed: AllowedEvents,
@@ -91,8 +91,8 @@ pub fn enrich(
 
 /// The partition of an event: xxh3-64 (seed 0) of the tenant, a zero byte and the key of the event, modulo the number
 /// of partitions. The key is `user_id`, else `device_id`, else `session`, as text; else the 16 bytes of `event_id`. An
-/// event with none of these goes to the spare partition of the request. An event of a user who sends too many events is
-/// treated as if it had no user; the second value returned is true for such an event.
+/// event with none of these goes to the spare partition of the request. If a user sends too many events, the key of
+/// these events is `event_id`, as if they had no user; the second value returned is true for such an event.
 ///
 /// This rule must never change: deduplication recognizes a repeated event only within its partition.
 fn partition(users: &mut UserHasher, event: &Event<'_>, partitions: Partitions<'_>) -> (u32, bool) {
@@ -108,9 +108,9 @@ fn partition(users: &mut UserHasher, event: &Event<'_>, partitions: Partitions<'
     (partition, spread)
 }
 
-/// Hashes the users of a tenant.
+/// Hashes the keys of events of one tenant.
 struct UserHasher {
-    /// The tenant, a zero byte, and the user that was last hashed.
+    /// The tenant, a zero byte, and the key that was last hashed: a user or the bytes of an `event_id`.
     key: Vec<u8>,
     /// The length of the tenant and the zero byte.
     prefix_len: usize,
@@ -131,8 +131,8 @@ impl UserHasher {
     }
 }
 
-/// The request's chunk for `partition`. Most requests have a single chunk, so the first one gets the capacity for
-/// all `lines`, up to the size of a record.
+/// The request's chunk for `partition`. Most requests have a single chunk, so the first one gets the capacity for all
+/// `lines`, up to the target size of a record.
 fn chunk<'c>(
     chunks: &'c mut Vec<Chunk>,
     partition: u32,

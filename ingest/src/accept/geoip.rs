@@ -28,7 +28,7 @@ pub struct GeoIpConfig {
 }
 
 impl GeoIpConfig {
-    /// Reads the variable above, and the file.
+    /// Reads `GEOIP_DB` and the file that it names; `None` if the variable is not set or empty.
     pub fn from_vars(vars: &Vars) -> Result<Option<Self>, VarError> {
         let value = vars.string_or("GEOIP_DB", "");
         if value.is_empty() {
@@ -102,7 +102,7 @@ pub struct GeoIp {
 }
 
 impl GeoIp {
-    /// Starts with the file as it was when the configuration was read. `stale` is 1 while the file is not valid.
+    /// Starts with the database that the configuration has read. `stale` is 1 while the file is not valid.
     pub fn new(config: &GeoIpConfig, stale: IntGauge) -> Self {
         let GeoIpConfig { path, stamp, database } = config.clone();
         Self { path, initial: stamp, current: ArcSwap::new(database), stale }
@@ -113,13 +113,14 @@ impl GeoIp {
         self.current.load().country(ip)
     }
 
-    /// Watches the file and applies its changes, until `stop`.
+    /// Watches the file and applies its changes, until `stop` is cancelled.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let path = self.path.clone();
         follow(Ok(self.initial), move || Stamp::of(&path), move |now| self.apply(now), stop).await;
     }
 
-    /// Replaces the database with that of the file; if the file is not valid, only the metric changes.
+    /// Replaces the database with the content of the file. If the file is not valid, keeps the database, logs the error
+    /// and sets the metric.
     fn apply(&self, now: &Result<Stamp, String>) {
         match now.clone().and_then(|_| Database::read(&self.path)) {
             Ok(database) => {

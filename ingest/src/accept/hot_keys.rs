@@ -1,12 +1,13 @@
 //! Hot keys: users who send too many events for one partition.
 //!
-//! The counts are a count-min sketch: each event of a user is counted in two cells, selected by the two halves of a
-//! hash, and the lower count is the estimate. The memory is fixed, and a user who shares only one cell with a hot user
-//! does not become hot. Counting takes no lock. It may miss an event at the start of a second, which does not matter.
+//! The counts are a count-min sketch: each event of a user is counted in two cells, selected by the two halves of the
+//! user's hash, and the lower count is the estimate. The memory is fixed, and a user who shares only one cell with a
+//! hot user does not become hot because of that. Counting takes no lock. If several requests count at the same moment,
+//! some events at the start of a second may not be counted, which does not matter.
 //!
-//! While a user is hot, the `event_id` of an event selects its partition, not the user. A user stays hot for an hour,
-//! so that a repeat of an event that was sent while the user was hot goes to the same partition as before and is
-//! recognized. No clock.
+//! While a user is hot, the `event_id` of an event selects its partition, and not the user. A user stays hot for an
+//! hour after the last second with too many events. So if an event is sent while its user is hot, and is repeated
+//! within an hour, the repeat goes to the same partition and is recognized. No clock.
 
 use std::array;
 use std::num::NonZeroU32;
@@ -16,7 +17,7 @@ use schemas::time::UnixMillis;
 
 /// The cells for each half of the hash; 256 KiB in all.
 const CELLS: usize = 1 << 13;
-/// How long a key stays hot, in seconds.
+/// How long a key stays hot after the last second in which it exceeded the rate, in seconds.
 const HOT_SECONDS: u32 = 3600;
 
 /// Counts events per key; shared by all requests.

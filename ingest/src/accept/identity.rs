@@ -1,8 +1,9 @@
-//! Derives ids for events without an `event_id`, so that a repeated request counts once.
+//! Derives ids for events without an `event_id`, so that an event that is sent again counts once.
 //!
-//! Invariant: an event that is sent again with the same key and position, or with the same device, session and
-//! sequence, gets the same id; different events get different ids. The derivation must never change, because a repeated
-//! event may reach an edge of another version. No I/O.
+//! Invariant: an id depends only on the tenant and on what identifies the event: either the `Idempotency-Key` of the
+//! request and the position of the event, or device, session and sequence. Events that differ in one of these get
+//! different ids. The derivation must never change, because a repeated event may reach an edge of another version. No
+//! I/O.
 
 use ::http::{HeaderMap, HeaderName};
 use schemas::event::Parsed;
@@ -14,24 +15,24 @@ use crate::outcome::Refusal;
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY_BYTES: usize = 128;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The UUID namespace of ids that are derived from the request.
+/// The UUID namespace of ids that are derived from an `Idempotency-Key`.
 const REQUEST_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e701);
 /// The UUID namespace of ids that are derived from device, session and sequence.
 const SEQUENCE_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e702);
 
-/// What identifies the events of a request that carry no `event_id`.
+/// What identifies those events of a request that have no `event_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity<'a> {
     /// Nothing: a repeated event counts again.
     None,
-    /// The `Idempotency-Key` of the request and the position of the event.
+    /// The `Idempotency-Key` of the request and the position of the event among the events of the request, from 1.
     Request(&'a str),
-    /// Device, session and sequence; an event without one of them has no identity.
+    /// Device, session and sequence; an event that lacks any of the three gets no id.
     DeviceSequence,
 }
 
 impl<'a> Identity<'a> {
-    /// The identity from the `Idempotency-Key` of a request, or else the one that its write key declares.
+    /// The `Idempotency-Key` of the request, if it has one; otherwise the identity that its write key declares.
     pub fn of(headers: &'a HeaderMap, declared: KeyIdentity) -> Result<Self, Refusal> {
         let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
         let key = match (values.next(), values.next()) {

@@ -1,7 +1,8 @@
-//! Turns the bytes of one request into enriched lines, step by step; [`Acceptor::accept`] lists the steps.
+//! Turns the bytes of one request into enriched lines, step by step; [`Acceptor::read_body`] and [`Acceptor::accept`]
+//! list the steps.
 //!
-//! Each step has a file of its name. The only I/O is reading the body and the country database. The caller passes in
-//! the time and the partitions, and sends the lines to Kafka.
+//! The code of each step is in the file of the same name. The only I/O is reading the body and the country database.
+//! The caller passes in the time and the partitions, and publishes the lines.
 
 mod config;
 
@@ -57,7 +58,7 @@ use crate::route::Route;
 /// Turns bodies into enriched lines; shared by all requests.
 pub struct Acceptor {
     limits: BodyLimits,
-    /// One permit for each byte of a body in memory.
+    /// One permit for each byte that bodies may use: `IN_FLIGHT_BYTES` without [`CPU_WORK_BYTES`].
     in_flight: Arc<Semaphore>,
     cpu_work: CpuWorkBudget,
     geoip: Option<Arc<GeoIp>>,
@@ -72,9 +73,9 @@ pub struct RequestContext {
     pub route: Route,
     /// The sender.
     pub caller: Caller,
-    /// The client's whole address.
+    /// The client's address, before `IP_MODE` is applied.
     pub ip: IpAddr,
-    /// When the headers were complete.
+    /// When the edge had received all headers.
     pub server_time: UnixMillis,
 }
 
@@ -113,8 +114,8 @@ impl Acceptor {
         &self.cpu_work
     }
 
-    /// Reads the whole body of a request and decompresses it. The caller must keep the reservation for as long as it
-    /// keeps the body.
+    /// Reads the whole body of a request and decompresses it. The caller must keep the reservation for as long as the
+    /// body is in memory.
     pub async fn read_body<B>(
         &self,
         headers: &HeaderMap,

@@ -25,9 +25,9 @@ pub struct Report {
     pub warned: [u32; warnings::FIELDS.len()],
     /// Valid lines whose reserved fields were replaced.
     pub reserved_replaced: u32,
-    /// Valid lines of users with too many events, which were spread over all partitions.
+    /// Valid lines that were spread over all partitions because their user sends too many events.
     pub spread: u32,
-    /// The poll that all votes of the request name.
+    /// The poll of the votes in the request; `None` if the votes name several polls, or if no line is a vote.
     pub poll: Option<String>,
 }
 

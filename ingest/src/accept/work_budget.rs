@@ -1,7 +1,7 @@
 //! The budget for CPU work on long bodies.
 //!
 //! While a long body is decompressed, or its lines are enriched, the input and the output are both in memory. The
-//! budget bounds this extra memory: a request waits until the budget has enough bytes left.
+//! budget bounds this extra memory: work on a long body waits until enough of the budget is free.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
@@ -9,13 +9,13 @@ use tokio::task;
 
 use crate::content::Encoding;
 
-/// The budget: the most bytes of long bodies that are worked on at once. It is a part of `IN_FLIGHT_BYTES`, and is
-/// enough for one of the longest bodies.
+/// The budget: the most bytes of long bodies that are worked on at once. The budget is a part of `IN_FLIGHT_BYTES`. A
+/// body that is longer than the budget takes all of it.
 pub const CPU_WORK_BYTES: usize = 64 << 20;
-/// How much of the budget the decompression of one long body takes: half of it, so that at most two long bodies are
+/// How much of the budget the decompression of one long body takes: half, so that at most two long bodies are
 /// decompressed at once, on any number of cores.
 const DECOMPRESSION_BYTES: usize = CPU_WORK_BYTES / 2;
-/// The length from which a body counts as long: the work on it takes milliseconds.
+/// The length from which a body counts as long, because the work on such a body takes milliseconds.
 const LONG_BYTES: usize = 256 * 1024;
 /// How many times longer a typical body of events becomes when it is decompressed.
 const TYPICAL_RATIO: usize = 8;
@@ -33,9 +33,10 @@ impl Default for CpuWorkBudget {
 }
 
 impl CpuWorkBudget {
-    /// Runs `work` on a body of this many bytes. Work on a long body first waits for the budget, and then runs in
-    /// [`task::block_in_place`]: the thread hands its other tasks over to another thread, so the work does not delay
-    /// other requests. On a runtime with a single thread, as in a test, the work delays them.
+    /// Runs `work`, which takes `bytes` of the budget. Work that takes less than `LONG_BYTES` runs at once. Other
+    /// work first waits for the budget, and then runs in [`task::block_in_place`]: the thread hands its other tasks
+    /// over to another thread, so the work does not delay other requests. On a runtime with a single thread, as in a
+    /// test, the work delays them.
     pub async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
         if bytes < LONG_BYTES {
             return work();
@@ -49,7 +50,7 @@ impl CpuWorkBudget {
     }
 }
 
-/// How much of the budget decompressing a body of `sent` bytes takes.
+/// How much of the budget the decompression of a body of `sent` bytes takes; 0 if the body is short or not compressed.
 pub fn decompression_cost(encoding: Encoding, sent: usize) -> usize {
     match encoding {
         Encoding::Gzip | Encoding::Zstd if TYPICAL_RATIO * sent >= LONG_BYTES => DECOMPRESSION_BYTES,

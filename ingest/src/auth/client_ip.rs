@@ -1,11 +1,11 @@
 //! Finds the address of the client behind trusted proxies.
 //!
-//! Invariants: a peer that is not trusted is the client, whatever its headers say; behind a trusted peer, the headers
-//! are read from the right, one hop per trusted proxy, so that the hops on the left, which the client may have forged,
-//! are never used. No input causes an error. No I/O.
+//! Invariants: a peer that is not trusted is the client, whatever its headers say; behind a trusted peer, the hops in
+//! the header are read from the right, and the first hop that is not a trusted proxy is the client. The hops to its
+//! left, which the client may have forged, are never used. No input causes an error. No I/O.
 //!
-//! If a request has both headers, `X-Forwarded-For` is read and `Forwarded` is ignored. A proxy must remove the header
-//! that it does not write, because the client may have forged it.
+//! If a request has both `X-Forwarded-For` and `Forwarded`, only `X-Forwarded-For` is read. A proxy must remove the
+//! header that it does not write, because the client may have forged it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -52,7 +52,7 @@ impl Networks {
         self.0.is_empty()
     }
 
-    /// Whether an address, which must not be IPv4-mapped, is in one of the networks.
+    /// Whether an address is in one of the networks. The address must not be an IPv4-mapped IPv6 address.
     pub fn contain(&self, ip: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&ip))
     }
@@ -83,7 +83,7 @@ pub enum IpMode {
     /// The whole address.
     #[default]
     Full,
-    /// The network of the address: /24, or /48 for IPv6.
+    /// The network of the address: the /24 of IPv4, the /48 of IPv6.
     Mask,
     /// No part of the address: `::` is stored instead.
     Drop,
@@ -113,7 +113,7 @@ impl IpMode {
     }
 }
 
-/// The network of an address, with this many bits of prefix.
+/// The network that contains `ip`, with a prefix of `v4_bits` or `v6_bits`.
 pub(super) fn network(ip: IpAddr, v4_bits: u8, v6_bits: u8) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => Ipv4Net::new_assert(ip, v4_bits).network().into(),
@@ -150,9 +150,10 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> (IpAd
     (client, source)
 }
 
-/// The `for` parameter of an element of `Forwarded`, if the element has exactly one. A proxy may copy text from the
-/// client into other parameters, such as `host`. If such text contains a comma, the split at commas breaks it into
-/// pieces. A piece must not be read as an element; it is recognized by an unmatched quote or a backslash.
+/// The address in the `for` parameter of an element of `Forwarded`, if the element has exactly one. A proxy may copy
+/// text from the client into other parameters, such as `host`. If such text contains a comma, the split at commas
+/// breaks it into pieces. Such a piece must not be read as an element, so text with an unmatched quote or a backslash
+/// is not read.
 fn element(text: &str) -> Option<IpAddr> {
     if text.contains('\\') || text.matches('"').count() % 2 == 1 {
         return None;
@@ -168,7 +169,7 @@ fn element(text: &str) -> Option<IpAddr> {
     node(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// An address, with or without port, brackets and zone.
+/// Parses an address that may have a port, brackets and a zone.
 fn node(text: &str) -> Option<IpAddr> {
     let address = match text.strip_prefix('[') {
         Some(rest) => {

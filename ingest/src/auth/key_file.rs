@@ -66,7 +66,7 @@ impl Keys {
         keys::authenticate(self.mode, |token| self.followed.find(token), head, ip)
     }
 
-    /// Watches the file and applies its changes, until `stop`.
+    /// Watches the file and applies its changes, until `stop` is cancelled.
     pub fn follow(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         Arc::clone(&self.followed).follow(stop)
     }

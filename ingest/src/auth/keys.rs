@@ -1,7 +1,8 @@
 //! Keys: who may send events, for which tenant, from where and at which rate.
 //!
-//! Invariants: a key is compared by its hash, in constant time; a request is authenticated against one
-//! complete set of keys, even if the file changes in the meantime. No I/O: [`super::key_file`] follows the file.
+//! Invariants: the hash of a token is compared with the hash of a key in constant time; a request is authenticated
+//! against one complete set of keys, even if the file changes in the meantime. No I/O: [`super::key_file`] follows the
+//! file.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -73,8 +74,8 @@ impl keys::DeclaredKey for DeclaredKey {
         &self.sha256
     }
 
-    /// If the key has the same rate as `before`, it keeps the limiter of `before`, so that a reload of the file does
-    /// not reset how much of the rate is used.
+    /// `before` is the key with the same id before a reload of the file. If the rate is unchanged, the new key keeps
+    /// the limiter of `before`, so that the reload does not reset how much of the rate is used.
     fn resolve(self, before: Option<&Key>) -> Result<Key, String> {
         if !is_tenant(&self.tenant) {
             return Err("its tenant must be 1 to 64 characters, each one of a-z, 0-9, _ and -".to_owned());
@@ -104,16 +105,16 @@ impl keys::DeclaredKey for DeclaredKey {
 /// Whether a request needs a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AuthMode {
-    /// Keys are ignored; all events belong to one tenant.
+    /// Keys are ignored; all events belong to the tenant `default`.
     #[default]
     None,
-    /// A request may come without a key. A request with a wrong key is refused.
+    /// A request needs no key. A request with a wrong key is refused.
     Optional,
     /// Every request needs a key.
     Required,
 }
 
-/// What identifies the events of a key that have no `event_id`, if the request has no `Idempotency-Key`.
+/// What identifies an event without an `event_id`, if the request has this key and no `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeyIdentity {
     /// Nothing: a repeated event counts again.
@@ -123,7 +124,7 @@ pub enum KeyIdentity {
     DeviceSequence,
 }
 
-/// The sender of a request that was authenticated, or that needs no key.
+/// The sender of a request: its valid key. `None` if the request was accepted without a key.
 #[derive(Debug, Clone, Default)]
 pub struct Caller(Option<Arc<Key>>);
 
@@ -144,8 +145,8 @@ impl Caller {
     }
 }
 
-/// Returns the sender of a request, which must have a valid key unless `mode` says otherwise. `find` returns the key of
-/// a token.
+/// Authenticates a request: `mode` says whether the request needs a key, and `find` returns the key of a token. The key
+/// must be enabled, and must allow the origin of the page and `ip`, the address of the client.
 pub fn authenticate(
     mode: AuthMode,
     find: impl Fn(&[u8]) -> Option<Arc<Key>>,
@@ -173,7 +174,7 @@ pub fn authenticate(
     Ok(Caller(Some(key)))
 }
 
-/// The key in a request: in `Authorization: Bearer`, `X-Write-Key` or `?key=`, in this order.
+/// The token in a request: from `Authorization: Bearer`, `X-Write-Key` or `?key=`, in this order.
 fn presented(head: &Parts) -> Option<Vec<u8>> {
     let bearer = || Some(keys::bearer(&head.headers)?.to_vec());
     let header = || Some(head.headers.get(X_WRITE_KEY)?.as_bytes().to_vec());

@@ -1,6 +1,7 @@
 //! Authenticates the sender of a request, and limits how many events it may send.
 //!
-//! A sender is known by its key, its address or both; each may have a rate. Nothing in this folder reads a body.
+//! A sender is identified by its key, its address or both. Each key and each address may have a rate. Nothing in this
+//! folder reads a body.
 
 pub mod client_ip;
 
@@ -71,7 +72,7 @@ impl Auth {
         &self.keys
     }
 
-    /// The address of the client.
+    /// Finds the address of the client, and counts where it was found.
     pub fn client_ip(&self, head: &Parts) -> IpAddr {
         let (ip, source) = client_ip::client_ip(peer(head), &head.headers, &self.client_ip.trusted);
         self.metrics.client_ip(source);
@@ -98,7 +99,7 @@ impl Auth {
     }
 }
 
-/// The address of the connection's peer. Only a request without a connection, as in a test, has none.
+/// The address of the connection's peer; `0.0.0.0` for a request without a connection, as in a test.
 fn peer(head: &Parts) -> IpAddr {
     let peer = head.extensions.get::<PeerAddr>().map(|PeerAddr(addr)| addr.ip());
     peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))

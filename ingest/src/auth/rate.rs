@@ -13,8 +13,8 @@ use runtime::vars::{VarError, Vars};
 use super::client_ip;
 use crate::outcome::Refusal;
 
-/// The most addresses whose rates are kept. Beyond it, the address whose last request is the oldest is forgotten; its
-/// next request starts with an unused rate.
+/// The most addresses whose rates are kept. Beyond this number, the address whose last request is the oldest is
+/// forgotten; its next request starts with an unused rate.
 const MAX_ADDRESSES: u64 = 100_000;
 /// How long the rate of an address is kept after its last request.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -72,8 +72,8 @@ impl AddressRates {
     }
 
     fn with_capacity(config: RateConfig, max_addresses: u64) -> Self {
-        // Moka's default policy refuses new entries while the cache is full of frequent ones: requests of a new address
-        // would not be limited.
+        // Moka's default policy adds no new entry while the cache is full of frequently used entries. The rate of a new
+        // address would then not be kept, and its requests would not be limited.
         let rates = Cache::builder()
             .max_capacity(max_addresses)
             .eviction_policy(EvictionPolicy::lru())

@@ -31,7 +31,7 @@ fn edge(pairs: &[(&str, &str)]) -> Edge {
     Edge::start(config(pairs)).unwrap()
 }
 
-/// An edge with a mock broker within its own client.
+/// An edge whose Kafka client contains a mock broker.
 async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
     let mut config = config(pairs);
     // No variable may set these options, so they are set in the configuration itself.
@@ -157,8 +157,8 @@ async fn without_a_broker_requests_get_retry_after_and_readiness_says_why() {
     assert_eq!(check_sums(&edge).received, 0);
 }
 
-/// Creates a spool that contains the records `put` and has stored that the topic has one partition. Returns the path of
-/// its file.
+/// Creates a spool that contains the records `put` and the number of partitions of the topic, which is 1. Returns the
+/// path of its file.
 fn a_spool_with(directory: &TempDir, put: Vec<SpooledRecord>) -> PathBuf {
     let path = store::path(directory.path(), "events");
     let change = Change { put, partitions: Some(1), ..Change::default() };
@@ -184,8 +184,8 @@ async fn events_spooled_without_a_broker_are_delivered_by_a_later_process() {
     let edge = edge_with_broker(&spool).await;
     until("the spool is empty", || edge.app.publisher.records_in_spool() == Some(0)).await;
     let metrics = &edge.app.metrics;
-    until("its events are counted", || metrics.spool_replayed.get() == 1).await;
-    assert_eq!(check_sums(&edge).accepted, 0, "another process accepted them");
+    until("the events of the spool are counted", || metrics.spool_replayed.get() == 1).await;
+    assert_eq!(check_sums(&edge).accepted, 0, "an earlier process accepted the events");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,7 +290,7 @@ async fn undelivered_events_are_lost_if_answered_early_and_refused_otherwise() {
     assert_eq!(status, StatusCode::ACCEPTED);
     let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
-    until("both have ended", || edge.app.metrics.totals().queued == 0).await;
+    until("the events of both requests have ended", || edge.app.metrics.totals().queued == 0).await;
     let totals = check_sums(&edge);
     assert_eq!((totals.lost, totals.not_durable), (1, 1));
 
@@ -316,7 +316,7 @@ async fn a_broker_that_refuses_records_is_unreachable_for_a_while_despite_its_me
         assert!(said.contains("refuses records"), "{said}");
     }
     until("the next record may be tried", || edge.app.publisher.readiness() == Readiness::Ready).await;
-    assert!(start.elapsed() > Duration::from_secs(2), "metadata alone does not make it reachable");
+    assert!(start.elapsed() > Duration::from_secs(2), "metadata alone does not make kafka reachable");
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!(status, StatusCode::OK);
     let totals = check_sums(&edge);

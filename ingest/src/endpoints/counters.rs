@@ -27,7 +27,7 @@ impl AllowedEvents {
     pub fn check(self, parsed: &Parsed<'_, LookAlikes>) -> Result<(), Fault> {
         let event = &parsed.event;
         match (self, parsed.left_out.faults().next()) {
-            // Counters are counted by their labels, so an event with a label that cannot be read is rejected.
+            // Counter events are counted by their labels, so an event with a label that cannot be read is rejected.
             (Self::Counters, Some(fault)) => return Err(fault),
             (Self::Any | Self::Counters, _) => {}
         }

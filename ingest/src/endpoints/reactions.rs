@@ -16,8 +16,8 @@ use schemas::time::UnixMillis;
 
 use crate::outcome::Refusal;
 
-/// The range of times that a reaction may have. With a time outside this range, a reaction would count in the hour of
-/// its arrival, and would be missing from the hour that its sender then queries.
+/// The range of timestamps that a reaction may have. A reaction with a timestamp outside this range would count in the
+/// hour of its arrival, and would be missing from the hour that its sender then queries.
 pub type Times = RangeInclusive<UnixMillis>;
 
 /// Earliest `timestamp` of a reaction: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z. An earlier one gets
@@ -27,8 +27,8 @@ const EARLIEST: &str = "EVENT_TIME_FROM";
 /// A later one gets `400 bad_time`. Set it to the same value as in the aggregator.
 const AHEAD: &str = "EVENT_TIME_AHEAD";
 
-/// The limits on the time of a reaction, from [`EARLIEST`] and [`AHEAD`]: within them, the aggregator uses the client's
-/// time.
+/// The limits on the `timestamp` of a reaction, from [`EARLIEST`] and [`AHEAD`]. The aggregator uses a client's time
+/// only within these limits.
 pub fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     let TimeLimits { earliest, ahead } = TimeLimits::default();
     Ok(TimeLimits {
@@ -55,7 +55,7 @@ pub fn by_path(path: &str, times: Times) -> Result<String, Refusal> {
     line(&percent_decoded(timestamp)?, &percent_decoded(user)?, reaction, times)
 }
 
-/// The line of a reaction in the query form. Other parameters are ignored.
+/// The line of a reaction in the query form. Unknown parameters are ignored.
 pub fn by_query(query: &str, times: Times) -> Result<String, Refusal> {
     let (mut timestamp, mut user, mut reaction) = (None, None, None);
     for pair in query.split('&') {

@@ -1,7 +1,8 @@
 //! Which pages may send requests from a browser (CORS).
 //!
-//! CORS refuses no request: without CORS headers, the browser only hides the response from the page. To refuse requests
-//! from other origins, list the allowed origins in the write key (`origins`).
+//! The edge refuses no request because of CORS: without CORS headers, the browser hides the response from the page or,
+//! if it has sent a preflight, does not send the request itself. To refuse requests from other origins, list the
+//! allowed origins in the write key (`origins`).
 
 use ::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -47,12 +48,12 @@ impl CorsConfig {
         }
     }
 
-    /// The origin of the page that sends a request; none if CORS is off.
+    /// The origin of the page that sends a request; `None` if CORS is off or the request names no origin.
     pub fn origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         if *self == Self::Off { None } else { headers.get(ORIGIN).cloned() }
     }
 
-    /// Whether a request is a preflight, which only asks what a page may send.
+    /// Whether a request is a preflight, which only asks what a page may send; false if CORS is off.
     pub fn is_preflight<B>(&self, request: &Request<B>) -> bool {
         *self != Self::Off
             && request.method() == Method::OPTIONS
@@ -60,13 +61,13 @@ impl CorsConfig {
             && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// Adds the CORS headers to the response to a request from `origin`.
+    /// Adds the CORS headers to a response. `origin` is the origin of the request.
     pub fn allow(&self, origin: Option<&HeaderValue>, preflight: bool, headers: &mut HeaderMap) {
         let allowed = match self {
             Self::Off => return,
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Listed(list) => {
-                // Origins that are not in the list get this header too: a cache must not reuse the response for
+                // Responses to origins that are not in the list get this header too: a cache must not reuse them for
                 // another origin.
                 headers.append(VARY, HeaderValue::from_static("origin"));
                 list.iter().find(|listed| Some(*listed) == origin).cloned()
@@ -85,7 +86,7 @@ impl CorsConfig {
     }
 }
 
-/// An origin as a browser writes it: scheme, host and port, and nothing after them.
+/// Checks that `text` is an origin as a browser writes it: scheme, host and perhaps port, with nothing after them.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let host = text.split_once("://").map(|(_, host)| host).filter(|host| !host.is_empty());
     let good =

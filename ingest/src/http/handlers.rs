@@ -22,13 +22,13 @@ use crate::outcome::Refusal;
 use crate::publish::{Ack, PendingRecords};
 use crate::route::Route;
 
-/// A request whose sender is authenticated, and how to answer it.
+/// A request that has passed [`admit`], and how to answer it.
 struct AdmittedRequest {
     context: RequestContext,
     preferences: Preferences,
     /// When the request is answered.
     ack: Ack,
-    /// The trace of the request, if it is sampled.
+    /// The trace of the request; `None` if there is no trace or it is not sampled.
     trace: Option<TraceParent>,
 }
 
@@ -113,7 +113,7 @@ where
     }
 }
 
-/// Publishes the lines of `body` and, unless the request is answered early, waits until they are durable.
+/// Publishes the lines of `body` and, unless the request is answered early, waits until the lines are durable.
 async fn store(
     app: &App,
     request: &AdmittedRequest,
@@ -131,8 +131,8 @@ async fn store(
     Ok(report)
 }
 
-/// Turns `body` into lines and publishes the lines. Drops both before returning, so that neither is in memory while the
-/// request waits. Returns no pending records if no line is valid.
+/// Turns `body` into lines and publishes the lines. Drops `body` and the lines before returning, so that they are not
+/// in memory while the request waits. Returns no pending records if no line is valid.
 fn accept_and_publish(
     app: &App,
     request: &AdmittedRequest,

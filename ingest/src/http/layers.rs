@@ -91,7 +91,7 @@ struct Head {
     trace: Option<TraceParent>,
     route: Route,
     is_http1: bool,
-    /// The origin of the page that sent the request; none if CORS is off.
+    /// The origin of the page that sent the request; `None` if CORS is off or the request names no origin.
     origin: Option<HeaderValue>,
     is_preflight: bool,
 }
@@ -128,20 +128,20 @@ fn render(http: &HttpState, head: &Head, response: &ApiResponse) -> Response<Ful
     rendered
 }
 
-/// The trace of a request; `None` if it has several `traceparent` headers.
+/// The trace of a request; `None` unless the request has exactly one valid `traceparent` header.
 fn trace(headers: &HeaderMap) -> Option<TraceParent> {
     let mut named = headers.get_all(TRACEPARENT).iter();
     let only = named.next().filter(|_| named.next().is_none());
     only.and_then(|value| TraceParent::parse(value.as_bytes()))
 }
 
-/// The response to a request that was shed. Its body was not read.
+/// The response to a request that was shed. The connection ends with it, because the body of the request was not read.
 fn shed(_: BoxError) -> ApiResponse {
     ApiResponse { close: true, ..ApiResponse::refused(Refusal::Overloaded(Bound::Requests)) }
 }
 
-/// Turns a panic into a refusal, so that it fails the request and not the process. tower-http's `CatchPanic` does not
-/// fit: it returns a rendered response, but refusals are rendered, logged and counted only in [`observe`].
+/// Turns a panic into a refusal, so that the panic fails only this request. tower-http's `CatchPanic` does not fit: it
+/// returns a rendered response, but refusals are rendered, logged and counted only in [`observe`].
 async fn catch_panic(response: impl Future<Output = ApiResponse>) -> ApiResponse {
     let mut response = pin!(response);
     let polled = poll_fn(|context| {

@@ -1,5 +1,5 @@
-//! Logs refused requests: one line for each reason per interval, with the number of requests. The only values from the
-//! client in a line are the request id and the trace id.
+//! Logs refused requests: for each reason at most one line per interval, with the number of requests since the previous
+//! line. The only values from the client in a line are the request id and the trace id.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -45,7 +45,8 @@ impl RefusalLog {
     /// Counts a request that was refused for `reason`. If a line is due, returns the number of requests since the last
     /// line.
     fn due(&self, reason: &'static str, now: Instant) -> Option<u64> {
-        // The map has one entry for each code of a refusal. Nothing here panics while the lock is held.
+        // The map has at most one entry for each code of a refusal. Nothing here panics while the lock is held, so a
+        // poisoned lock needs no other handling.
         let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Reason { logged, requests } = reasons.entry(reason).or_default();
         *requests += 1;

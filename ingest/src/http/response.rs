@@ -24,7 +24,8 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 pub struct ApiResponse {
     /// What the response says.
     pub body: ResponseBody,
-    /// Whether the connection ends with this response, because the body of the request was not read to its end.
+    /// Whether the connection ends with this response, because the body of the request may not have been read to its
+    /// end.
     pub close: bool,
     /// The preferences of the client that are applied.
     pub applied: Preferences,
@@ -33,15 +34,15 @@ pub struct ApiResponse {
 /// What a response says.
 #[derive(Debug)]
 pub enum ResponseBody {
-    /// `200`: every valid line is durable, or `202`: every valid line is accepted; the invalid ones are listed.
+    /// `200`: every valid line is durable, or `202`: every valid line is accepted. The first invalid lines are listed.
     Stored(Ack, Report),
     /// Like [`Self::Stored`], for votes, with the result of their poll if it is known.
     Voted(Ack, Report, Option<PollResult>),
     /// Like [`Self::Stored`], but without a body, because the client prefers that.
     StoredMinimal(Ack),
-    /// `204`: the reaction is durable, or accepted.
+    /// `204`: the reaction is durable or accepted, or the request was a preflight.
     NoContent,
-    /// The request is refused; with a report if its lines were read.
+    /// The request is refused; with a report only if its lines were read and all of them are invalid.
     Refused(Refusal, Option<Report>),
 }
 
@@ -64,7 +65,8 @@ impl From<Refusal> for ResponseBody {
     }
 }
 
-/// Renders a response; `close` says that the connection ends with it.
+/// Renders a response. `close` says whether the connection ends with the response; [`ApiResponse::close`] is not read
+/// here.
 pub fn render(response: &ApiResponse, id: &RequestId, close: bool) -> Response<Full<Bytes>> {
     let (status, body) = match &response.body {
         ResponseBody::Stored(ack, report) => (status(*ack), Some(json(&Stored::of(*ack, report, id)))),
@@ -108,7 +110,7 @@ fn status(ack: Ack) -> StatusCode {
     }
 }
 
-/// Adds the headers that tell the client how to correct or repeat the request.
+/// Adds the headers that a client needs to correct or repeat a refused request.
 fn add_refusal_headers(kind: RefusalKind, headers: &mut HeaderMap) {
     match kind {
         RefusalKind::MethodNotAllowed => {
@@ -177,7 +179,7 @@ struct Voted<'a> {
     poll: Option<&'a PollResult>,
 }
 
-/// The members of the problem of a refused request, in addition to those of every problem.
+/// The members that the problem of a refused request has in addition to those of every problem.
 #[derive(Serialize)]
 struct Refused<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

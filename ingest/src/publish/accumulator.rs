@@ -5,8 +5,8 @@
 //! the open record, which is sent when a record in flight ends. A full record is sent at once.
 //!
 //! Invariant: if the open record contains lines, then either a caller must send it, or two records are in flight and
-//! the one that ends first sends it. No I/O, no clock, no lock: the caller sends while it holds the lock of the
-//! accumulator, so that records are sent in the order in which they were closed.
+//! the first of the two to end sends it. This file has no I/O, no clock and no lock. The caller holds the lock of the
+//! accumulator while it sends, so that records are sent in the order in which they were closed.
 
 use std::iter;
 use std::mem;
@@ -24,7 +24,8 @@ use crate::outcome::Refusal;
 /// The open record waits while this many records are in flight, unless it is full.
 const MAX_IN_FLIGHT: usize = 2;
 
-/// How a record ended; every request with lines in the record waits for it.
+/// The result of a record, set when the record ends. Every request that is not answered early waits for the receipts of
+/// all records with its lines.
 pub type Receipt = Arc<SetOnce<Result<(), Refusal>>>;
 
 /// Lines that are sent as one record.
@@ -43,7 +44,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// The bytes of the lines, with the `\n` after each.
+    /// The number of bytes of the lines, with the `\n` after each.
     pub fn bytes(&self) -> usize {
         self.value.len()
     }
@@ -69,7 +70,7 @@ impl Record {
 pub struct RecordAccumulator {
     open: Record,
     in_flight: usize,
-    /// Whether a caller must call [`RecordAccumulator::send_open`].
+    /// Whether a caller still has to call [`RecordAccumulator::send_open`].
     send_pending: bool,
 }
 
@@ -111,8 +112,8 @@ impl RecordAccumulator {
         Appended { receipts, must_send }
     }
 
-    /// Sends the open record, unless the end of a record in flight will send it. The caller of
-    /// [`RecordAccumulator::append`] calls this if [`Appended::must_send`] is true.
+    /// Sends the open record, unless two records are in flight: it is then sent when the first of the two ends. The
+    /// caller of [`RecordAccumulator::append`] calls this if [`Appended::must_send`] is true.
     pub fn send_open(&mut self, mut send: impl FnMut(&Record) -> bool) {
         self.send_pending = false;
         self.send_if_free(&mut send);
@@ -127,7 +128,7 @@ impl RecordAccumulator {
         }
     }
 
-    /// Sends the open record, regardless of how many are in flight: no more lines will be appended.
+    /// Sends the open record, regardless of how many records are in flight, because no more lines will be appended.
     pub fn close(&mut self, mut send: impl FnMut(&Record) -> bool) {
         self.send_record(&mut send);
     }
@@ -145,7 +146,7 @@ impl RecordAccumulator {
         if send(&self.open) {
             self.in_flight += 1;
         }
-        // The next record reuses the buffer: Kafka's client has its own copy.
+        // The next record reuses the buffer: Kafka's client or the spool has its own copy.
         let mut value = mem::take(&mut self.open.value);
         value.clear();
         self.open = Record { value, ..Record::default() };

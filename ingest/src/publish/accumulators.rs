@@ -43,7 +43,7 @@ impl Accumulators {
         Arc::clone(&all[at])
     }
 
-    /// All accumulators that were ever used, with their partitions.
+    /// All accumulators that exist, with their partitions.
     pub(super) fn all(&self) -> Vec<(u32, Arc<PartitionAccumulators>)> {
         (0..).zip(self.0.read().unwrap_or_else(PoisonError::into_inner).iter().cloned()).collect()
     }

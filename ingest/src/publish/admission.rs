@@ -1,7 +1,7 @@
-//! Counts the lines that wait for Kafka, and decides whether more are admitted.
+//! Counts the lines that wait for Kafka or the spool, and decides whether more lines are admitted.
 //!
-//! Invariant: lines are counted from [`Admission::enter`] to [`Admission::leave`], once each, so that an edge that
-//! stops knows when all lines have ended. No lock.
+//! Invariant: each line is counted once, from [`Admission::enter`] to [`Admission::leave`], so that an edge that stops
+//! knows when all lines have ended. No lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::metrics::Metrics;
 use crate::outcome::{Bound, Refusal};
 
-/// Counts the lines that wait for Kafka, and bounds their bytes; shared by all requests.
+/// Counts the lines that wait for Kafka or the spool, and bounds their bytes; shared by all requests.
 pub(super) struct Admission {
     events: AtomicU64,
     bytes: AtomicUsize,
@@ -34,8 +34,8 @@ impl Admission {
         }
     }
 
-    /// Counts lines that begin to wait, and returns whether they are admitted. In either case the caller must call
-    /// [`Admission::leave`] once they have ended.
+    /// Counts lines that begin to wait, and returns whether they are admitted. In either case, the caller must call
+    /// [`Admission::leave`] once the lines have ended.
     pub(super) fn enter(&self, events: u64, bytes: usize) -> Result<(), Refusal> {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::SeqCst);

@@ -1,7 +1,8 @@
 //! Whether Kafka can be reached, and how many partitions the topic has.
 //!
-//! A thread fetches the metadata of the topic, because the call blocks: once a minute while Kafka is
-//! reachable, with backoff while it is not, and soon after a failure. It logs each change once, and not each attempt.
+//! A thread of its own fetches the metadata of the topic, because the call blocks: once a minute while Kafka is
+//! reachable, with backoff while Kafka is unreachable, and early after a failure. Each change of the state is logged
+//! once, and not each attempt.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -25,8 +26,8 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 /// The waits between two fetches after a failure.
 const METADATA_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// How long Kafka counts as unreachable after it refused a record with an authorization error. Then the next record is
-/// tried.
+/// How long Kafka counts as unreachable after it refused a record with an authorization error. After this time, the
+/// next record is tried.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
 /// What is known about Kafka.
@@ -103,17 +104,17 @@ impl Cluster {
         self.partitions.load(Ordering::Acquire)
     }
 
-    /// Uses the number of partitions that an earlier process stored, until Kafka reports it.
+    /// Uses the number of partitions that an earlier process stored in the spool, until Kafka reports the number.
     pub(super) fn restore_partitions(&self, partitions: u32) {
         let _known = self.partitions.compare_exchange(0, partitions, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Whether the last attempt reached Kafka.
+    /// Whether the last check reached Kafka and the topic, and no record has timed out or been refused since.
     pub(super) fn is_up(&self) -> bool {
         *self.state() == State::Up
     }
 
-    /// Whether the last attempt failed, or Kafka refused a record. False before the first attempt.
+    /// Whether the last check failed, or a record has timed out or been refused since. False before the first check.
     pub(super) fn is_down(&self) -> bool {
         !matches!(*self.state(), State::Unknown | State::Up)
     }
@@ -139,7 +140,7 @@ impl Cluster {
         self.request_check();
     }
 
-    /// The error with which Kafka refused a record recently.
+    /// The authorization error with which Kafka refused a record within the last [`REFUSAL_TIME`].
     fn recent_refusal(&self) -> Option<RDKafkaErrorCode> {
         self.refused_record().filter(|(at, _)| at.elapsed() < REFUSAL_TIME).map(|(_, code)| code)
     }
@@ -163,7 +164,7 @@ impl Cluster {
         self.request_check();
     }
 
-    /// Waits until Kafka's client has a fatal error, after which it never sends again; returns the error.
+    /// Waits until Kafka's client has a fatal error, after which the client never sends again; returns the error.
     pub(super) async fn fatal_error(&self) -> String {
         self.fatal_error.wait().await.clone()
     }
@@ -225,7 +226,7 @@ impl Cluster {
         }
     }
 
-    /// Fetches the metadata once. Returns whether Kafka is reachable.
+    /// Looks for a fatal error of Kafka's client, or else fetches the metadata once. Returns whether Kafka is reachable.
     fn check(&self, producer: &Producer) -> bool {
         self.check_requested.store(false, Ordering::Release);
         if let Some((_, reason)) = producer.client().fatal_error() {
@@ -278,7 +279,7 @@ impl Cluster {
         self.up.set(i64::from(state == State::Up));
         match (before == state, state) {
             (true, _) => {}
-            // `Edge` logs a fatal error.
+            // `Edge` logs a fatal error, with its reason.
             (false, State::FatalError) => {}
             (false, State::Up) => tracing::info!("{}", self.describe(state)),
             (false, _) => tracing::warn!("{}; trying again", self.describe(state)),
@@ -290,7 +291,7 @@ impl Cluster {
     }
 }
 
-/// Stops the thread on drop. Does not join the thread, because it may be waiting for Kafka.
+/// Stops the thread on drop. Does not join the thread, because the thread may be waiting for Kafka.
 pub(super) struct Watch(Arc<Cluster>);
 
 impl Drop for Watch {

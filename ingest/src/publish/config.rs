@@ -59,7 +59,7 @@ pub struct KafkaConfig {
     /// creates it.
     pub topic: String,
     /// Longest wait for Kafka's acknowledgement: `DURABLE_WAIT`, default 10s, at least 1ms. Then the events go to the
-    /// spool; without one, the client gets `503`. Keep it shorter than your clients' timeout.
+    /// spool; without a spool, the client gets `503`. Keep it shorter than your clients' timeout.
     pub durable_wait: Duration,
     /// Memory for events that Kafka has not acknowledged yet: `UNACKED_BYTES`, default 96 MiB. Requests beyond it get
     /// `503`. It adds to `IN_FLIGHT_BYTES`; keep it below the queue of Kafka's client, which is 256 MiB.
@@ -142,7 +142,7 @@ mod tests {
             "KAFKA_OPT_linger is not usable: No such configuration property",
         );
         check_refused("KAFKA_OPT_compression.type", "7z", "Invalid value \"7z\"");
-        // The value is valid alone, but not together with the default of another setting.
+        // The value is valid on its own, but not together with the default of another setting.
         check_refused("KAFKA_OPT_linger.ms", "900000", "KAFKA_OPT_… is not usable: `");
     }
 }

@@ -1,9 +1,10 @@
-//! Delivers records: sends each to Kafka or to the spool, and reports its result to the requests with lines in it.
+//! Delivers records: sends each to Kafka or to the spool, and reports the result to the requests with lines in the
+//! record.
 //!
-//! librdkafka's polling thread reports the end of each record to [`Delivery`], which completes the receipt of
-//! the record and sends the next one of the partition, on the same thread. A record that librdkafka could not deliver
-//! goes to the spool with the bytes that librdkafka returns, so that no second copy of a record is in memory while the
-//! record is in flight.
+//! librdkafka's polling thread reports the end of each record that was sent to Kafka, and the spool's thread the end of
+//! each record that was sent to the spool. On the same thread, [`Delivery`] then completes the receipt of the record
+//! and sends the next record of the partition. A record that librdkafka could not deliver goes to the spool with the
+//! bytes that librdkafka returns, so that the edge holds no second copy of a record while the record is in flight.
 //!
 //! Invariant: every record that was sent ends exactly once, and its lines then leave the [`Admission`].
 
@@ -82,8 +83,8 @@ impl Delivery {
         destination
     }
 
-    /// Sends a record of the accumulator of `destination`. Returns whether it is in flight; if not,
-    /// it has ended and its receipt is complete.
+    /// Sends a record of the accumulator of `destination`. Returns whether the record is in flight; if not, the record
+    /// has ended and its receipt is complete.
     pub(super) fn send(
         self: &Arc<Self>,
         producer: &Producer,
@@ -102,7 +103,7 @@ impl Delivery {
             receipt: Arc::clone(&record.receipt),
         };
         self.metrics.sent(record.lines);
-        // Kafka may have become unreachable while the record waited.
+        // Kafka may have become unreachable or overloaded while the record waited.
         let is_down = || matches!(self.router.destination(&self.admission), Ok(Destination::Spool));
         if destination == Destination::Spool || is_down() {
             let (if_full, otherwise) = (RecordEnd::SPOOL_FULL, RecordEnd::NOT_DURABLE);
@@ -122,7 +123,8 @@ impl Delivery {
         }
     }
 
-    /// Sends a record of the spool; `results` receives whether Kafka has acknowledged it.
+    /// Sends a record from the spool to Kafka; `results` receives the id of the record and whether Kafka has
+    /// acknowledged it.
     pub(super) fn send_spooled(
         &self,
         producer: &Producer,
@@ -170,7 +172,8 @@ impl Delivery {
             tracing::debug!(record = %id, %error, "a spooled record was not delivered and stays in the spool");
             self.router.cluster.request_check();
         }
-        // The receiver may be gone. Then the record is sent once more, and the aggregator counts it once.
+        // The receiver is gone if the replay was stopped. The record then stays in the spool and is sent again, and the
+        // aggregator counts it once.
         let _gone = results.send((id, result.is_ok()));
     }
 
@@ -192,14 +195,14 @@ impl Delivery {
     }
 
     /// Puts a record that Kafka did not accept into the spool. Returns whether the record is in flight to the spool; if
-    /// not, it has ended.
+    /// not, the record has ended.
     fn failed(self: &Arc<Self>, record: InFlightRecord, error: &KafkaError, value: &[u8]) -> bool {
         tracing::debug!(partition = record.partition, %error, "kafka did not accept a record");
         let code = error.rdkafka_error_code();
         let end = match code {
-            // When the edge stops, it purges the records, and their requests are not answered any more: unless the
-            // spool stores the events, they count as lost. A client with a fatal error also purges records, but their
-            // requests still wait and can be refused.
+            // When the edge stops, it purges the records that have not ended. Their requests are not answered any more,
+            // so the events count as lost unless the spool stores them. After a fatal error, Kafka's client purges
+            // records too, but then their requests still wait and can be refused.
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
                 if self.admission.is_closed() =>
             {
@@ -213,14 +216,15 @@ impl Delivery {
             _ => RecordEnd::NOT_DURABLE,
         };
         self.router.cluster.record_failed(code);
-        // Only a record that librdkafka did not queue is certainly not in Kafka.
+        // Only a record that librdkafka did not queue is certainly not in Kafka. Only the requests of such a record may
+        // be refused because the spool is full, which says that nothing is stored.
         let if_full =
             if code == Some(RDKafkaErrorCode::QueueFull) { RecordEnd::SPOOL_FULL } else { end.clone() };
         self.put_into_spool(record, value, if_full, end)
     }
 
-    /// Puts a record into the spool. If it fails, the record ends with `if_full` where the spool is full, and with
-    /// `otherwise` in all other cases. Returns whether the record is in flight to the spool.
+    /// Puts a record into the spool. If the spool is full, the record ends with `if_full`; if there is no spool or it
+    /// fails, the record ends with `otherwise`. Returns whether the record is in flight to the spool.
     fn put_into_spool(
         self: &Arc<Self>,
         record: InFlightRecord,
@@ -253,8 +257,8 @@ impl Delivery {
         let Some(producer) = self.producer.get().and_then(Weak::upgrade) else { return };
         let send = |record: &Record| self.send(&producer, partition, destination, record);
         self.accumulators.of(partition).lock(destination).record_ended(send);
-        // Dropping the last reference joins the polling thread. The current thread may be the polling thread, so
-        // another thread drops the reference.
+        // Dropping the last reference joins the polling thread. The current thread may be the polling thread, which
+        // cannot join itself, so another thread drops the reference.
         if let Some(last) = Arc::into_inner(producer) {
             thread::spawn(move || drop(last));
         }

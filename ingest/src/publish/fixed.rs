@@ -1,7 +1,7 @@
-//! Settings of librdkafka on which the promise "`200` means durable" depends.
+//! Settings of librdkafka on which the edge depends, above all its promise that `200` means durable.
 //!
-//! No variable `KAFKA_OPT_…` may set one of them, under any alias. All other settings may be set: compression, linger,
-//! queue sizes, TLS, authentication.
+//! No variable `KAFKA_OPT_…` may set any of these settings, under any alias. All other settings may be set, for example
+//! compression, linger, queue sizes, TLS and authentication.
 
 use runtime::vars::Fixed;
 

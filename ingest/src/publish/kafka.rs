@@ -1,8 +1,9 @@
 //! Kafka's client: its settings, how a record is sent, and what librdkafka reports back.
 //!
-//! The [`Publisher`](super::Publisher) is the only owner of the client. Its polling thread calls [`Delivery`] for every
-//! record that Kafka has acknowledged or refused; all other users of the client have a weak reference, or stop before
-//! the client is dropped.
+//! The polling thread of the client calls [`Delivery`] for every record that Kafka has acknowledged or that librdkafka
+//! could not deliver. The [`Publisher`](super::Publisher) owns the client. All other users have a weak reference, or a
+//! strong one for a limited time: the replay thread ends before the publisher drops the client, and a task that sends a
+//! record ends when the record is sent.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -28,13 +29,14 @@ pub(super) type Producer = ThreadedProducer<DeliveryContext>;
 pub(super) enum DeliveryOpaque {
     /// A record with the lines of requests.
     Events(InFlightRecord),
-    /// A record of the spool; the sender receives whether Kafka has acknowledged it.
+    /// A record of the spool; the sender receives the id of the record and whether Kafka has acknowledged it.
     Replayed(Uuid, Sender<(Uuid, bool)>),
     /// This many samples of rejected lines, for which no request waits.
     Samples(u32),
 }
 
-/// Starts the client; `delivery` is called for every record that Kafka has acknowledged or refused.
+/// Starts the client, which calls `delivery` for every record that Kafka has acknowledged or that could not be
+/// delivered.
 pub(super) fn start(config: &KafkaConfig, delivery: &Arc<Delivery>) -> Result<Arc<Producer>, KafkaError> {
     let context = DeliveryContext { delivery: Arc::clone(delivery) };
     Ok(Arc::new(settings(config).create_with_context::<_, Producer>(context)?))
@@ -71,7 +73,7 @@ fn settings(config: &KafkaConfig) -> ClientConfig {
         .set("compression.type", "lz4")
         // The accumulators have already grouped the lines, so librdkafka sends each record at once.
         .set("linger.ms", "0")
-        // After this time, librdkafka returns the record as failed, and it can go to the spool.
+        // After this time, librdkafka returns the record as failed, and the record can go to the spool.
         .set("message.timeout.ms", config.durable_wait.as_millis().to_string())
         .set("queue.buffering.max.kbytes", "262144")
         .set("statistics.interval.ms", "5000")
@@ -133,7 +135,8 @@ impl ProducerContext for DeliveryContext {
 }
 
 impl ClientContext for DeliveryContext {
-    // librdkafka repeats its messages with every attempt; `Cluster` logs each change once.
+    // librdkafka repeats its messages with every attempt, so they are logged only at debug level; `Cluster` logs each
+    // change once.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, "{message}");
     }

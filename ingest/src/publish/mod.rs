@@ -2,14 +2,15 @@
 //!
 //! The steps of a line: `admission` counts it, `routing` chooses between Kafka and the spool, an [`accumulator`]
 //! appends it to a record, and `delivery` sends the record and receives its result. A record that was handed to Kafka's
-//! client is delivered even if the HTTP client disconnects. A record that Kafka does not acknowledge in time goes to
-//! the spool, if there is one; while Kafka is unreachable, every record goes to the spool at once; `replay` sends
+//! client is delivered even if the HTTP client disconnects. If there is a spool, a record that Kafka does not
+//! acknowledge in time goes to the spool, and while Kafka is unreachable, every record does so at once; `replay` sends
 //! spooled records to Kafka later. If neither Kafka nor the spool confirms a record, every request with a line in the
 //! record is refused as a whole and may be sent again; if a request was already answered, its lines in the record are
 //! counted as lost.
 //!
-//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition, each partition keeps buffers of
-//! at most one record. Locks are held only while lines are copied, never across an await.
+//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition, each accumulator, of which a
+//! partition has two, keeps a buffer of at most one record. A lock is held only while lines are copied and records are
+//! handed to librdkafka or to the spool, never across an await.
 
 mod config;
 
@@ -124,7 +125,7 @@ impl Publisher {
     }
 
     /// Publishes the lines of one request. If they would exceed a limit, all of them are refused. `ack` says whether
-    /// the request waits for its records; `trace` is the request's recorded trace.
+    /// the request waits for its records; `trace` is the trace of the request, if the trace is sampled.
     pub fn publish(
         &self,
         chunks: Vec<Chunk>,
@@ -148,8 +149,9 @@ impl Publisher {
         Ok(PendingRecords { receipts, wait, cluster: Arc::clone(self.cluster()) })
     }
 
-    /// Sends the open record of an accumulator after the tasks that are ready now have appended to it. This runs in a
-    /// separate task, so that the lines of other requests are sent even if this client disconnects.
+    /// Sends the open record of an accumulator after the tasks that are ready now have appended to the record. This
+    /// runs in a separate task, so that the lines of other requests are sent even if the client of this request
+    /// disconnects.
     fn send_soon(&self, partition: u32, accumulators: Arc<PartitionAccumulators>, destination: Destination) {
         let (delivery, producer) = (Arc::clone(&self.delivery), Arc::clone(&self.producer));
         tokio::spawn(async move {
@@ -191,14 +193,14 @@ impl Publisher {
         self.cluster().fatal_error().await
     }
 
-    /// The number of records in the spool; `None` while the spool cannot be used.
+    /// The number of records in the spool; `None` if there is no spool, or while the spool cannot be used.
     pub fn records_in_spool(&self) -> Option<u64> {
         self.delivery.router.spool.as_ref().filter(|spool| spool.is_readable()).map(Spool::records)
     }
 
     /// Stops accepting, sends the open records, and waits until all records have ended. Records that have not ended
-    /// after `wait` go to the spool; while Kafka is unreachable, they go there at once. Without a spool, they are
-    /// counted as lost.
+    /// after `wait` go to the spool; while Kafka is unreachable, they go there at once. Without a spool that accepts
+    /// records, they are counted as lost.
     pub async fn flush(&self, wait: Duration) {
         let Delivery { admission, accumulators, router, .. } = &*self.delivery;
         admission.close();

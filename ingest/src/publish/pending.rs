@@ -20,7 +20,8 @@ pub struct PendingRecords {
 }
 
 impl PendingRecords {
-    /// Waits until all records have ended. Returns a refusal if a record is not durable, or if it takes too long.
+    /// Waits until all records have ended. Returns a refusal if a record is not durable, or if the records take longer
+    /// than `wait`.
     pub async fn durable(self) -> Result<(), Refusal> {
         let all = async {
             for receipt in &self.receipts {
@@ -35,8 +36,9 @@ impl PendingRecords {
     }
 }
 
-/// The result of a request whose records ended with these results. The refusal of a record may say that the record is
-/// stored nowhere; a client may trust that only if it holds for all records of the request.
+/// The result of a request whose records ended with these results. A record may be refused with the reason that it is
+/// stored nowhere. The request may be refused with this reason only if all its records were; if the results differ, the
+/// events may or may not be stored.
 fn result_of_request<'a>(mut records: impl Iterator<Item = &'a Result<(), Refusal>>) -> Result<(), Refusal> {
     let first = records.next().unwrap_or(&Ok(()));
     if records.all(|result| result == first) { first.clone() } else { Err(Refusal::NotDurable) }

@@ -1,8 +1,8 @@
 //! Replays the spool to Kafka: oldest records first, with lower priority than live records.
 //!
 //! A thread sends a few records, waits until Kafka has acknowledged them, removes them from the spool, and pauses. If
-//! the process is killed between the acknowledgement and the spool's fsync, a record is both in Kafka and in the spool,
-//! and is sent again; the aggregator counts it once, by its id.
+//! the process is killed after the acknowledgement of a record and before the fsync that removes the record from the
+//! spool, the record is sent again; the aggregator counts it once, by its id.
 
 use std::io;
 use std::sync::Arc;
@@ -19,17 +19,18 @@ use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::spool::store::SpooledRecord;
 
-/// The most records and bytes that are sent in one batch. With the pause after each batch, this is at most 20 MiB per
-/// second.
+/// The most records and bytes that are sent in one batch. With the pause after each batch, the replay sends at most 20
+/// MiB per second.
 const BATCH_LIMITS: (usize, usize) = (200, 1 << 20);
-/// The pause after a batch, and between checks of an empty spool.
+/// The pause after a batch, and between two checks for records that may be sent.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The pause after Kafka did not accept some records. No record is lost: they stay in the spool and are sent again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// Nothing is replayed while live records fill more than this percentage of the limit on waiting bytes.
+/// Nothing is replayed while the lines that wait for Kafka or the spool take more than this percentage of
+/// `UNACKED_BYTES`.
 const BUSY_PERCENT: usize = 50;
 
-/// Stops the thread when it is dropped, and waits for its end.
+/// Stops the replay thread on drop, and joins it.
 pub(super) struct Replay {
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -68,8 +69,8 @@ struct Replayer {
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
     stopped: Arc<AtomicBool>,
-    /// A pass sends all records of the spool, oldest first. This is the id of the last record that the current pass has
-    /// sent, whether or not Kafka accepted the record.
+    /// A pass sends all records of the spool, oldest first. This is the id of the last record that the current pass is
+    /// done with, whether or not Kafka accepted the record.
     last: Uuid,
 }
 
@@ -100,8 +101,8 @@ impl Replayer {
     fn send_oldest(&mut self, spool: &Spool) -> Duration {
         let records = spool.oldest(self.last, BATCH_LIMITS.0, BATCH_LIMITS.1);
         let Some(last) = records.last().map(|record| record.id) else {
-            // The pass has ended. The next pass sends the records that Kafka did not accept, and those that reached the
-            // spool after records with a later id.
+            // The pass has ended. The next pass sends the records that Kafka did not accept, and the records that were
+            // put into the spool after records with a later id.
             self.last = Uuid::nil();
             return PAUSE;
         };
@@ -113,7 +114,8 @@ impl Replayer {
             let all = records.len();
             tracing::warn!("kafka did not accept {failed} of {all} spooled records; they stay in the spool");
         }
-        // A record that Kafka refuses because of the record itself must not block the records after it.
+        // If Kafka is reachable but refuses a record because of the record itself, that record must not block the
+        // records after it.
         if failed == 0 || self.delivery.router.cluster.is_up() {
             self.last = last;
         }

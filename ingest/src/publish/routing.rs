@@ -1,4 +1,4 @@
-//! The destination of a record: Kafka, or the spool while Kafka is unreachable.
+//! The destination of a record: Kafka, or the spool while Kafka is unreachable or overloaded.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::config::Ack;
 use crate::outcome::Refusal;
 use crate::spool::{Spool, SpoolState};
 
-/// Records go to the spool, if there is one, once the bytes that wait for Kafka exceed this percentage of their limit.
+/// If there is a spool, records go to it once the waiting bytes exceed this percentage of `UNACKED_BYTES`.
 const OVERFLOW_PERCENT: usize = 80;
 
 /// The destination of a record.
@@ -27,9 +27,9 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// The destination of a record that is sent now. The spool, if there is one, gets the record while Kafka is
-    /// unreachable, and while so many bytes wait for Kafka that the limit will soon be reached; otherwise, Kafka gets
-    /// it. Refused if neither would accept the record.
+    /// The destination of a record that is sent now. The record goes to the spool, if the spool accepts records, while
+    /// Kafka is unreachable or the waiting bytes exceed [`OVERFLOW_PERCENT`]; otherwise, the record goes to Kafka.
+    /// Refused if Kafka is unreachable and there is a spool that does not accept records.
     pub(super) fn destination(&self, waiting: &Admission) -> Result<Destination, Refusal> {
         let Some(spool) = &self.spool else { return Ok(Destination::Kafka) };
         let is_down = self.cluster.is_down();

@@ -1,12 +1,12 @@
 //! The spool: stores on disk the records that Kafka did not accept, until Kafka accepts them.
 //!
-//! One thread owns the file. It does its jobs in batches: all jobs that arrived during the last fsync share the
-//! next one. A file that cannot be used never stops the edge: a corrupt file is renamed, any other error switches the
-//! spool off, and the spool tries to open the file again every ten seconds.
+//! One thread owns the file, and does its jobs in batches: all jobs that arrived during the last fsync share the next
+//! fsync. A file that cannot be used never stops the edge: if the file is corrupt when it is opened, it is renamed and
+//! a new one is used; any other error switches the spool off, and the spool tries to open the file again every ten
+//! seconds.
 //!
-//! Invariant: a record is reported as stored after its fsync, and not before; it is removed only by
-//! [`Spool::remove`], once Kafka has acknowledged it. The callers limit how many records wait for the disk. Nothing in
-//! this folder depends on Kafka.
+//! Invariant: a record is reported as stored only after its fsync, and is removed only by [`Spool::remove`], once Kafka
+//! has acknowledged it. The callers limit how many records wait for the disk. Nothing in this folder depends on Kafka.
 
 mod config;
 
@@ -51,7 +51,7 @@ pub enum SpoolState {
     /// The spool accepts no records until some are removed or the disk has more free space. The text says which limit
     /// is reached.
     Full(String),
-    /// The file cannot be used. The text says why.
+    /// The file is not open or cannot be used. The text says why.
     Off(String),
 }
 
@@ -122,7 +122,7 @@ impl Spool {
         Ok(Self { jobs: Some(jobs), status, thread: Some(thread) })
     }
 
-    /// Whether the spool accepts records.
+    /// Whether the spool accepts records, and if not, why.
     pub fn state(&self) -> SpoolState {
         self.status.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -157,19 +157,19 @@ impl Spool {
         self.submit(Job::Put(record, callback));
     }
 
-    /// The oldest records after the id `after`, at most this many records and bytes; none
-    /// while the file cannot be used. Waits for the disk.
+    /// The oldest records after the id `after`: at most `records` records and `bytes` bytes, but at least one record if
+    /// there is any. None while the file cannot be used. Waits for the disk.
     pub fn oldest(&self, after: Uuid, records: usize, bytes: usize) -> Vec<SpooledRecord> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.submit(Job::Oldest { after, records, bytes, answer });
         answered.recv().unwrap_or_default()
     }
 
-    /// Removes records that Kafka has acknowledged; if the disk fails, they stay. Waits for the disk.
+    /// Removes records that Kafka has acknowledged; if the disk fails, the records stay. Waits for the disk.
     pub fn remove(&self, ids: Vec<Uuid>) {
         let (answer, answered) = mpsc::sync_channel(1);
         self.submit(Job::Remove(ids, answer));
-        // The thread sends no answer. It drops the sender when the job is done.
+        // The thread sends no answer: it drops the sender when the job is done.
         let _ended = answered.recv();
     }
 
@@ -190,7 +190,7 @@ impl Drop for Spool {
     }
 }
 
-/// The state of the thread.
+/// The state of the spool's thread.
 struct Worker {
     path: PathBuf,
     config: SpoolConfig,
@@ -247,7 +247,7 @@ impl Worker {
     /// Closes the file. It is opened again later.
     fn switch_off(&mut self, error: &StoreError) {
         let why = chain(error);
-        tracing::error!("the spool is off, trying again in {:?}: {why}", self.retry_after);
+        tracing::error!("the spool is off: {why}; trying again in {:?}", self.retry_after);
         self.store = None;
         self.retry_at = Instant::now() + self.retry_after;
         self.set(SpoolState::Off(why));
@@ -282,7 +282,7 @@ impl Worker {
             }
         }
         let stored = self.apply(&change);
-        // The status is updated before the callbacks, which may read it.
+        // The status is updated before the callbacks, because they may read it.
         self.update_status();
         puts.into_iter().for_each(|callback| callback(stored));
         drop(removals);
@@ -341,8 +341,8 @@ impl Worker {
             }
             Err(error) => return self.switch_off(&error),
         }
-        // The spool counts as full when the largest record would not fit, so that its state is known before it refuses
-        // a record.
+        // The spool counts as full when the largest record would not fit, so that other threads know the state before a
+        // record is refused.
         let largest = MAX_BYTES as u64;
         self.set(match self.free_space() {
             FreeSpace::Off => SpoolState::Off("the free space on the disk cannot be read".to_owned()),

@@ -1,8 +1,8 @@
 //! The file of the spool: the records, keyed by their ids, which are ordered by time.
 //!
-//! Invariants: when [`Store::apply`] returns, the whole change is on the disk or none of it; one process uses the file
-//! at a time; damage is found when the file is opened. The values are in a table of their own, so that listing
-//! the records reads no values.
+//! Invariants: when [`Store::apply`] returns, the whole change is on the disk or none of it; only one process uses the
+//! file at a time; damage is found when the file is opened. The values are in a table of their own, so that listing the
+//! records reads no values.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,9 +22,9 @@ const VALUES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("values");
 /// The number of partitions that the topic had when Kafka was last reached.
 const PARTITIONS: TableDefinition<'_, (), u32> = TableDefinition::new("partitions");
 
-/// The size of the cache of pages in memory.
+/// The size of redb's cache of pages, in bytes.
 pub(crate) const CACHE_BYTES: usize = 16 << 20;
-/// A file that has become empty is compacted if it is longer than this.
+/// When the last record is removed, the file is compacted if it is longer than this.
 const COMPACT_BYTES: u64 = 64 << 20;
 
 /// A record of the spool.
@@ -184,8 +184,8 @@ impl Store {
         Ok(())
     }
 
-    /// The oldest records after the id `after`, at most this many records and bytes, but at
-    /// least one record if there is any.
+    /// The oldest records after the id `after`: at most `records` records and `bytes` bytes, but at least one record if
+    /// there is any.
     pub fn oldest(
         &self,
         after: Uuid,
@@ -316,7 +316,7 @@ fn store_error(path: &Path, error: redb::Error) -> StoreError {
         | E::TypeDefinitionChanged { .. }
         | E::TableIsMultimap(_)
         | E::LockPoisoned(_) => StoreError::Corrupt { path, reason: error.to_string() },
-        // The file does not begin like a file of redb, or is truncated.
+        // The file does not begin like a file of redb, or the file is truncated.
         E::Io(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
             StoreError::Corrupt { path, reason: error.to_string() }
         }

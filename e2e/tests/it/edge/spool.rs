@@ -287,7 +287,7 @@ async fn a_full_disk_switches_the_spool_off_and_no_answered_event_is_lost() {
     let readiness = admin.get("/readyz").await;
     assert!(readiness.status == 503 && readiness.text.contains("the spool is off"), "{}", readiness.text);
     let log = fs::read_to_string(spooling.edge.service.process().log()).unwrap();
-    assert!(log.contains("the spool is off, trying again in 10s: use "), "{log}");
+    assert!(log.contains("the spool is off: use ") && log.contains("; trying again in 10s"), "{log}");
     // The edge cannot use the spool while the limit on its files remains.
     assert_eq!(spooling.edge.http.post_lines(&lines).await.status, 503);
 

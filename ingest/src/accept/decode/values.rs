@@ -64,8 +64,9 @@ impl Values<'_> {
         }
     }
 
-    /// The end of the value at the current position: in an array, the comma or bracket after the value; otherwise, the
-    /// last bracket of the value or the end of its line. None if quotes or brackets do not balance.
+    /// Where the value at the current position ends. In an array, this is the comma or closing bracket after the value;
+    /// otherwise, it is just after the last bracket of the value, or the end of the line if the value has no brackets.
+    /// `None` if quotes or brackets do not balance.
     fn end(&self) -> Option<usize> {
         // Braces and square brackets are not distinguished: an event such as `{]` is invalid, but it still ends at its
         // closing bracket.
@@ -95,7 +96,7 @@ impl Values<'_> {
                 _ => {}
             }
         }
-        // In an array without its closing bracket, the last element may be truncated.
+        // If an array has no closing bracket, its last element may be truncated, so the element has no known end.
         (depth == 0 && !in_string && !self.in_array).then_some(self.body.len())
     }
 }

@@ -33,7 +33,7 @@ fn check_partition(line: &str, expected: u32) {
     assert_eq!(partition(&mut UserHasher::of("default"), &parsed.event, to), (expected, false), "{line}");
 }
 
-/// Golden values. If they change, an event that is repeated across an upgrade goes to another partition than the first
+/// Golden values. If they change, an event that is sent again after an upgrade goes to another partition than the first
 /// time, and counts twice.
 #[test]
 fn the_partition_of_an_event_never_changes() {
@@ -237,5 +237,5 @@ fn only_events_of_hot_users_are_spread_over_all_partitions() {
     assert!(chunks.len() > 100, "by event_id: {} partitions", chunks.len());
     let (again, report) = run();
     assert_eq!([home("u1"), home("u2"), 7].map(|partition| of(&again, partition)), [0, 10, 100]);
-    assert_eq!(report.spread, 300, "hot from the beginning");
+    assert_eq!(report.spread, 300, "the user is still hot in the second request");
 }

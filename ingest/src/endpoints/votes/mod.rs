@@ -31,7 +31,7 @@ const VOTE_FIELDS: [&str; 3] = ["poll", "option", "voter"];
 /// The votes of one request, as events.
 #[derive(Debug)]
 pub struct Votes<'a> {
-    /// Each line with its event, or with the fault of the vote.
+    /// Each line of the request, with the event that it becomes or with its fault.
     lines: Vec<(Line<'a>, Result<String, Fault>)>,
     poll: Option<String>,
 }
@@ -51,7 +51,7 @@ impl<'a> Votes<'a> {
         Self { lines, poll: polls.pop().filter(|_| polls.is_empty()) }
     }
 
-    /// The events, with the numbers of their lines.
+    /// The events as lines, each with the number of the line that it comes from.
     pub fn lines(&self) -> Vec<Line<'_>> {
         self.lines
             .iter()
@@ -59,7 +59,7 @@ impl<'a> Votes<'a> {
             .collect()
     }
 
-    /// The poll that all votes name; none if there is no vote or if the votes name several polls.
+    /// The poll that all votes name; `None` if no line is a vote, or if the votes name several polls.
     pub fn into_poll(self) -> Option<String> {
         self.poll
     }
@@ -84,7 +84,7 @@ fn rewrite(line: &str) -> Result<(String, String), Fault> {
     Ok((event_line(&fields), poll))
 }
 
-/// The text of a field of a vote; `null` and an empty text mean that it is absent, as in every event.
+/// The text of a field of a vote; `None` if the field is absent, `null` or empty, as in every event.
 fn text_of(fields: &[(Cow<'_, str>, &RawValue)], name: &'static str) -> Result<Option<String>, Fault> {
     let mut values = fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.get());
     let value = values.next().unwrap_or("null");
@@ -105,9 +105,9 @@ fn limit(name: &str) -> usize {
     if name == "voter" { MAX_ID_BYTES } else { MAX_NAME_BYTES }
 }
 
-/// The line of the event that a vote becomes. The fields of the vote are written first: `poll` and `option` are stored
-/// in `props`, and if the line has several values for one path in `props` (`a.b` is the path of `b` in `a`), the first
-/// one counts.
+/// The line of the event that a vote becomes. The fields of the vote are written before all other fields. `poll` and
+/// `option` are stored in `props`, and if a line has several values for one path in `props` (the path of `b` in `a` is
+/// `a.b`), the first value counts. So no other field can replace the poll or the option.
 fn event_line(fields: &[(Cow<'_, str>, &RawValue)]) -> String {
     let (vote, others): (Vec<_>, Vec<_>) = fields
         .iter()

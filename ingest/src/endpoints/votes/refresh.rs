@@ -1,8 +1,8 @@
 //! Fetches poll results from query-api at an interval; the only I/O in this folder.
 //!
-//! Invariants: if query-api fails, the last results stay in use, with their age; all results belong to one tenant,
-//! which query-api names. A fetch takes no longer than the interval, and a response is no longer than
-//! `MAX_RESPONSE_BYTES`.
+//! Invariants: if a fetch fails, the last results stay in use, with their age; all results belong to one tenant, which
+//! is named in the response of query-api. A fetch ends within the interval, and a response that is longer than
+//! `MAX_RESPONSE_BYTES` is not used.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::metrics::Metrics;
 
 /// The longest response that is read. Query-api returns some tens of thousands of options at most.
 const MAX_RESPONSE_BYTES: usize = 16 << 20;
-/// The longest time that a request may take, even if the interval is longer.
+/// The longest time that a fetch may take, which is two requests, even if the interval is longer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// For this long after the start, failures are not logged, because query-api may be starting at the same time.
 const STARTUP_GRACE: Duration = Duration::from_secs(30);
 
-/// The results that were last fetched; none before the first fetch.
+/// The results of the last successful fetch; `None` before it.
 pub type LatestResults = Arc<ArcSwapOption<Results>>;
 
 /// Why a fetch failed.
@@ -35,16 +35,16 @@ pub enum RefreshError {
     /// The token cannot be read.
     #[error("read the token of POLL_RESULTS_TOKEN_FILE")]
     Token(#[from] io::Error),
-    /// There was no response, or it was not successful.
+    /// There was no response, or its status is not a success.
     #[error("fetch poll results")]
     Fetch(#[from] reqwest::Error),
-    /// There was no response in time.
+    /// The fetch did not end in time.
     #[error("timed out fetching poll results")]
     Deadline(#[from] time::error::Elapsed),
     /// The response is longer than `MAX_RESPONSE_BYTES`.
     #[error("fetch poll results: the response is longer than {MAX_RESPONSE_BYTES} bytes")]
     TooLarge,
-    /// The response contains no results.
+    /// The responses are not usable results.
     #[error(transparent)]
     Results(#[from] ResultsError),
 }
@@ -59,8 +59,8 @@ pub struct PollResultsConfig {
     /// query API has `READ_AUTH=required`. It is read again before each fetch. Only votes of this key's tenant get
     /// results.
     pub token_file: Option<PathBuf>,
-    /// Time between two fetches of poll results, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s. The results in answers to
-    /// votes are at most that much older than the query API's.
+    /// Time between two fetches of poll results, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s. While fetches succeed, the
+    /// results in answers to votes are at most about that much older than the query API's.
     pub interval: Duration,
 }
 
@@ -98,7 +98,7 @@ pub async fn run(
     latest: LatestResults,
     metrics: Arc<Metrics>,
 ) {
-    // The proxy variables of the environment are ignored: the address is always called directly.
+    // The proxy variables of the environment are ignored, so that query-api is always called directly.
     let client = Client::builder().no_proxy().build().expect("a client without TLS can always be built");
     let source = Source { client, url: url.trim_end_matches('/').to_owned(), token_file };
     let (mut succeeded, begun) = (None, time::Instant::now());
@@ -108,7 +108,7 @@ pub async fn run(
             Ok(fetched) => fetched,
             Err(late) => Err(late.into()),
         };
-        // Log each change once, and not each attempt.
+        // Log when fetches begin to fail or to succeed, and not each attempt.
         let is_starting = succeeded.is_none() && fetched.is_err() && begun.elapsed() < STARTUP_GRACE;
         let changed = !is_starting && succeeded.replace(fetched.is_ok()) != Some(fetched.is_ok());
         metrics.poll_results(fetched.as_ref().ok().map(|results| results.as_of));

@@ -40,13 +40,13 @@ pub struct PollResult {
     age_ms: i64,
 }
 
-/// Why a response contains no results.
+/// Why the responses of query-api cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
     /// The response does not have the form that query-api sends.
     #[error("read poll results")]
     Json(#[from] serde_json::Error),
-    /// Query-api has not counted any event yet.
+    /// The response has no `as_of`, because query-api has not counted any event yet.
     #[error("read poll results: the response has no `as_of` yet")]
     NoTime,
 }
@@ -93,7 +93,8 @@ impl Results {
         Ok(Self { tenant, as_of, polls })
     }
 
-    /// The result of a poll of `tenant`; none if it is not known.
+    /// The result of a poll of `tenant`, with its age at `now`; `None` if the results belong to another tenant or do
+    /// not contain the poll.
     pub fn of(&self, tenant: &str, poll: String, now: UnixMillis) -> Option<PollResult> {
         if tenant != self.tenant {
             return None;

@@ -183,7 +183,7 @@ fn a_record_counts_its_lines_whose_requests_are_already_answered() {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// This many lines of this many bytes.
+    /// Append this many lines, each with this many bytes.
     Append(usize, usize),
     Send,
     Acknowledge,
