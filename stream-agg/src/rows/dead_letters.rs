@@ -21,7 +21,7 @@ pub enum Reason {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The record has more stored lines than the column `line` can number.
-    #[error("read a line: its record has more than {} lines", u16::MAX)]
+    #[error("read a line: its record has more than {} stored lines", u32::from(u16::MAX) + 1)]
     Beyond,
     /// The headers of the record cannot be read. The edge writes no such record.
     #[error(transparent)]
