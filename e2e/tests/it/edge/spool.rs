@@ -1,5 +1,5 @@
-//! The spool of the edge. During an outage of Kafka and kills of the edge, every event that is answered with 200 counts
-//! once. This also holds when the spool is full, off or unreadable, and when the edge stops.
+//! The spool of the edge. Every event that is answered with 200 counts once, even if Kafka is down, the edge is killed
+//! or stopped, or the spool or its disk is full. If the edge cannot read its spool, it sets the file aside and serves.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, STATIC_MEMBER, World};
 
-/// The page that explains the spool; its commands are run here.
+/// The page that explains the spool. A test runs the commands that it shows.
 const PAGE: &str = include_str!("../../../../docs/spool.md");
 
 /// Number of clients that send at the same time.
@@ -26,13 +26,13 @@ const EVENTS: usize = 10;
 /// Shortest pause between two attempts of a client. It limits the number of events during an outage.
 const PAUSE: Duration = Duration::from_millis(40);
 
-/// The arguments of the commands that the page shows, in its order.
+/// The arguments of each `ingest` command on the page, in the order of the page.
 fn commands_of_the_page() -> Vec<Vec<&'static str>> {
     let commands = PAGE.lines().filter_map(|line| line.strip_prefix("ingest ")?.split('#').next());
     commands.map(|command| command.split_whitespace().collect()).collect()
 }
 
-/// An edge with a spool. It has its own servers, because the tests stop Kafka.
+/// An edge with a spool, on Kafka and ClickHouse servers of its own, because the tests stop Kafka.
 struct Spooling {
     stack: Stack,
     world: World,
@@ -135,7 +135,8 @@ impl RetryingClients {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_outage_and_edge_kills_lose_nothing_and_count_nothing_twice() {
     let mut spooling = Spooling::new("spool_outage", &[]).await;
-    // After an outage that is longer than the session, only a static member gets its partitions back at once.
+    // After an outage of Kafka that is longer than the member's session in the group, only a static member gets its
+    // partitions back at once.
     let mut aggregator = spooling.world.start("stream-agg", &[STATIC_MEMBER]);
     aggregator.wait_ready().await.unwrap();
     let load = RetryingClients::start(&spooling.edge);
@@ -247,7 +248,7 @@ async fn a_full_spool_refuses_events_and_is_emptied_once_kafka_is_back() {
     spooling.edge.assert_balanced().await;
 }
 
-/// Limits the size of the edge's files, or removes the limit.
+/// Limits the size of each file that the edge writes, as if the disk were full. `None` removes the limit.
 fn limit_files(edge: &mut Edge, bytes: Option<u64>) {
     let pid = Pid::from_raw(edge.service.process().id() as i32);
     let hard = getrlimit(Resource::Fsize).maximum;

@@ -28,7 +28,7 @@ async fn the_lag_in_seconds_grows_while_clickhouse_is_down() {
 
     stack.clickhouse.kill9().unwrap();
     send().await;
-    // The metric is a sum over four partitions, each of which has some of the events.
+    // This is the sum of the lags of four partitions, each of which has some of the events.
     wait_for("the lag to grow", DEADLINE, async || metric("lag_seconds").await >= 8).await.unwrap();
     let held = metric("watermark_timestamp_seconds").await as i64;
     stack.clickhouse.start().await.unwrap();
