@@ -106,7 +106,7 @@ Each program shows its metrics as Prometheus text under `/metrics` of its admin 
     check_page("metrics.md", &page);
 }
 
-/// The texts of all Rust files below a folder, in the order of their paths.
+/// The texts of all Rust files below a folder except `tests.rs`, in the order of their paths.
 fn sources(folder: &Path) -> Vec<String> {
     let mut files = files(folder, "rs");
     files.retain(|file| !file.ends_with("tests.rs"));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// Where one side of a node of the search tree leads.
+/// Where one side of a node in the search tree leads.
 #[derive(Clone, Copy)]
 enum Side {
     Nothing,
@@ -60,7 +60,7 @@ pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn control(kind: u8, size: usize) -> u8 {
-    assert!(size < 29, "longer ones have another form");
+    assert!(size < 29, "a size of 29 or more is encoded in another form");
     kind << 5 | size as u8
 }
 

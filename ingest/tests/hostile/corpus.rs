@@ -10,9 +10,9 @@ use std::iter;
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
-/// The longest line that is accepted.
+/// Length of the longest line that the edge accepts, in bytes.
 const LONGEST: usize = 64 * 1024;
-/// The longest body that is accepted.
+/// Length of the longest body that the edge accepts, in bytes as sent.
 const LARGEST: usize = 8 << 20;
 const MIB: usize = 1 << 20;
 /// The simplest valid line.
@@ -194,7 +194,7 @@ fn values() -> Vec<Case> {
     ]
 }
 
-/// Names: duplicate, escaped, reserved, long.
+/// Keys: duplicate, escaped, reserved, long.
 fn keys() -> Vec<Case> {
     let longest = |name: &str| {
         let rest = LONGEST - with(name, "1").len();

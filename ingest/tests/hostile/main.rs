@@ -32,7 +32,7 @@ use uuid::Uuid;
 use self::corpus::{Case, cases};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-/// The longest body that is also sent byte by byte.
+/// A body of at most this many bytes is also sent byte by byte.
 const SHORT: usize = 4096;
 
 /// An edge that stores everything in its spool.

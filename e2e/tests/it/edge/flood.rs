@@ -27,9 +27,9 @@ const BODY_BYTES: usize = 8 << 20;
 const PIECES: usize = 128;
 /// Largest allowed peak memory of the edge, in MiB.
 const MOST_MIB: f64 = 384.0;
-/// The outcome of most requests.
+/// The outcome of requests that the edge refused because it already held too many bytes of bodies.
 const OVERLOADED: &str = "503 overloaded, retry";
-/// The outcome of requests whose bodies the edge could hold.
+/// The outcome of requests whose events were stored.
 const STORED: &str = "200";
 
 /// The requests of a flood.

@@ -129,7 +129,7 @@ async fn adopt_restores_the_window_even_if_the_broker_clock_went_back() {
     let world = World::new("once_clock_back").await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(54), Oracle::default());
     // Two batches, because `adopt` continues at the start of the last batch in the ledger. That is offset 3 here, so
-    // the window must be restored from the records of the first batch.
+    // the window must be restored from the ledger rows of the first batch.
     produce_and_count(&world, &mut rng, &mut oracle, 3).await;
     produce_and_count(&world, &mut rng, &mut oracle, 1).await;
     // Changes the ledger as if the broker's clock had been two weeks ahead when it appended the second record.

@@ -29,7 +29,7 @@ async fn markers_of_the_previous_log_prove_nothing_about_a_partly_stored_batch()
     world.migrate().await;
     world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
 
-    // Each table has a marker of the first log at offset 5, which is above the log end offset of the second log, 2.
+    // In each of these tables, the highest marker of the first log is at offset 5. The second log ends at offset 2.
     let both = append(2);
     for table in CLOSED {
         world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK g = 0")).await;

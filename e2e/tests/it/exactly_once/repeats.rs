@@ -102,7 +102,7 @@ async fn an_unreadable_line_becomes_a_dead_letter_and_its_neighbours_are_stored(
     );
     assert_eq!(world.number("SELECT sum(rejected) FROM ledger").await, 2);
     let marker = "SELECT max(hwm) FROM dead_letters WHERE tenant = '' AND kp = 2 AND reason = ''";
-    assert_eq!(world.number(marker).await, 2, "everything below offset 2 is there");
+    assert_eq!(world.number(marker).await, 2, "the marker covers every offset below 2");
     let unmarked =
         "SELECT count() FROM (SELECT _part FROM dead_letters GROUP BY _part HAVING countIf(tenant = '') = 0)";
     assert_eq!(world.number(unmarked).await, 0, "parts without a marker");
@@ -187,7 +187,7 @@ async fn a_spooled_record_that_is_twice_in_one_batch_counts_once_with_any_window
     wait_for_lines(&world, 9).await;
     world.assert_counted(&oracle.counts()).await;
     let markers = "SELECT uniqExact(hwm) FROM ledger WHERE tenant = ''";
-    assert_eq!(world.number(markers).await, 1, "it was one batch");
+    assert_eq!(world.number(markers).await, 1, "all three records are in one batch");
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn a_spooled_record_in_a_rebuilt_batch_is_not_a_repeat_of_itself() {
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
     world.produce(1, &spooled(&ids[1]), values[1].as_bytes());
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
-    // The ledger has the rows of both records, but the raw table refuses theirs.
+    // The ledger has rows for both records, but the raw table refuses the rows of their events.
     wait_for_lines(&world, 6).await;
     aggregator.kill9();
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;

@@ -145,7 +145,7 @@ enum Outage {
     ClickHouse,
 }
 
-/// While a server is down, stops under load an aggregator and an edge that has a spool, and starts both again before
+/// Stops an aggregator, and an edge that has a spool, under load and while a server is down. Starts both again before
 /// the server is back.
 async fn restart_services_during_outage(name: &'static str, outage: Outage) {
     let (mut stack, world) = World::on_own_servers(name).await;

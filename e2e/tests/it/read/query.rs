@@ -150,7 +150,7 @@ async fn an_answer_has_its_as_of_and_a_refusal_names_the_wrong_parameter() {
     assert_eq!((put.status, put.problem()), (405, "method_not_allowed".to_owned()));
 }
 
-/// Rollups of quarters of an hour, and of users by country.
+/// A rollup of users and events by quarter of an hour and by country.
 const FINER: &str = r#"
 [[rollup]]
 name = "users_quarterly"

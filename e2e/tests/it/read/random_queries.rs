@@ -440,8 +440,7 @@ async fn check(name: &'static str, seed: u64, queries: usize) {
     let (edge, _aggregator, api) = world.pipeline().await;
     let (mut rng, calendars) = (Rng::with_seed(seed), Calendars::new());
     let (mut events, mut oracle) = (Vec::new(), Oracle::default());
-    // The second half of the events is late: these events are in hours for which the queries after the first half were
-    // already answered.
+    // The second half of the events is late: they are in hours that earlier queries have already read.
     for _ in 0..2 {
         let more = random_events(&mut rng, 1_000);
         count_more(&world, &edge.http, &mut oracle, &more).await;

@@ -38,7 +38,7 @@ async fn migrate(world: &World, names: &[&str], more: &[(&str, &str)]) -> Result
     world.run("stream-agg", &["migrate"], &variables).await.map_err(|error| format!("{error:#}"))
 }
 
-/// The answer or the error that the user for readers of `tenant` gets.
+/// The answer or the error that the ClickHouse user of `tenant`'s analysts gets.
 async fn ask(world: &World, tenant: &str, sql: &str) -> Result<String, String> {
     let (reader, database) = (format!("bi_reader_{tenant}"), database(world, tenant));
     world.ask_as((&reader, PASSWORD), &database, sql).await

@@ -123,7 +123,7 @@ async fn an_added_rollup_begins_after_the_last_uncounted_event_and_earlier_after
     late.count().await;
     assert_eq!(late.noted().await, noted);
     let others = format!("SELECT count() FROM rollup_since WHERE rollup != '{ADDED_ROLLUP}'");
-    assert_eq!(late.world.number(&others).await, 0, "the others have every event");
+    assert_eq!(late.world.number(&others).await, 0, "the other rollups have every event");
 
     late.world.run("stream-agg", &["backfill", ADDED_ROLLUP], &late.variables()).await.unwrap();
     let first_day = now().floor(DAY).0 - 31 * DAY;

@@ -1,4 +1,5 @@
-//! The audit finds offsets that are in no ledger row. The reason may be a deleted row or a transaction in Kafka.
+//! The audit finds offsets that are in no ledger row, whatever the reason: a deleted row, or the marker of a
+//! transaction in Kafka.
 
 use devstack::wait_for;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
