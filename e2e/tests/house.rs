@@ -1,7 +1,7 @@
 //! The modules ("rooms") of a crate have no import cycle.
 //!
-//! A room is a folder directly under `src`, or a file there other than `lib.rs` and `main.rs`. A room in a cycle
-//! cannot be read or changed without the other rooms of the cycle. Test code may import what it needs.
+//! A room is a folder directly under `src` other than `bin`, or a file there other than `lib.rs` and `main.rs`. A room
+//! in a cycle cannot be read or changed without the other rooms of the cycle. Test code may import what it needs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;

@@ -13,7 +13,7 @@ use runtime::logging::LogConfig;
 use runtime::metrics::MetricDescription;
 use runtime::vars::{VarError, Vars};
 
-/// Variables without a default, which a configuration needs.
+/// The variables that have no default and must be set, each with a value for this test.
 const REQUIRED: [(&str, &str); 2] = [("KAFKA_BROKERS", "host:9092"), ("CLICKHOUSE_URL", "http://host:8123")];
 
 fn root() -> PathBuf {

@@ -10,7 +10,7 @@ enum Side {
     Data(usize),
 }
 
-/// A database in MaxMind's format with these networks.
+/// A database in MaxMind's format with these networks, each with its country.
 pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
     let (mut nodes, mut data) = (vec![[Side::Nothing; 2]], Vec::new());
     for (network, country) in networks {

@@ -100,7 +100,7 @@ fn good(number: usize, text: &[u8]) -> Expected {
     Expected::Lines(vec![Line { number, verdict: Ok(text) }])
 }
 
-/// A valid event, and then text that is not JSON.
+/// A report of a valid event, and of text after it that is not JSON.
 fn then_bad(text: &[u8]) -> Expected {
     let text = String::from_utf8(text.to_vec()).expect("a good line is text");
     let bad = Line { number: 2, verdict: Err(("bad_json", None)) };

@@ -78,7 +78,7 @@ async fn unreliable_proxy(listener: TcpListener, edge: String) {
 /// expected output.
 const PROGRAMS: [(&str, &str, &str); 3] =
     [("js", "script.mjs", "2\n"), ("python", "program.py", "3\n"), ("go", "program.go", "stored\n")];
-/// Events that all programs send together.
+/// Number of events that all programs send together.
 const SENT: u64 = 2 + 3 + 2;
 
 /// Runs the page's program in this language against the address `edge`, and checks what the program prints.

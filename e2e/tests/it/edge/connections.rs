@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use crate::wire::{connect_and_send, first_line, read_until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
-/// A request with one event, which keeps the connection open.
+/// A request with one event. The edge keeps its connection open after the answer.
 const REQUEST: &[u8] = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"event\":\"a\"}";
 
 async fn start(world: &World, more: &[(&str, &str)]) -> Edge {

@@ -14,7 +14,7 @@ use crate::wire::{connect, connect_and_send, read_until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
 const EVENT: &str = r#"{"event":"a"}"#;
-/// A request that is hidden in bodies. If the edge read it as a request, it would count a reaction.
+/// A request that is hidden in bodies. If the edge read it as a request, the edge would accept a click.
 const HIDDEN: &str = "POST /analytics/1700000000000/smuggled/click HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// An edge with short timeouts, so that it closes connections quickly.
@@ -165,7 +165,7 @@ async fn a_request_head_that_is_not_valid_http1_is_refused() {
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
     assert_eq!(codes(&edge, hello).await, [400]);
 
-    // Unusual but valid.
+    // Unusual but valid: an absolute URI as the target, and header lines that end without a carriage return.
     let absolute = post("Content-Length: 13", EVENT).replace("/v1/events", "http://elsewhere/v1/events");
     assert_eq!(codes(&edge, absolute.as_bytes()).await, [200]);
     let body = format!("{EVENT}\n{HIDDEN}");

@@ -21,9 +21,9 @@ const PAGE: &str = include_str!("../../../../docs/spool.md");
 
 /// Number of clients that send at the same time.
 const CLIENTS: u64 = 16;
-/// Events of a request.
+/// Number of events in a request.
 const EVENTS: usize = 10;
-/// Shortest pause between two attempts of a client. It limits the number of events during an outage.
+/// Minimum time between two attempts of a client. It limits the number of events that are sent during an outage.
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// The arguments of each `ingest` command on the page, in the order of the page.
@@ -85,7 +85,7 @@ async fn is_accepted(http: &Http, body: String) -> bool {
     answer.is_ok_and(|answer| answer.status == 200)
 }
 
-/// Clients that retry each batch, with the same `event_id`s, until it is answered with 200.
+/// Clients that send each batch, with the same `event_id`s, until the edge answers it with 200.
 pub(crate) struct RetryingClients {
     stop: Arc<AtomicBool>,
     oracle: Arc<Mutex<Oracle>>,
@@ -168,8 +168,8 @@ async fn an_edge_that_stops_without_kafka_spools_everything_for_a_manual_replay(
     let mut spooling = Spooling::new("spool_stop", &[("DURABLE_WAIT", "60s"), ("DRAIN_DELAY", "60s")]).await;
     let made = random_events(&mut fastrand::Rng::with_seed(70), 500);
     spooling.stack.kafka.kill9().unwrap();
-    // The events are sent right after the kill. So they still wait for Kafka, and are not in the spool yet, when the
-    // edge is stopped.
+    // The events are sent right after the kill, before the edge notices that Kafka is unreachable. So, when the edge is
+    // stopped, they still wait for Kafka (for at most `DURABLE_WAIT`, 60 s) and are not in the spool yet.
     let lines: Vec<_> = made.iter().map(TestEvent::line).collect();
     let http = Http::new(spooling.edge.service.http());
     let waiting = tokio::spawn(async move {

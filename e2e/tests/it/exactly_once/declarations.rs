@@ -103,8 +103,8 @@ async fn a_partly_stored_batch_is_finished_under_the_rollups_of_its_declaration(
     let raw = "SELECT toString(ko), toString(cfg), toString(count()) FROM events WHERE tenant != ''
                GROUP BY ko, cfg ORDER BY ko";
     wait_until_returns(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
-    // The rollup that both processes declare has both records. A rollup that only one process declares has only the
-    // record that was declared by this process.
+    // The rollup that both processes declare counts the events of both records. A rollup that only one process declares
+    // counts only the events of the record whose batch this process declared.
     let later = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
     let sums = format!(
         "SELECT (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly'),

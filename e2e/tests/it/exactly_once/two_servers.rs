@@ -1,5 +1,5 @@
 //! Connections to `CLICKHOUSE_URL` reach two ClickHouse servers in turn. The markers of one server say nothing about
-//! the rows of the other server.
+//! the rows of the other server, so the aggregator must stop before it inserts into the second server.
 //!
 //! `serverUUID()` is zero on every ClickHouse of the local stack. So the balancer replaces `serverUUID()` with another
 //! id in the requests that it forwards to the second server.

@@ -11,11 +11,11 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Clients that send at the same time, each one batch after another.
+/// Number of clients that send at the same time. Each client sends one batch after another.
 const CLIENTS: u64 = 8;
-/// Events of a batch.
+/// Number of events in a batch.
 const EVENTS: usize = 5;
-/// Time under load before, between and after the restarts.
+/// Time under load before and after the restarts, and also between the start of an outage and the restarts.
 const UNDER_LOAD: Duration = Duration::from_secs(2);
 /// How long an edge still serves after SIGTERM, so that clients can switch to another edge, as a balancer does.
 const DRAIN: (&str, &str) = ("DRAIN_DELAY", "2s");

@@ -98,7 +98,7 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
     assert_eq!((users.status, users.problem()), (422, "not_covered".to_owned()));
     assert_eq!(users.json()["errors"][0]["param"], "filter");
 
-    // The ETag or the cursor of one reader gives another reader no access.
+    // A reader that sends the ETag or the cursor of another reader gets no rows of that reader's tenant.
     let path = format!("/v1/query?dimensions=event&order=event:asc&limit=1&{WINDOW}");
     let page = get(http, &path, &acme).await;
     let known = [("authorization", other.as_str()), ("if-none-match", page.header("etag"))];

@@ -333,12 +333,13 @@ struct TimeColumn {
 }
 
 impl TimeColumn {
-    /// For hours and shorter buckets: noon of today.
+    /// A column of times, for buckets of an hour or less. The filters must find noon of today.
     async fn at_noon(world: &World, name: &'static str) -> Self {
         Self::of(world, name, "toStartOfDay(now('UTC')) + INTERVAL 12 HOUR", false).await
     }
 
-    /// For days and longer buckets: the bucket that contains today. `start` is the function for its start.
+    /// A column of dates, for buckets of a day or more. The filters must find the bucket that contains today. `start`
+    /// is ClickHouse's function for the start of such a bucket.
     async fn of_today(world: &World, name: &'static str, start: &str) -> Self {
         Self::of(world, name, &format!("{start}(toDate(now('UTC')))"), true).await
     }
@@ -471,7 +472,7 @@ async fn assert_filters_read_one_part(world: &World, view: &str, column: &TimeCo
     }
 }
 
-/// Checks that queries with this filter on `view` read one part of its table, by the index.
+/// Checks that for queries with this filter on `view`, ClickHouse's index selects only one part of the table.
 async fn assert_reads_one_part(world: &World, view: &str, filter: &str) {
     for query in wrapped(&format!("{}.{view}", world.bi_database()), filter) {
         let read = world.rows(&format!("EXPLAIN ESTIMATE {query}")).await;

@@ -1,4 +1,4 @@
-//! Readers can see from which moment on a rollup that was declared late has every event.
+//! If a rollup is declared after events were stored, readers can see from which moment on the rollup has every event.
 
 use devstack::{Service, wait_for};
 use schemas::rollup::Rollups;

@@ -1,5 +1,5 @@
-//! Votes: the answer to a vote has the results of its poll. ClickHouse gets one query per refresh interval, no matter
-//! how many votes arrive.
+//! Votes: the answer to a vote has the results of its poll. ClickHouse gets at most one query per refresh interval, no
+//! matter how many votes arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
