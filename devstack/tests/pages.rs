@@ -1,4 +1,5 @@
-//! The examples in the documentation work: each block of shell commands runs, and prints what the next block shows.
+//! The examples in the documentation work: each block of shell commands runs, except those in [`NOT_RUN`]. If a block
+//! of JSON or text follows, the commands print what it shows.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 #![cfg(target_os = "linux")]
 
@@ -10,8 +11,8 @@ use std::time::Duration;
 use devstack::process::Process;
 use devstack::{DataDirectory, wait_for};
 
-/// The pages, in the order in which their examples run. The README is first: it shows the counts of an empty start. The
-/// page of rollups is last: it changes the views.
+/// The pages, in the order in which their examples run. The README is first, because it shows counts of a stack that
+/// was empty before. The page on rollups is last, because its examples change the views that other pages read.
 const PAGES: [(&str, &str); 7] = [
     ("README.md", include_str!("../../README.md")),
     ("api.md", include_str!("../../docs/api.md")),
@@ -21,8 +22,8 @@ const PAGES: [(&str, &str); 7] = [
     ("operate.md", include_str!("../../docs/operate.md")),
     ("rollups.md", include_str!("../../docs/rollups.md")),
 ];
-/// The blocks that do not run: the page, and the reason. The page has the reason after [`NOT_RUN_MARK`] in the opening
-/// fence of the block, where readers of the rendered page do not see it.
+/// The blocks of shell commands that do not run, each with its page and the reason. On the page, the reason follows
+/// [`NOT_RUN_MARK`] in the opening fence of the block, where readers of the rendered page do not see it.
 const NOT_RUN: [(&str, &str); 5] = [
     ("README.md", "starts the stack"),
     ("edge.md", "needs a Kafka with TLS and a login"),
@@ -31,7 +32,8 @@ const NOT_RUN: [(&str, &str); 5] = [
     ("rollups.md", "needs the restarted stack"),
 ];
 const NOT_RUN_MARK: &str = "sh no-run: ";
-/// Commands on the pages read this file under the path that it has in the repository.
+/// The text of `schemas/rollups.toml`. Commands on the pages read the file under this path, so the test writes it
+/// there.
 const ROLLUPS: &str = include_str!("../../schemas/rollups.toml");
 
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -126,7 +128,7 @@ impl Addresses {
     }
 }
 
-/// Whether commands may be repeated until they print what is expected, because they change nothing.
+/// Whether these commands change nothing. Such commands may be repeated until they print what is expected.
 fn only_read(commands: &str) -> bool {
     !["POST", "--data", "-d '{", "<<"].iter().any(|word| commands.contains(word))
 }

@@ -1,4 +1,5 @@
-//! The local stack keeps acknowledged data when it is stopped or killed. Every other test relies on this.
+//! Kafka and ClickHouse of the local stack keep acknowledged data when they are stopped or killed. Every test that
+//! stops or kills them relies on this.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 
 use std::time::Duration;

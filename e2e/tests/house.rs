@@ -1,7 +1,7 @@
 //! The modules ("rooms") of a crate have no import cycle.
 //!
-//! A room is a folder directly under `src`, or a file there other than `lib.rs` and `main.rs`. A room in a cycle
-//! cannot be read or changed without the other rooms of the cycle. Test code may import what it needs.
+//! A room is a folder directly under `src` other than `bin`, or a file there other than `lib.rs` and `main.rs`. A room
+//! in a cycle cannot be read or changed without the other rooms of the cycle. Test code may import what it needs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -101,7 +101,7 @@ fn room(file: &str) -> Option<&str> {
     (!["lib", "main", "bin"].contains(&first)).then_some(first)
 }
 
-/// The text without comments and without items under `#[cfg(test)]`.
+/// The source text without comments and without items under `#[cfg(test)]`.
 fn production(text: &str) -> String {
     let mut kept = String::new();
     let mut lines = text.lines();
@@ -124,7 +124,8 @@ fn production(text: &str) -> String {
     kept
 }
 
-/// Every path in a file that begins with `crate::` or `super::`, resolved from the root of the crate.
+/// Every path in `text` that begins with `crate::` or `super::`, as its segments from the root of the crate. `file` is
+/// the path of the source file.
 fn paths(file: &str, text: &str) -> Vec<Vec<String>> {
     let module = file.trim_end_matches(".rs").trim_end_matches("/mod");
     let module: Vec<_> = module.split('/').map(str::to_owned).collect();
@@ -174,7 +175,7 @@ fn expand<'t>(text: &'t str, base: &mut Vec<String>, paths: &mut Vec<Vec<String>
             Some(after) => rest = after.trim_start(),
             None => {
                 paths.push(base.clone());
-                // Skips a new name after `as`, and what follows a `*`.
+                // Skips what may follow the path: `as` with a new name, a `*`, or the rest of an expression.
                 rest = &rest[rest.find([',', '}', ';', '\n']).unwrap_or(rest.len())..];
                 break;
             }

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// A patch that does not apply breaks no rule, so it proves nothing about its test. `./dev mutants` would notice only
-/// after it has built a copy of the workspace.
+/// A mutant is a patch that breaks a rule of the code, so that the named test fails. A patch that no longer applies
+/// breaks nothing, so it cannot show that the test would fail. `./dev mutants` would notice this only after it has
+/// built a copy of the workspace.
 #[test]
 fn every_mutant_applies_and_names_the_test_that_kills_it() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");
@@ -25,7 +26,8 @@ fn every_mutant_applies_and_names_the_test_that_kills_it() {
     }
 }
 
-/// Whether the sources contain the test: `path::of::the::test` of a package, or `file::test[parameter]` of pytest.
+/// Whether the sources contain the test. `test` is `path::of::the::test` for a Rust package, and
+/// `file::test[parameter]` for the package `pytest`.
 fn is_test(top: &Path, package: &str, test: &str) -> bool {
     let (path, name) = test.rsplit_once("::").unwrap_or(("", test));
     let (keyword, folder, name) = match name.split_once('[') {

@@ -13,7 +13,7 @@ use runtime::logging::LogConfig;
 use runtime::metrics::MetricDescription;
 use runtime::vars::{VarError, Vars};
 
-/// Variables without a default, which a configuration needs.
+/// The variables that have no default and must be set, each with a value for this test.
 const REQUIRED: [(&str, &str); 2] = [("KAFKA_BROKERS", "host:9092"), ("CLICKHOUSE_URL", "http://host:8123")];
 
 fn root() -> PathBuf {
@@ -106,7 +106,7 @@ Each program shows its metrics as Prometheus text under `/metrics` of its admin 
     check_page("metrics.md", &page);
 }
 
-/// The texts of all Rust files below a folder, in the order of their paths.
+/// The texts of all Rust files below a folder except `tests.rs`, in the order of their paths.
 fn sources(folder: &Path) -> Vec<String> {
     let mut files = files(folder, "rs");
     files.retain(|file| !file.ends_with("tests.rs"));

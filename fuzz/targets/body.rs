@@ -1,4 +1,4 @@
-//! A body never decompresses beyond its limit, and its reservation is released.
+//! A body never decompresses beyond the limit, and the memory that was reserved for the body is released.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ use prometheus::IntGauge;
 use runtime::vars::Vars;
 use tokio::sync::Semaphore;
 
-/// Small, so that a decompression bomb reaches the limit soon.
+/// The largest size of a decompressed body, in bytes. It is small, so that a decompression bomb reaches it soon.
 const LIMIT: usize = 256 * 1024;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {

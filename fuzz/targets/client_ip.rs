@@ -1,4 +1,4 @@
-//! Any headers give a client address. If the peer is not trusted, the address of the client is that of the peer.
+//! Whatever the headers are, a client address is found. If the peer is not trusted, it is the address of the peer.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Any program may write to the topic: its headers and lines are read or refused, and never cause a panic.
+//! Any program may write records to the topic. The headers and the lines of a record are read or refused, and never
+//! cause a panic.
 
 #![no_main]
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// Where one side of a node of the search tree leads.
+/// Where one side of a node in the search tree leads.
 #[derive(Clone, Copy)]
 enum Side {
     Nothing,
@@ -10,7 +10,7 @@ enum Side {
     Data(usize),
 }
 
-/// A database in MaxMind's format with these networks.
+/// A database in MaxMind's format with these networks, each with its country.
 pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
     let (mut nodes, mut data) = (vec![[Side::Nothing; 2]], Vec::new());
     for (network, country) in networks {
@@ -60,7 +60,7 @@ pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn control(kind: u8, size: usize) -> u8 {
-    assert!(size < 29, "longer ones have another form");
+    assert!(size < 29, "a size of 29 or more is encoded in another form");
     kind << 5 | size as u8
 }
 

@@ -1,8 +1,8 @@
 //! Hostile bodies, each with the response that it must get.
 //!
-//! The bodies are built in code, because most are long and none is readable as a file. A body that makes a fuzz target
-//! fail becomes a case here. The test of this crate sends the bodies to the edge's service; the test of `e2e` sends
-//! them through all of Millrace.
+//! The bodies are built in code, because most are too long or too unreadable for a file. A body that makes a fuzz
+//! target fail becomes a case here. A test of this crate sends the bodies to the edge's service, and a test of the
+//! crate `e2e` sends them through all of Millrace.
 
 use std::io::Write as _;
 use std::iter;
@@ -10,9 +10,9 @@ use std::iter;
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
-/// The longest line that is accepted.
+/// Length of the longest line that the edge accepts, in bytes.
 const LONGEST: usize = 64 * 1024;
-/// The longest body that is accepted.
+/// Length of the longest body that the edge accepts, in bytes as sent.
 const LARGEST: usize = 8 << 20;
 const MIB: usize = 1 << 20;
 /// The simplest valid line.
@@ -34,17 +34,17 @@ pub(crate) struct Case {
 
 /// The response that a body must get.
 pub(crate) enum Expected {
-    /// A report on these lines: `200`, or `400 all_lines_invalid` if none is valid.
+    /// A report on these lines: with `200`, or with `400 all_lines_invalid` if no line is valid.
     Lines(Vec<Line>),
     /// This status with this `code`; nothing of the body is stored.
     Refused(u16, &'static str),
 }
 
-/// A line that is not blank: its number, and its text if it is valid.
+/// A line of a body that is not blank, or an element of an array, and what becomes of it.
 pub(crate) struct Line {
-    /// The number in the decoded body, from 1.
+    /// The number of the line in the decoded body, or of the element in the array, from 1.
     pub(crate) number: usize,
-    /// The text that must be stored.
+    /// The text that must be stored, or the fault that the report must list.
     pub(crate) verdict: Result<String, Fault>,
 }
 
@@ -94,13 +94,13 @@ fn json(name: &str, body: impl Into<Vec<u8>>, expected: Expected) -> Case {
     Case { content_type: "application/json", ..plain(name, body, expected) }
 }
 
-/// One valid line among other content of a body.
+/// A report of one valid line, for a body without other lines that are not blank.
 fn good(number: usize, text: &[u8]) -> Expected {
     let text = String::from_utf8(text.to_vec()).expect("a good line is text");
     Expected::Lines(vec![Line { number, verdict: Ok(text) }])
 }
 
-/// A valid event, and then text that is not JSON.
+/// A report of a valid event, and of text after it that is not JSON.
 fn then_bad(text: &[u8]) -> Expected {
     let text = String::from_utf8(text.to_vec()).expect("a good line is text");
     let bad = Line { number: 2, verdict: Err(("bad_json", None)) };
@@ -194,7 +194,7 @@ fn values() -> Vec<Case> {
     ]
 }
 
-/// Names: duplicate, escaped, reserved, long.
+/// Keys: duplicate, escaped, reserved, long.
 fn keys() -> Vec<Case> {
     let longest = |name: &str| {
         let rest = LONGEST - with(name, "1").len();
@@ -387,7 +387,8 @@ fn breaks() -> Vec<Case> {
                 let line = br#"{"event":"a","x":[1,{"y":"\u00e4"}]}"#;
                 (1..line.len()).take(20).flat_map(|end| [&line[..end], b"\n"]).collect::<Vec<_>>().concat()
             },
-            // The edge reports one invalid line for the whole body, which may be a truncated object over several lines.
+            // The edge reports one invalid line for the whole body, because the body may be one truncated object over
+            // several lines.
             one_bad(("bad_json", None)),
         ),
     ]
@@ -527,7 +528,7 @@ fn encoded(encoding: &'static str, name: &str, body: Vec<u8>, expected: Expected
     Case { encoding, ..plain(&format!("{encoding}: {name}"), body, expected) }
 }
 
-/// The cases of both encodings.
+/// The cases that gzip and zstd share. A gzip member and a zstd frame are both called a member here.
 fn compressed(encoding: &'static str, compress: fn(&[u8]) -> Vec<u8>) -> Vec<Case> {
     let case = |name, body, expected| encoded(encoding, name, body, expected);
     let whole = compress(GOOD);
@@ -574,7 +575,7 @@ fn gzips() -> Vec<Case> {
         sent[at] ^= 1;
         sent
     };
-    // A gzip member whose header begins a file name that never ends.
+    // A gzip member whose header has a file name without the zero byte that must end it.
     let endless = [&[0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3][..], &vec![b'n'; MIB]].concat();
     let case = |name, body, expected| encoded("gzip", name, body, expected);
     let mut cases = compressed("gzip", gzip);

@@ -1,5 +1,5 @@
-//! Hostile bodies sent to the edge's service: each gets the response that it must get, and its accepted lines are in
-//! the edge's records, as the aggregator reads them.
+//! Hostile bodies sent to the edge's service. Each gets the response that it must get. The edge's records have the
+//! accepted lines, and the aggregator would read them as they were sent.
 //!
 //! The edge has a spool and no Kafka, so the stored lines are read from the file of the spool.
 
@@ -32,7 +32,7 @@ use uuid::Uuid;
 use self::corpus::{Case, cases};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-/// The longest body that is also sent byte by byte.
+/// A body of at most this many bytes is also sent byte by byte.
 const SHORT: usize = 4096;
 
 /// An edge that stores everything in its spool.

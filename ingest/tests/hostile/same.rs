@@ -15,7 +15,7 @@ type Object = BTreeMap<String, Box<RawValue>>;
 pub(crate) fn fields(object: &str) -> BTreeMap<String, String> {
     let all: Object = serde_json::from_str(object).unwrap_or_else(|error| panic!("{error}: {object}"));
     let ours = |name: &str| ADDED.contains(&name);
-    // A line break between tokens becomes a space in a line.
+    // The edge stores a line break between two tokens as a space.
     let text = |value: &RawValue| value.get().replace(['\n', '\r'], " ");
     all.into_iter().filter(|(name, _)| !ours(name)).map(|(name, value)| (name, text(&value))).collect()
 }

@@ -1,4 +1,5 @@
-//! What a 202 promises. With `Prefer: respond-async`, the edge answers 202 before Kafka has acknowledged the events.
+//! With `Prefer: respond-async`, the edge answers 202 before Kafka has acknowledged the events. They count once even if
+//! the edge is then stopped. If they cannot be stored, the edge counts them as lost, and it refuses later requests.
 
 use devstack::wait_for;
 

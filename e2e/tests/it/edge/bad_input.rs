@@ -59,7 +59,7 @@ async fn the_valid_lines_of_a_partly_invalid_batch_are_counted() {
         );
         for (at, (text, expected)) in broken.iter().enumerate() {
             let mut error = report["errors"][at].clone();
-            // Each error is on every third line of the body: a good line, a blank line and the bad line.
+            // The body repeats three lines: a good line, a blank line and a bad line. So every third line has an error.
             assert_eq!(error["line"].take(), json!(3 * at + 3), "{}", String::from_utf8_lossy(text));
             error.as_object_mut().unwrap().remove("line");
             assert_eq!(&error, expected, "{}", String::from_utf8_lossy(text));

@@ -15,10 +15,10 @@ const FILES: [(&str, &str); 2] = [
     ("millrace.js", include_str!("../../../../docs/clients/millrace.js")),
     ("millrace.py", include_str!("../../../../docs/clients/millrace.py")),
 ];
-/// The address of the edge on the page.
+/// The address that the page uses for the edge.
 const ADDRESS: &str = "https://events.example.com";
 
-/// The code blocks of a language, with the address of `edge`.
+/// The page's code blocks in `language`, with [`ADDRESS`] replaced by the address `edge`.
 fn blocks(language: &str, edge: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let after_fences = PAGE.split(&fence).skip(1);
@@ -42,8 +42,9 @@ fn write_files(world: &World) {
     world.write("package.json", r#"{"type":"module"}"#);
 }
 
-/// A proxy in front of the edge. It answers the first connection with 502 itself, forwards the second one but closes it
-/// as soon as the edge begins its answer, and forwards all later connections.
+/// A proxy in front of the edge. It answers the request of the first connection with 502 itself. It forwards the
+/// request of the second connection, but closes that connection as soon as the edge begins its answer. It forwards all
+/// later connections unchanged.
 async fn unreliable_proxy(listener: TcpListener, edge: String) {
     for connection in 0.. {
         let (mut client, _) = listener.accept().await.unwrap();
@@ -77,10 +78,10 @@ async fn unreliable_proxy(listener: TcpListener, edge: String) {
 /// expected output.
 const PROGRAMS: [(&str, &str, &str); 3] =
     [("js", "script.mjs", "2\n"), ("python", "program.py", "3\n"), ("go", "program.go", "stored\n")];
-/// Events that all programs send together.
+/// Number of events that all programs send together.
 const SENT: u64 = 2 + 3 + 2;
 
-/// Runs the program of the page in this language against `edge`, and checks what it prints.
+/// Runs the page's program in this language against the address `edge`, and checks what the program prints.
 fn run_program(world: &World, (language, name, printed): (&str, &str, &str), edge: &str) {
     let program = world.write(name, &blocks(language, edge)[0]);
     let output = match language {
@@ -103,7 +104,7 @@ async fn a_batch_sent_again_after_a_lost_answer_counts_once() {
         run_program(&world, program, &address);
         proxy.abort();
     }
-    // The edge got each batch twice, because the client never received the first answer to it.
+    // The edge got each batch twice: the proxy dropped the edge's first answer, so the client sent the batch again.
     let lines = "SELECT sum(lines) FROM ledger";
     let waited = wait_for("all records", DEADLINE, async || world.number(lines).await == 2 * SENT);
     waited.await.unwrap();

@@ -1,5 +1,5 @@
-//! Floods the edge with bodies of the largest size: first slow ones, then compressed ones. The edge keeps its memory
-//! limit, answers other requests with 503 and `Retry-After`, and serves normally afterwards.
+//! Floods the edge with large bodies: in one test with slow bodies, in the other with compressed ones. The edge keeps
+//! its memory limit, answers the requests beyond it with 503 and `Retry-After`, and serves normally afterwards.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -18,17 +18,18 @@ use tokio::time::{self, Instant};
 use crate::oracle::{TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Concurrent bodies. Together they are 16 times as large as the 256 MiB that the edge may hold for all bodies.
+/// Number of concurrent bodies. If each has [`BODY_BYTES`], they have almost 16 times the 256 MiB that the edge may
+/// hold for all bodies.
 const CONNECTIONS: usize = 500;
-/// The largest body that is allowed.
+/// Size of the largest body that the edge allows, in bytes as sent.
 const BODY_BYTES: usize = 8 << 20;
-/// Pieces in which a slow body is sent.
+/// Number of pieces in which a body is sent.
 const PIECES: usize = 128;
 /// Largest allowed peak memory of the edge, in MiB.
 const MOST_MIB: f64 = 384.0;
-/// The outcome of most requests.
+/// The outcome of requests that the edge refused because it already held too many bytes of bodies.
 const OVERLOADED: &str = "503 overloaded, retry";
-/// The outcome of requests whose bodies the edge could hold.
+/// The outcome of requests whose events were stored.
 const STORED: &str = "200";
 
 /// The requests of a flood.
@@ -46,7 +47,8 @@ struct Flood {
 type OutcomeCounts = BTreeMap<String, usize>;
 
 impl Flood {
-    /// Runs clients that send requests, and wait for `Retry-After` between them.
+    /// Runs clients until the flood ends. After each answer, a client waits for the time in `Retry-After`, or for 1 s
+    /// if the answer has no such header.
     async fn run(&self, address: &str) -> OutcomeCounts {
         let counts = Arc::new(Mutex::new(OutcomeCounts::new()));
         let end = Instant::now() + self.lasts;
@@ -99,7 +101,7 @@ impl Flood {
         tokio::pin!(sending, reading);
         tokio::select! {
             () = &mut reading => {}
-            // The edge has stopped reading the body. Its answer has the reason.
+            // Sending failed because the edge has stopped reading the body. The edge's answer has the reason.
             _refused = &mut sending => reading.await,
         }
         answer.1 = start.elapsed();
@@ -107,7 +109,8 @@ impl Flood {
     }
 }
 
-/// The bytes of an answer and the time that it took; empty if the connection was closed without one.
+/// The text of an answer, and the time from the connection to its end. The text is empty if the edge closed the
+/// connection without an answer.
 #[derive(Default)]
 struct RawAnswer(String, Duration);
 
@@ -124,7 +127,8 @@ impl RawAnswer {
         self.0.split_once("\r\n\r\n").is_some_and(|(_, body)| Some(body.len()) == length)
     }
 
-    /// The status, the code of an error, and whether the answer has `Retry-After`.
+    /// The status, the code of an error, and whether the answer has `Retry-After`. For an incomplete answer, a text
+    /// that says so.
     fn outcome(&self) -> String {
         if !self.is_whole() {
             return format!("cut off after {} s: {:?}", self.1.as_secs(), self.0);
@@ -143,8 +147,8 @@ impl RawAnswer {
     }
 }
 
-/// Lines of `line_bytes` each, with their line breaks. `compressible` percent of each line compresses to almost
-/// nothing.
+/// `count` lines of `line_bytes` each, line break included. Of the text in each line, `compressible` percent compresses
+/// to almost nothing, and the rest is random.
 fn lines(rng: &mut fastrand::Rng, count: usize, line_bytes: usize, compressible: usize) -> Vec<u8> {
     let (head, tail) = (r#"{"event":"flood","x":""#, "\"}\n");
     let text = line_bytes - head.len() - tail.len();

@@ -1,5 +1,5 @@
 //! Sends hostile bodies through the whole pipeline. Each gets the right answer, exactly the accepted lines are stored,
-//! and all services stay healthy.
+//! and the edge stays ready.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use crate::world::{DEADLINE, World};
 
 /// Number of requests.
 const REQUESTS: usize = 16;
-/// Lines of each request.
+/// Number of lines in each request.
 const LINES: usize = 250;
 
 /// The results of JSON functions on the `props` of the only event.

@@ -14,7 +14,7 @@ use crate::wire::{connect, connect_and_send, read_until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
 const EVENT: &str = r#"{"event":"a"}"#;
-/// A request that is hidden in bodies. If the edge read it as a request, it would count a reaction.
+/// A request that is hidden in bodies. If the edge read it as a request, the edge would accept a click.
 const HIDDEN: &str = "POST /analytics/1700000000000/smuggled/click HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// An edge with short timeouts, so that it closes connections quickly.
@@ -23,7 +23,7 @@ async fn edge_with_short_timeouts(world: &World) -> Edge {
         ("HEADER_TIMEOUT", "1s"),
         ("KEEP_ALIVE_TIMEOUT", "1s"),
         ("BODY_IDLE_TIMEOUT", "1s"),
-        // Longer than the timeouts above, so that only those expire.
+        // So long that it never expires in these tests. Only the timeouts above and `BODY_MIN_RATE` end a request.
         ("BODY_TIMEOUT", "60s"),
     ];
     let mut service = world.start("ingest", &timeouts);
@@ -34,7 +34,7 @@ async fn edge_with_short_timeouts(world: &World) -> Edge {
 /// The status codes of all answers to these bytes.
 async fn codes(edge: &Edge, sent: &[u8]) -> Vec<u16> {
     let mut stream = connect(edge).await;
-    // The edge may close the connection before the end.
+    // The edge may close the connection before all bytes are sent.
     let _cut = stream.write_all(sent).await;
     let received = read_until_closed(&mut stream).await;
     let received = String::from_utf8_lossy(&received).into_owned();
@@ -46,12 +46,13 @@ fn post(headers: &str, body: &str) -> String {
     format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}")
 }
 
-/// The answer to one event. Uses a new connection, because the edge may close an idle one at any time.
+/// The answer to one event. Uses a new connection, because the edge may close an idle connection at any time.
 async fn answer(edge: &Edge) -> HttpResponse {
     Http::new(edge.service.http()).post_lines(&[EVENT.to_owned()]).await
 }
 
-/// Checks that the edge still serves, and that it has received this many lines and no hidden request.
+/// Checks that the edge still serves, and that before this check it had received exactly `received` lines. A hidden
+/// request that the edge had read as a request would be one more line.
 async fn assert_healthy(edge: &Edge, received: u64) {
     let answer = answer(edge).await;
     assert_eq!((answer.status, answer.json()["accepted"].clone()), (200, json!(1)), "{}", answer.text);
@@ -68,7 +69,8 @@ async fn no_request_hides_in_the_body_of_another() {
     let in_a_chunk = format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len());
     let te = "Transfer-Encoding: chunked";
     let all = format!("Content-Length: {}", chunked.len());
-    // A request with both a length and chunks is refused, and its connection is closed.
+    // If a request has both a length and chunks, the edge ignores the length, reads the chunks, and closes the
+    // connection after its answer. The answers are 400, because the chunks have no valid event.
     for sent in [post(&format!("{all}\r\n{te}"), &chunked), post(&format!("{te}\r\n{all}"), &chunked)] {
         assert_eq!(codes(&edge, sent.as_bytes()).await, [400], "{sent}");
     }
@@ -105,7 +107,7 @@ async fn no_request_hides_in_the_body_of_another() {
     }
     let old = post(te, &in_a_chunk).replace("HTTP/1.1", "HTTP/1.0");
     assert_eq!(codes(&edge, old.as_bytes()).await, [400]);
-    // The edge has read the lines of the hidden request once, as lines of a body.
+    // In one request above, the hidden request is in a chunk. The edge has read its two lines as lines of a body.
     assert_healthy(&edge, 2).await;
 }
 
@@ -118,7 +120,7 @@ async fn a_body_whose_chunks_are_broken_is_refused_and_its_connection_closed() {
         let sent = post(chunked, &format!("{size}\r\n{EVENT}\r\n0\r\n\r\n{HIDDEN}"));
         assert_eq!(codes(&edge, sent.as_bytes()).await, [400], "{size:?}");
     }
-    // A chunk of one byte more than its declared size, and a chunk whose declared size is impossible.
+    // A chunk that is one byte longer than its declared size, and a chunk whose declared size is impossible.
     let sent = post(chunked, &format!("c\r\n{EVENT}\r\n0\r\n\r\n{HIDDEN}"));
     assert_eq!(codes(&edge, sent.as_bytes()).await, [400]);
     let sent = post(chunked, &format!("ffffffffffffff00\r\n{}", "x".repeat(9 << 20)));
@@ -163,7 +165,7 @@ async fn a_request_head_that_is_not_valid_http1_is_refused() {
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
     assert_eq!(codes(&edge, hello).await, [400]);
 
-    // Unusual but valid.
+    // Unusual but valid: an absolute URI as the target, and header lines that end without a carriage return.
     let absolute = post("Content-Length: 13", EVENT).replace("/v1/events", "http://elsewhere/v1/events");
     assert_eq!(codes(&edge, absolute.as_bytes()).await, [200]);
     let body = format!("{EVENT}\n{HIDDEN}");
@@ -199,7 +201,7 @@ async fn slow_request_heads_and_bodies_time_out() {
         check(head, b"X: x\r\n", ""),
         check(head, b"x", ""),
         check(endless.as_bytes(), b"", "HTTP/1.1 408 "),
-        // No pause between two bytes is too long, but the whole body takes too long.
+        // No pause between two bytes is too long, but the body arrives more slowly than `BODY_MIN_RATE` allows.
         check(endless.as_bytes(), b" ", "HTTP/1.1 408 "),
         async { assert_eq!(answer(&edge).await.status, 200) },
     );
@@ -267,7 +269,7 @@ async fn a_connection_that_abuses_http2_is_closed_while_others_are_served() {
         let sent = [start.concat(), frames.concat()].concat();
         let (received, answer) = tokio::join!(
             async {
-                // The edge may close the connection before the end.
+                // The edge may close the connection before all frames are sent.
                 let _cut = timeout(DEADLINE, stream.write_all(&sent)).await;
                 read_until_closed(&mut stream).await
             },

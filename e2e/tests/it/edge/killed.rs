@@ -1,5 +1,5 @@
-//! The edge is killed or stopped under load. Every event that was answered with 200 counts once, and an edge that
-//! stops refuses no request.
+//! The edge is killed or stopped under load. Every event that was answered with 200 counts once. An edge that is asked
+//! to stop refuses no request during its `DRAIN_DELAY`.
 
 use devstack::wait_for;
 use rustix::process::Signal;
@@ -12,9 +12,9 @@ use crate::world::{DEADLINE, Edge, World};
 
 /// Number of clients of the edge that is stopped.
 const CLIENTS: u64 = 32;
-/// Number of `Connection: close` headers after which a client changes to another edge.
+/// Number of answers with `Connection: close` after which a client changes to the other edge.
 const CLOSES_BEFORE_CHANGE: usize = 5;
-/// Requests that each client then sends to the other edge.
+/// Number of requests that each client sends to the other edge after the change.
 const REQUESTS_AFTER_CHANGE: usize = 20;
 
 async fn killed(name: &'static str, has_spool: bool) {
@@ -46,8 +46,8 @@ async fn an_edge_with_a_spool_that_is_killed_repeatedly_loses_no_answered_event(
     killed("killed_spool", true).await;
 }
 
-/// Sends batches to `first` until it has answered with `Connection: close` a few times, and then some to `second`. No
-/// request may fail.
+/// Sends batches to `first` until [`CLOSES_BEFORE_CHANGE`] of its answers have had `Connection: close`. Then sends
+/// [`REQUESTS_AFTER_CHANGE`] batches to `second`. No request may fail.
 async fn send(client: u64, first: String, second: String) -> Vec<TestEvent> {
     let mut rng = fastrand::Rng::with_seed(client);
     let (mut all, mut closes, first) = (Vec::new(), 0, Http::new(first));

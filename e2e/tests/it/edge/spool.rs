@@ -1,5 +1,5 @@
-//! The spool of the edge. During an outage of Kafka and kills of the edge, every event that is answered with 200 counts
-//! once. This also holds when the spool is full, off or unreadable, and when the edge stops.
+//! The spool of the edge. Every event that is answered with 200 counts once, even if Kafka is down, the edge is killed
+//! or stopped, or the spool or its disk is full. If the edge cannot read its spool, it sets the file aside and serves.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,23 +16,23 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, STATIC_MEMBER, World};
 
-/// The page that explains the spool; its commands are run here.
+/// The page that explains the spool. A test runs the commands that it shows.
 const PAGE: &str = include_str!("../../../../docs/spool.md");
 
 /// Number of clients that send at the same time.
 const CLIENTS: u64 = 16;
-/// Events of a request.
+/// Number of events in a request.
 const EVENTS: usize = 10;
-/// Shortest pause between two attempts of a client. It limits the number of events during an outage.
+/// Minimum time between two attempts of a client. It limits the number of events that are sent during an outage.
 const PAUSE: Duration = Duration::from_millis(40);
 
-/// The arguments of the commands that the page shows, in its order.
+/// The arguments of each `ingest` command on the page, in the order of the page.
 fn commands_of_the_page() -> Vec<Vec<&'static str>> {
     let commands = PAGE.lines().filter_map(|line| line.strip_prefix("ingest ")?.split('#').next());
     commands.map(|command| command.split_whitespace().collect()).collect()
 }
 
-/// An edge with a spool. It has its own servers, because the tests stop Kafka.
+/// An edge with a spool, on Kafka and ClickHouse servers of its own, because the tests stop Kafka.
 struct Spooling {
     stack: Stack,
     world: World,
@@ -85,7 +85,7 @@ async fn is_accepted(http: &Http, body: String) -> bool {
     answer.is_ok_and(|answer| answer.status == 200)
 }
 
-/// Clients that retry each batch, with the same `event_id`s, until it is answered with 200.
+/// Clients that send each batch, with the same `event_id`s, until the edge answers it with 200.
 pub(crate) struct RetryingClients {
     stop: Arc<AtomicBool>,
     oracle: Arc<Mutex<Oracle>>,
@@ -135,7 +135,8 @@ impl RetryingClients {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_outage_and_edge_kills_lose_nothing_and_count_nothing_twice() {
     let mut spooling = Spooling::new("spool_outage", &[]).await;
-    // After an outage that is longer than the session, only a static member gets its partitions back at once.
+    // After an outage of Kafka that is longer than the member's session in the group, only a static member gets its
+    // partitions back at once.
     let mut aggregator = spooling.world.start("stream-agg", &[STATIC_MEMBER]);
     aggregator.wait_ready().await.unwrap();
     let load = RetryingClients::start(&spooling.edge);
@@ -167,8 +168,8 @@ async fn an_edge_that_stops_without_kafka_spools_everything_for_a_manual_replay(
     let mut spooling = Spooling::new("spool_stop", &[("DURABLE_WAIT", "60s"), ("DRAIN_DELAY", "60s")]).await;
     let made = random_events(&mut fastrand::Rng::with_seed(70), 500);
     spooling.stack.kafka.kill9().unwrap();
-    // The events are sent right after the kill. So they still wait for Kafka, and are not in the spool yet, when the
-    // edge is stopped.
+    // The events are sent right after the kill, before the edge notices that Kafka is unreachable. So, when the edge is
+    // stopped, they still wait for Kafka (for at most `DURABLE_WAIT`, 60 s) and are not in the spool yet.
     let lines: Vec<_> = made.iter().map(TestEvent::line).collect();
     let http = Http::new(spooling.edge.service.http());
     let waiting = tokio::spawn(async move {
@@ -247,7 +248,7 @@ async fn a_full_spool_refuses_events_and_is_emptied_once_kafka_is_back() {
     spooling.edge.assert_balanced().await;
 }
 
-/// Limits the size of the edge's files, or removes the limit.
+/// Limits the size of each file that the edge writes, as if the disk were full. `None` removes the limit.
 fn limit_files(edge: &mut Edge, bytes: Option<u64>) {
     let pid = Pid::from_raw(edge.service.process().id() as i32);
     let hard = getrlimit(Resource::Fsize).maximum;

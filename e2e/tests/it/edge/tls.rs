@@ -50,7 +50,7 @@ async fn start(world: &World, certificate: &Certificate, more: &[(&str, &str)]) 
     Edge::new(service)
 }
 
-/// A TLS client that trusts certificates of a test.
+/// A TLS client that trusts only the certificates that it is created with.
 struct Client(TlsConnector);
 
 impl Client {
@@ -173,14 +173,14 @@ async fn connections_without_tls_are_closed_and_do_not_disturb_other_clients() {
     ] {
         strangers.push(connect_and_send(&edge, bytes).await);
     }
-    // While the edge waits for the first two clients, it serves others.
+    // While the edge waits for the handshakes of the first two connections, it serves other clients.
     let (answer, _) = client.post(&edge, r#"{"event":"a"}"#.to_owned()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     for mut stranger in strangers {
         let received = read_until_closed(&mut stranger).await;
         assert!(!received.starts_with(b"HTTP"), "{received:?}");
     }
-    // The same time limit holds for the first request after a handshake.
+    // The time limit of a handshake, `HEADER_TIMEOUT`, also holds for the first request after the handshake.
     let mut silent = client.connect(&edge).await.unwrap();
     assert!(read_until_closed(&mut silent).await.is_empty());
 

@@ -1,5 +1,5 @@
-//! An aggregator refuses to continue after Kafka or ClickHouse was changed by someone else, and names the reason. After
-//! `stream-agg adopt` it counts exactly once.
+//! If someone else changed Kafka's offsets or logs or ClickHouse's tables, the aggregator refuses to continue and names
+//! the reason. After `stream-agg adopt`, or after the change was undone, the aggregator counts exactly once.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ impl Counted {
         aggregator.terminate().await.unwrap();
     }
 
-    /// Starts an aggregator. Its readiness text must contain all of these words.
+    /// Starts an aggregator, waits until its readiness text contains all of these words, and stops it.
     async fn assert_refuses_to_start(&self, words: &[&str]) {
         let mut aggregator = self.world.start("stream-agg", &[]);
         wait_for_readyz(&aggregator, words).await;
@@ -86,8 +86,8 @@ async fn an_offset_reset_by_a_tool_is_refused_and_after_adopt_nothing_counts_twi
         .await;
     let began = Instant::now();
     counted.adopt(&[]).await;
-    // `adopt` waits for the deadline of an insert plus the time limit of its statement in ClickHouse. Until then an
-    // earlier insert may still write a marker.
+    // `adopt` waits 55 s: 30 s, which is the deadline of an insert, plus 25 s, which is ClickHouse's time limit for a
+    // statement. Until then, an insert that was sent before `adopt` may still write a marker.
     assert!(began.elapsed() >= Duration::from_secs(55), "after {:?}", began.elapsed());
     counted.post_and_count().await;
 }
@@ -128,7 +128,8 @@ async fn records_deleted_by_retention_before_they_were_stored_are_reported() {
 async fn adopt_restores_the_window_even_if_the_broker_clock_went_back() {
     let world = World::new("once_clock_back").await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(54), Oracle::default());
-    // Two batches: `adopt` continues after the last batch that all tables have.
+    // Two batches, because `adopt` continues at the start of the last batch in the ledger. That is offset 3 here, so
+    // the window must be restored from the ledger rows of the first batch.
     produce_and_count(&world, &mut rng, &mut oracle, 3).await;
     produce_and_count(&world, &mut rng, &mut oracle, 1).await;
     // Changes the ledger as if the broker's clock had been two weeks ahead when it appended the second record.
@@ -191,7 +192,7 @@ async fn nothing_is_inserted_after_a_part_was_lost_until_an_operator_decides() {
     let path =
         "SELECT data_paths[1] FROM system.tables WHERE database = currentDatabase() AND name = 'events'";
     let path = counted.world.rows(path).await.remove(0).remove(0);
-    // ClickHouse gives a detached part this name if it cannot read the part at start.
+    // ClickHouse detaches a part under this name if it cannot read the part when it starts.
     std::fs::create_dir_all(format!("{path}detached/broken-on-start_20260101_1_1_0")).unwrap();
     let drop = "ALTER TABLE once_lost_part.events DROP DETACHED PART 'broken-on-start_20260101_1_1_0'";
     // If an operator restored only this table, it would lack the rows that were inserted after the backup. The markers
@@ -222,7 +223,7 @@ async fn rows_missing_from_an_adopted_batch_are_built_under_its_declaration() {
     aggregator.terminate().await.unwrap();
     let declared = world.rows("SELECT cfg FROM configs").await;
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
-    // The committed intents are lost, and the next aggregator declares one more rollup.
+    // Commits an offset without an intent, as if the intents were lost. The next aggregator declares one more rollup.
     world.commit(0, "");
     let file = world.write("rollups.toml", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in()));
     let later = [("ROLLUPS_FILE", file.as_str())];
@@ -233,7 +234,7 @@ async fn rows_missing_from_an_adopted_batch_are_built_under_its_declaration() {
     world.assert_counted(&oracle.counts()).await;
     assert_eq!(world.rows("SELECT DISTINCT cfg FROM events WHERE tenant != ''").await, declared);
     assert_eq!(world.number(&format!("SELECT count() FROM rollup.{ADDED_ROLLUP}")).await, 0);
-    // Batches after the adopted one are stored under the later declaration.
+    // Batches after the adopted batch are stored under the declaration of the new process.
     let lines: Vec<_> = (0..60).map(|_| Some(TestEvent::random(&mut rng, now()))).collect();
     let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
     oracle.record_report(&edge.http.post_lines(&text).await, &lines);

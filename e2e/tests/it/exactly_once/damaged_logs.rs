@@ -1,6 +1,8 @@
-//! A record that is missing from the log or unreadable stops its partition. The aggregator never skips such a record.
+//! If a record is missing from the log or unreadable, the aggregator stops its partition. The aggregator never skips
+//! such a record on its own.
 //!
-//! These tests change Kafka's files while Kafka is stopped, and delete and create topics.
+//! Some of these tests change Kafka's files while Kafka is stopped. Others delete records, or delete a topic and create
+//! it again.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::{self, enriched};
 use crate::world::{DEADLINE, World};
 
-/// A topic on Kafka and ClickHouse servers of its own, so that a test may change the files of the servers.
+/// A topic on Kafka and ClickHouse servers of its own, so that a test may change Kafka's files.
 struct Log {
     stack: Stack,
     world: World,
@@ -69,8 +71,8 @@ impl Log {
         self.stack.kafka.start().await.unwrap();
     }
 
-    /// Appends three records, runs an aggregator until the ledger has them, and truncates the log after the first one.
-    /// Returns the events of the records.
+    /// Appends three records, runs an aggregator until the ledger has them, and truncates the log after the first
+    /// record. Returns the events of all three records.
     async fn read_and_truncate(&mut self) -> Vec<TestEvent> {
         let made = self.produce(3, "none");
         let aggregator = self.world.start("stream-agg", &[]);
@@ -80,7 +82,7 @@ impl Log {
         made
     }
 
-    /// Number of records in the ledger from the first log generation of partition 0.
+    /// Number of records in the ledger that are from partition 0 and from the first generation of its log.
     async fn recorded(&self) -> u64 {
         self.world.number("SELECT count() FROM ledger WHERE tenant = '*' AND g = 0 AND kp = 0").await
     }
@@ -275,8 +277,8 @@ async fn a_topic_recreated_while_it_is_read_is_never_counted_as_the_old_topic() 
     wait_for_readyz(&aggregator, &["deleted and created again", "--new-log"]).await;
     assert_eq!(world.number(RECORDED).await, 3);
     aggregator.terminate().await.unwrap();
-    // Imitates 30 days without events, after which the ledger is empty, and a tool that reset the offset. Only tables
-    // with a longer retention then show that there was another log.
+    // Imitates a tool that reset the offset, and 30 days without events, after which the ledger is empty. Then only
+    // tables with a longer retention than the ledger show that there was another log before.
     world.commit_partition(0, 0, "");
     world.rows("CREATE TABLE forgotten AS ledger ENGINE = Memory").await;
     world.rows("INSERT INTO forgotten SELECT * FROM ledger").await;
@@ -300,7 +302,8 @@ async fn records_deleted_by_retention_before_they_are_read_stop_their_partition(
     for _ in 0..records {
         let (id, text) =
             (Uuid::now_v7().to_string(), (0..bytes).map(|_| rng.alphanumeric()).collect::<String>());
-        // The line is not JSON, so it becomes a dead letter. Only the ledger matters here.
+        // The line is not JSON, so it becomes a dead letter. This test looks only at the ledger, which has every
+        // record.
         world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], text.as_bytes());
     }
     let mut aggregator = world.start("stream-agg", &small);

@@ -1,4 +1,4 @@
-//! A batch is finished under the rollups with which it was declared, even by a process that declares other rollups.
+//! A declared batch is finished with the rollups of its declaration, even by a process that declares other rollups.
 
 use std::fmt::Debug;
 
@@ -12,11 +12,11 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::enriched;
 use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 
-/// Tables that refuse the first batch: the raw table, and a table with two rollups. Both processes declare one of these
-/// rollups, and only the first process declares the other.
+/// Tables that refuse the first batch: the raw table, and a table with the rollups `users_hourly` and `sessions_daily`.
+/// Both processes declare `users_hourly`, and only the first process declares `sessions_daily`.
 const CLOSED: [&str; 2] = ["events", "rollup_states"];
 
-/// Appends a record to partition 0, with three events of now and one of 2010.
+/// Appends a record to partition 0, with three events of now and one event of the year 2010.
 fn produce(world: &World) {
     let (id, time) = (Uuid::now_v7().to_string(), now().to_string());
     let line = |user: u32, time: &str| {
@@ -47,7 +47,7 @@ where
 /// A world in which a declared batch is in only some of its tables, and no aggregator runs.
 struct PartlyStored {
     world: World,
-    /// The file with the rollups of the next process: one is added and one is removed.
+    /// The rollups file of the second process. Compared with the first process, one rollup is added and one is removed.
     file: String,
 }
 
@@ -77,7 +77,7 @@ impl PartlyStored {
         partly_stored
     }
 
-    /// The variables of the second process, which also accepts a shorter range of client times.
+    /// The variables of the second process, which also accepts a shorter range of client times than the first process.
     fn variables(&self) -> [(&str, &str); 3] {
         [STATIC_MEMBER, ("ROLLUPS_FILE", &self.file), ("EVENT_TIME_FROM", "2020-01-01T00:00:00Z")]
     }
@@ -103,22 +103,22 @@ async fn a_partly_stored_batch_is_finished_under_the_rollups_of_its_declaration(
     let raw = "SELECT toString(ko), toString(cfg), toString(count()) FROM events WHERE tenant != ''
                GROUP BY ko, cfg ORDER BY ko";
     wait_until_returns(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
-    // The rollup that both processes declare has both records. A rollup that only one process declares has only the
-    // record that was declared by this process.
+    // The rollup that both processes declare counts the events of both records. A rollup that only one process declares
+    // counts only the events of the record whose batch this process declared.
     let later = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
     let sums = format!(
         "SELECT (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly'),
                 (SELECT sum(rows) FROM rollup_states WHERE rollup = 'sessions_daily'), ({later})"
     );
     wait_until_returns(world, &sums, [["8", "4", "4"]]).await;
-    // Only the first declaration accepts a time of 2010.
+    // Only the first declaration accepts a client time of 2010, so only the event of the first record counts in 2010.
     for (table, rollup) in [("rollup_sums", "event_hourly"), ("rollup_states", "users_hourly")] {
         let old =
             format!("SELECT sum(rows) FROM {table} WHERE rollup = '{rollup}' AND bucket < '2011-01-01'");
         wait_until_returns(world, &old, [["1"]]).await;
     }
 
-    // A backfill adds the record that was finished under the first declaration.
+    // A backfill adds the events of the first record, which was stored without the added rollup.
     world.run("stream-agg", &["backfill", ADDED_ROLLUP], &partly_stored.variables()).await.unwrap();
     wait_until_returns(world, &later, [["8"]]).await;
 }
@@ -208,7 +208,7 @@ async fn a_rollup_that_is_no_longer_declared_can_be_dropped_while_others_are_cou
     world.run("stream-agg", &["audit"], &[]).await.unwrap();
     aggregator.terminate().await.unwrap();
 
-    // Both errors appear in logs of `stream-agg`, so each must name its operation.
+    // The service and `migrate` are the same program, `stream-agg`, so each error in its log must name the operation.
     for (command, operation) in [(&[][..], "rollup"), (&["migrate"], "migrate: rollup")] {
         let said = format!("{:#}", world.run("stream-agg", command, &with).await.unwrap_err());
         let reason = format!("`{ADDED_ROLLUP}` was dropped and cannot be declared again");

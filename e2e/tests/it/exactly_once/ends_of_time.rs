@@ -1,5 +1,5 @@
-//! Events with times at the limits of the tables count once, with their own time or with a replacement. None of them
-//! stops a partition.
+//! Events with client times at the limits of the tables count once, at their client time or, if it is out of range, at
+//! the time of their arrival. No such event stops a partition.
 
 use devstack::{Stack, wait_for};
 use schemas::rollup::Rollups;
@@ -62,7 +62,8 @@ async fn events_at_the_limits_of_time_count_once_also_after_a_restart() {
     let trusted = |time: i64| [(time / 1000).to_string(), "trusted".to_owned(), "2".to_owned()].to_vec();
     let expected = [vec![trusted(0)], world.rows(arrived).await, vec![trusted(ahead.floor(HOUR).0)]].concat();
     assert_eq!(world.rows(hours).await, expected);
-    // Events of January 1970 are older than the retention of forty years.
+    // `long_kept` has dropped the two trusted events of January 1970, because they are older than its retention of
+    // forty years.
     let kept = "SELECT dim1, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
     assert_eq!(world.rows(kept).await, [["replaced", "6"], ["trusted", "2"]]);
     world.run("stream-agg", &["audit"], &widest).await.unwrap();

@@ -1,4 +1,4 @@
-//! Markers of one log generation do not count for another one.
+//! The markers of one generation of the log say nothing about the rows of another generation.
 
 use devstack::wait_for;
 
@@ -6,7 +6,7 @@ use crate::oracle::{Oracle, TestEvent, now};
 use crate::wire::produce;
 use crate::world::{DEADLINE, STATIC_MEMBER, World};
 
-/// Tables that refuse the rows of the second log for a while.
+/// Tables that refuse the rows of the second log until the first aggregator on that log is killed.
 const CLOSED: [&str; 3] = ["events", "rollup_sums", "rollup_states"];
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn markers_of_the_previous_log_prove_nothing_about_a_partly_stored_batch()
     world.migrate().await;
     world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
 
-    // Every marker of the first log is higher than the log end offset of the second one.
+    // In each of these tables, the highest marker of the first log is at offset 5. The second log ends at offset 2.
     let both = append(2);
     for table in CLOSED {
         world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK g = 0")).await;

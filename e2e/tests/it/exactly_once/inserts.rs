@@ -33,8 +33,8 @@ const SETTINGS: [(&str, &str); 18] = [
     ("read_overflow_mode", "throw"),
 ];
 
-/// Settings with which a server would split blocks, collect small inserts, ignore tokens and truncate answers. The
-/// server has them as defaults, and requests must override them.
+/// Settings that would make ClickHouse split blocks, collect small inserts, ignore deduplication tokens and truncate
+/// answers. They are in the settings profile of the user that inserts, and each request must override them.
 const HOSTILE: [(&str, &str); 21] = [
     ("async_insert", "1"),
     ("send_progress_in_http_headers", "1"),
@@ -59,10 +59,10 @@ const HOSTILE: [(&str, &str); 21] = [
     ("offset", "1"),
 ];
 
-/// Records of a large batch, and rows of each record.
+/// Number of records in a large batch, and number of lines in each record.
 const LARGE: (usize, usize) = (50, 2000);
 
-/// The FROM and WHERE clauses for the inserts of batches in the query log.
+/// The FROM and WHERE clauses that select the inserts of batches from ClickHouse's query log.
 fn of_batches(world: &World) -> String {
     format!(
         "FROM system.query_log WHERE type = 'QueryFinish' AND current_database = '{}'
@@ -83,7 +83,8 @@ async fn every_insert_carries_its_token_and_the_settings_that_exactness_rests_on
     aggregator.terminate().await.unwrap();
 
     world.rows("SYSTEM FLUSH LOGS").await;
-    // The query log has only settings that differ from ClickHouse's own defaults.
+    // The query log has only the settings that differ from ClickHouse's own defaults. For any other setting, the
+    // statement reads the default.
     let of_name = |name: &str| format!("SELECT default FROM system.settings WHERE name = '{name}'");
     let names = SETTINGS.map(|(name, _)| {
         format!("if(mapContains(Settings, '{name}'), Settings['{name}'], ({}))", of_name(name))
@@ -124,7 +125,7 @@ async fn one_insert_makes_one_part_for_any_size_and_any_server_defaults() {
     let (records, lines) = LARGE;
     append(records, lines);
     let rows = (records * lines).to_string();
-    // The batch closes when it has all records.
+    // The batch closes as soon as it has all records, because `BATCH_MAX_ROWS` is the number of their lines.
     let whole = [("BATCH_MAX_ROWS", rows.as_str()), ("BATCH_MAX_AGE", "60s"), ("BATCH_MAX_BYTES", "512MiB")];
     let mut aggregator = world.start("stream-agg", &[LOADER.as_slice(), &whole].concat());
     let recorded = "SELECT count() FROM ledger WHERE tenant != ''";

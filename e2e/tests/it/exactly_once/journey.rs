@@ -39,7 +39,7 @@ async fn an_answer_says_how_old_it_is() {
     assert_eq!(edge.http.post(&format!("/analytics/{}/ann/click", time.0)).await.status, 204);
     api.assert_hour(time.0, 1, 1, 0).await;
 
-    // Soon the answer covers a moment after the click, but never one in the future.
+    // Soon the `as_of` of the answer is after the click, but it is never in the future.
     let path = format!("/analytics?timestamp={}", time.0);
     let mut answer = api.http.get(&path).await;
     let fresh = wait_for("an answer of a moment after the click", DEADLINE, async || {

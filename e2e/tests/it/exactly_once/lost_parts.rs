@@ -1,4 +1,5 @@
-//! ClickHouse loses parts, while an aggregator runs or while none runs.
+//! If ClickHouse has detached a broken part, the aggregator inserts nothing until an operator has attached the part
+//! again. If rows of a declared batch have vanished with a part, the aggregator inserts them under another token.
 //!
 //! These tests change ClickHouse's files in the way that a broken disk would.
 
@@ -45,12 +46,12 @@ impl Counted {
         (name, Path::new(&path).parent().unwrap().to_owned())
     }
 
-    /// Records in the ledger.
+    /// Number of records in the ledger.
     async fn recorded(&self) -> u64 {
         self.world.number("SELECT count() FROM ledger WHERE tenant != ''").await
     }
 
-    /// Appends a record, waits until it is declared, and checks that the ledger does not have it.
+    /// Appends the second record, waits until a batch with it is declared, and checks that the ledger does not have it.
     async fn assert_held(&mut self, aggregator: &Http) {
         self.append();
         let declared = async || self.world.committed(0).1.contains(" L=1 ");
@@ -134,14 +135,14 @@ async fn a_part_that_is_unreadable_after_a_kill_is_found_before_the_next_insert(
 }
 
 #[tokio::test]
-#[ignore = "takes two minutes, because earlier inserts of a lost part must have ended: ./dev test --full"]
+#[ignore = "takes two minutes, because earlier inserts of the lost rows must have ended: ./dev test --full"]
 async fn rows_of_a_lost_part_whose_token_remains_are_inserted_under_another_token() {
     let (mut stack, mut counted) = on_own_servers("lost_token").await;
     let world = &counted.world;
     world.rows("ALTER TABLE rollup_states ADD CONSTRAINT closed CHECK hwm > 1000").await;
     counted.append();
     let world = &counted.world;
-    // The batch stays declared, because one table refuses it.
+    // The batch stays declared, because the table `rollup_states` refuses it.
     let mut aggregator = world.start("stream-agg", &[STATIC_MEMBER]);
     wait_for_readyz(&aggregator, &["rollup_states", "stream-agg split 0"]).await;
     let stored = "SELECT count() FROM events WHERE tenant != ''";

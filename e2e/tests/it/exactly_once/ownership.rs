@@ -1,5 +1,4 @@
-//! Ownership of partitions: two aggregators never count the same partition, and no partition stays without an owner for
-//! long.
+//! Ownership of partitions: no record is counted by two aggregators, and no partition stays without an owner for long.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -59,7 +58,7 @@ async fn an_owner_that_was_paused_beyond_its_session_counts_nothing_twice() {
     let admin = Http::new(other.admin());
     for _ in 0..3 {
         post(&edge, &mut rng, &mut oracle).await;
-        // SIGSTOP reaches the process at a random moment while it stores these events.
+        // SIGSTOP pauses the first aggregator at a random moment, while it stores the events that were just posted.
         sleeper.process().signal(Signal::STOP).unwrap();
         post(&edge, &mut rng, &mut oracle).await;
         let taken_over = wait_for("the other aggregator to own all partitions", DEADLINE, async || {
@@ -94,8 +93,9 @@ async fn a_static_member_counts_at_once_after_a_kafka_outage_longer_than_its_ses
     };
     wait_for("the commits of all events", DEADLINE, all_committed).await.unwrap();
 
-    // Kafka is killed while a batch is being inserted, so no group coordinator answers the commit after the insert.
-    // Either the session ends and the member loses its partitions, or the outcome of the commit is unknown.
+    // Kafka is killed while a batch is declared and ClickHouse is paused. So no group coordinator answers the commit
+    // that follows the insert. Either the session ends and the member loses its partitions, or the outcome of the
+    // commit is unknown.
     let before = committed();
     stack.clickhouse.process().unwrap().signal(Signal::STOP).unwrap();
     post(&edge, &mut rng, &mut oracle).await;
@@ -163,8 +163,8 @@ async fn partitions_without_an_owner_are_assigned_again() {
     wait_until("half of the partitions to be revoked", &stubborn.context().revoked, 2).await;
     second.wait_ready().await.unwrap();
 
-    // The aggregator joins as the same static member as the consumer above, and does not know which partitions were
-    // revoked from that consumer.
+    // The aggregator `first` joins as the same static member as `stubborn`, but does not know which partitions were
+    // revoked from `stubborn`.
     let mut first = world.start("stream-agg", &[("GROUP_INSTANCE_ID", "first")]);
     first.wait_ready().await.unwrap();
     let edge = world.edge().await;

@@ -15,14 +15,15 @@ use crate::world::{DEADLINE, World};
 
 /// Time after which the group removes a member that was killed.
 const SESSION: Duration = Duration::from_secs(45);
-/// How long a command waits, so that no insert of an earlier process can still reach ClickHouse after it.
+/// How long a command waits before it changes anything, until every insert of an earlier process must have ended.
 const INSERTS_END: Duration = Duration::from_secs(60);
 
 fn random_events(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
     (0..count).map(|_| TestEvent::random(rng, now())).collect()
 }
 
-/// Runs a command that changes committed offsets. Retries until the group has removed the killed aggregator.
+/// Runs a command that changes committed offsets. Repeats the command while it fails because the killed aggregator is
+/// still a member of the group.
 async fn run_offline(world: &World, arguments: &[&str]) {
     wait_for(format!("{arguments:?} to be done"), SESSION + INSERTS_END + DEADLINE, async || {
         match world.run("stream-agg", arguments, &[]).await {
@@ -89,12 +90,12 @@ async fn a_refused_batch_can_be_split_down_to_one_record_which_can_be_skipped() 
     made[3][1].event = "poison".to_owned();
     world.rows("ALTER TABLE events ADD CONSTRAINT antidote CHECK event != 'poison'").await;
     made.iter().for_each(|made| produce(&world, 0, made));
-    // All records in one batch.
+    // The batch stays open for 3 s, so it gets all records.
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
     let split = "stop all aggregators and run `stream-agg split 0`";
     wait_for_readyz(&aggregator, &["events", split]).await;
     assert_eq!(world.number("SELECT count() FROM events WHERE tenant != ''").await, 0, "all or nothing");
-    // The ledger has the batch, the raw table does not.
+    // The ledger has the rows of the batch, and the raw table does not.
     aggregator.kill9();
     run_offline(&world, &["split", "0"]).await;
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
@@ -104,7 +105,7 @@ async fn a_refused_batch_can_be_split_down_to_one_record_which_can_be_skipped() 
     aggregator.terminate().await.unwrap();
     let (offset, metadata) = world.committed(0);
     assert!(offset == 0 && metadata.contains(" P=2"), "{metadata}");
-    // Other tables already have the record.
+    // `skip` refuses the record, because other tables already have its rows.
     let stored = world.run("stream-agg", &["skip", "0", "--offset", "3"], &[]).await.unwrap_err();
     assert!(format!("{stored:#}").contains("rows of offset 3 may be stored"), "{stored:#}");
     world.rows("ALTER TABLE events DROP CONSTRAINT antidote").await;
@@ -142,9 +143,10 @@ async fn a_record_that_every_table_refuses_is_skipped_and_its_neighbours_count()
     assert_eq!(world.rows(letters).await, [["1", "skipped"], ["1", "skipped"]]);
 }
 
-/// Memory limit of an insert in bytes: less than the 98 MB that the whole batch needs, but enough for half of it.
+/// Memory limit of an insert in bytes: less than the 98 MB that the batch of [`LARGE`] needs, but enough for half of
+/// it.
 const INSERT_MEMORY_BYTES: &str = "70000000";
-/// Records of that batch, lines of each record, and bytes of text in each line.
+/// A large batch: number of records, number of lines in each record, and bytes of random text in each line.
 const LARGE: (usize, usize, usize) = (16, 15, 50_000);
 
 #[tokio::test]
@@ -169,7 +171,7 @@ async fn a_batch_too_large_for_clickhouse_memory_is_retried_and_can_be_stored_af
         }
     };
     append(LARGE.0);
-    // All records in one batch.
+    // The batch stays open for 10 s, so it gets all records.
     let variables = [LOADER.as_slice(), &[("BATCH_MAX_AGE", "10s")]].concat();
     let mut aggregator = world.start("stream-agg", &variables);
     let busy = wait_for_readyz_within(&aggregator, &["clickhouse refused: Code: 241."], DEADLINE).await;

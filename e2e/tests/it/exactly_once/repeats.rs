@@ -1,4 +1,4 @@
-//! Duplicates count once, and unreadable lines become dead letters.
+//! A repeated event or record counts once, and an unreadable line becomes a dead letter.
 
 use devstack::wait_for;
 use uuid::Uuid;
@@ -102,7 +102,7 @@ async fn an_unreadable_line_becomes_a_dead_letter_and_its_neighbours_are_stored(
     );
     assert_eq!(world.number("SELECT sum(rejected) FROM ledger").await, 2);
     let marker = "SELECT max(hwm) FROM dead_letters WHERE tenant = '' AND kp = 2 AND reason = ''";
-    assert_eq!(world.number(marker).await, 2, "everything below offset 2 is there");
+    assert_eq!(world.number(marker).await, 2, "the marker covers every offset below 2");
     let unmarked =
         "SELECT count() FROM (SELECT _part FROM dead_letters GROUP BY _part HAVING countIf(tenant = '') = 0)";
     assert_eq!(world.number(unmarked).await, 0, "parts without a marker");
@@ -138,7 +138,8 @@ async fn a_spooled_record_counts_once_even_if_the_window_has_dropped_it() {
         ([Uuid::now_v7().to_string(), Uuid::now_v7().to_string()], "0192f0c1-0000-7000-8000-00000000000c");
     world.produce(1, &headers(&ids[0]), value(&made[..3]).as_bytes());
     world.produce(1, &headers(&ids[1]), value(&made[3..]).as_bytes());
-    // When the spooled records arrive, the window has dropped the first record, and only the ledger still has its id.
+    // The window holds one id. When the spooled records arrive, the window has dropped the id of the first record, and
+    // only the ledger still has it.
     let mut aggregator = world.start("stream-agg", &[("DEDUP_WINDOW_IDS", "1")]);
     aggregator.wait_ready().await.unwrap();
     wait_for_lines(&world, 6).await;
@@ -160,7 +161,7 @@ fn spooled(id: &str) -> Vec<(&str, &str)> {
     headers(id).into_iter().chain([("spooled", "1")]).collect()
 }
 
-/// Two records of three events each: their ids and their values, with an oracle that has counted the events.
+/// Two records of three events each: an oracle that has counted the events, the ids of the records, and their values.
 fn two_records(seed: u64) -> (Oracle, [String; 2], [String; 2]) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut oracle = Oracle::default();
@@ -186,7 +187,7 @@ async fn a_spooled_record_that_is_twice_in_one_batch_counts_once_with_any_window
     wait_for_lines(&world, 9).await;
     world.assert_counted(&oracle.counts()).await;
     let markers = "SELECT uniqExact(hwm) FROM ledger WHERE tenant = ''";
-    assert_eq!(world.number(markers).await, 1, "it was one batch");
+    assert_eq!(world.number(markers).await, 1, "all three records are in one batch");
 }
 
 #[tokio::test]
@@ -197,7 +198,7 @@ async fn a_spooled_record_in_a_rebuilt_batch_is_not_a_repeat_of_itself() {
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
     world.produce(1, &spooled(&ids[1]), values[1].as_bytes());
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
-    // The ledger has both records, but the raw table refuses them.
+    // The ledger has rows for both records, but the raw table refuses the rows of their events.
     wait_for_lines(&world, 6).await;
     aggregator.kill9();
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
@@ -217,7 +218,8 @@ async fn a_spooled_record_is_looked_up_once_the_ledger_has_all_earlier_batches()
     let refused = async || admin.metric("stream_agg_insert_errors_total").await.unwrap_or_default();
     wait_for("a refused insert", DEADLINE, async || refused().await > 0).await.unwrap();
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
-    // The aggregator retries the insert after 15 s. A lookup that did not wait for the ledger would have run by then.
+    // The aggregator retries the refused insert after 15 s. If the lookup of the spooled record did not wait
+    // for the ledger, it would have run by then and found nothing.
     let before = refused().await;
     wait_for("another refused insert", DEADLINE, async || refused().await > before).await.unwrap();
     world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;

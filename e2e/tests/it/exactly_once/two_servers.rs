@@ -1,5 +1,5 @@
 //! Connections to `CLICKHOUSE_URL` reach two ClickHouse servers in turn. The markers of one server say nothing about
-//! the rows of the other server.
+//! the rows of the other server, so the aggregator must stop before it inserts into the second server.
 //!
 //! `serverUUID()` is zero on every ClickHouse of the local stack. So the balancer replaces `serverUUID()` with another
 //! id in the requests that it forwards to the second server.
@@ -16,21 +16,21 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Events of a request.
+/// Number of events in a request.
 const EVENTS: usize = 20;
 
 /// The id of each server of the local stack.
 const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
 /// The id of the second server, as queries for markers read it.
 const SECOND_ID: &str = "222222222222";
-/// The expression that reads the id of a server, as it is in a body and in a URL. Each form has a replacement of the
-/// same length that gives another id.
+/// The SQL expression for the id of a server, in its form in a body and in its form in a URL. Each form is followed by
+/// a replacement of the same length, which evaluates to another id.
 const SERVER_ID_EXPRESSIONS: [(&str, &str); 2] = [
     ("toString(serverUUID())", "toString(222222222222)"),
     ("toString%28serverUUID%28%29%29", "toString%282222222222222222%29"),
 ];
 
-/// Forwards bytes from the aggregator to the second server, with the expressions for the id replaced.
+/// Forwards bytes from the aggregator to the second server, and replaces each of [`SERVER_ID_EXPRESSIONS`] in them.
 async fn forward_with_other_id(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
     let mut chunk = vec![0; 1 << 20];
     loop {
@@ -78,7 +78,7 @@ impl Balancer {
                     let server = TcpStream::connect(server).await.unwrap();
                     let ((from_client, mut to_client), (mut from_server, to_server)) =
                         (client.into_split(), server.into_split());
-                    // A connection that breaks is no error of the test.
+                    // A connection that breaks does not make the test fail.
                     if number == 0 {
                         let (mut from_client, mut to_server) = (from_client, to_server);
                         let sending = async {
@@ -155,7 +155,8 @@ async fn a_second_server_behind_the_url_stops_the_aggregator_and_gets_no_rows() 
     let in_other = in_other.await.unwrap();
     assert_eq!(in_other, 0, "the second server has no rows, because no process had read its markers");
 
-    // The events that were accepted meanwhile are in Kafka.
+    // The events that the edge accepted after the aggregator stopped are in Kafka. An aggregator that reaches only the
+    // first server counts them.
     let _one_server = world.aggregator().await;
     world.assert_counted(&oracle.counts()).await;
 }

@@ -24,11 +24,11 @@ async fn the_lag_in_seconds_grows_while_clickhouse_is_down() {
     send().await;
     let stored = async || metric("watermark_timestamp_seconds").await as i64 > start;
     wait_for("the watermark to pass the start", DEADLINE, stored).await.unwrap();
-    assert!(metric("lag_seconds").await <= 4, "of four partitions");
+    assert!(metric("lag_seconds").await <= 4, "the sum over four partitions");
 
     stack.clickhouse.kill9().unwrap();
     send().await;
-    // The metric is a sum over four partitions, each of which has some of the events.
+    // `metric` adds up the lags of the four partitions, each of which has some of the events.
     wait_for("the lag to grow", DEADLINE, async || metric("lag_seconds").await >= 8).await.unwrap();
     let held = metric("watermark_timestamp_seconds").await as i64;
     stack.clickhouse.start().await.unwrap();

@@ -36,7 +36,7 @@ async fn services_wait_for_kafka_and_clickhouse_and_then_count() {
     world.assert_counted(&oracle.counts()).await;
     edge.assert_balanced().await;
 
-    // When the servers stop later, the edge's readiness names Kafka, and reads are still answered.
+    // When the servers stop later, the edge's readiness names Kafka, and the query API still answers reads.
     stack.kafka.stop().await.unwrap();
     stack.clickhouse.stop().await.unwrap();
     wait_until_not_ready(&edge.service, "kafka").await;

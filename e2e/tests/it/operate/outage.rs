@@ -13,7 +13,7 @@ use crate::world::World;
 
 /// Length of the load before the outage and after it.
 const MARGIN: Duration = Duration::from_secs(15);
-/// Longest time to store the backlog, beyond the length of the outage.
+/// The backlog must be stored within the length of the outage plus this time.
 const CATCH_UP: Duration = Duration::from_secs(60);
 /// Largest allowed peak memory of the aggregator, in MiB.
 const MOST_MIB: f64 = 768.0;
@@ -52,7 +52,7 @@ async fn run(name: &'static str, outage: Duration) {
         caught_up.await.unwrap();
         eprintln!("{name}: {} records waited when ClickHouse came back", log_end - applied_before);
         eprintln!("{name}: all of them were applied {:.1} s later", back.elapsed().as_secs_f64());
-        eprintln!("{name}: memory of the aggregator: {before:.0} MiB before it, {at_its_end:.0} at its end");
+        eprintln!("{name}: aggregator's peak MiB: {before:.0} before the outage, {at_its_end:.0} at its end");
     };
     let length = MARGIN + outage + MARGIN;
     let (oracle, ()) = tokio::join!(load::send(&edge, now().floor(HOUR), length), breaking);
@@ -60,12 +60,12 @@ async fn run(name: &'static str, outage: Duration) {
     world.assert_counted(&counts).await;
     edge.assert_balanced().await;
     let peak = peak_mib();
-    eprintln!("{name}: {peak:.0} MiB at most until everything was stored");
+    eprintln!("{name}: aggregator's peak MiB: {peak:.0} until everything was stored");
     eprintln!("{name}: {} events in {} s, counted exactly", counts.accepted(), length.as_secs());
     assert!(peak <= MOST_MIB, "{peak} MiB");
 }
 
-/// Records that `progress` shows as stored; 0 while ClickHouse is down.
+/// Number of records that `progress` shows as applied; 0 while ClickHouse is down.
 async fn applied(world: &World) -> u64 {
     let sql = "SELECT sum(next) FROM (SELECT max(next_offset) AS next FROM progress GROUP BY kp)";
     world.try_rows(sql).await.map_or(0, |rows| rows[0][0].parse().unwrap())

@@ -1,5 +1,5 @@
-//! Each service is restarted under load, as in a rollout. No request fails except with a documented refusal, and every
-//! accepted event is counted once.
+//! Each service is restarted under load, as in a rollout. Each request is accepted or gets a documented refusal, and
+//! every accepted event is counted once.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Clients that send at the same time, each one batch after another.
+/// Number of clients that send at the same time. Each client sends one batch after another.
 const CLIENTS: u64 = 8;
-/// Events of a batch.
+/// Number of events in a batch.
 const EVENTS: usize = 5;
-/// Time under load before, between and after the restarts.
+/// Time under load before and after the restarts, and also between the start of an outage and the restarts.
 const UNDER_LOAD: Duration = Duration::from_secs(2);
 /// How long an edge still serves after SIGTERM, so that clients can switch to another edge, as a balancer does.
 const DRAIN: (&str, &str) = ("DRAIN_DELAY", "2s");
@@ -25,12 +25,12 @@ const DRAIN: (&str, &str) = ("DRAIN_DELAY", "2s");
 struct Sent {
     accepted: Vec<TestEvent>,
     refused: usize,
-    /// Requests without an answer, or with one that is not documented for a restart.
+    /// Errors of the requests without an answer, and answers that are not documented for a restart.
     failed: Vec<String>,
 }
 
-/// Sends batches until `stop`. Like a balancer, it sends each batch to the first of `edges` that is ready. It does not
-/// retry a refused request: the next request has new events, so each event is sent once.
+/// Sends batches until `stop`. Like a balancer, it sends each batch to an edge that is ready. It does not retry a
+/// refused request: the next request has new events, so each event is sent once.
 async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) -> Sent {
     let (mut rng, mut sent) = (fastrand::Rng::with_seed(client), Sent::default());
     while !stop.is_cancelled() {
@@ -51,7 +51,8 @@ async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) ->
     sent
 }
 
-/// The port for clients of an edge that is ready.
+/// The client of an edge that is ready; none if no edge is. The search begins at another edge for each client number,
+/// so the load is spread over the edges.
 async fn ready_edge(edges: &[(Http, Http)], client: u64) -> Option<&Http> {
     for turn in 0..edges.len() {
         let (http, admin) = &edges[(client as usize + turn) % edges.len()];
@@ -62,7 +63,7 @@ async fn ready_edge(edges: &[(Http, Http)], client: u64) -> Option<&Http> {
     None
 }
 
-/// A load on these edges, until it is stopped.
+/// Clients that send batches to some edges until they are stopped.
 struct Load {
     clients: tokio::task::JoinSet<Sent>,
     stop: CancellationToken,
@@ -91,8 +92,8 @@ impl Load {
     }
 }
 
-/// Sends SIGTERM, checks that the service exits within the time that `--check-config` promises by default, and starts
-/// it again.
+/// Sends SIGTERM, checks that the service exits within 40 s, and starts it again. 40 s is the longest stop that
+/// `--check-config` prints for any service with default settings.
 async fn restart(service: &mut Service) {
     let asked = Instant::now();
     assert!(service.terminate().await.unwrap().success());
@@ -144,8 +145,8 @@ enum Outage {
     ClickHouse,
 }
 
-/// Stops an edge with a spool and an aggregator under load while a server is down, and starts them again before the
-/// server is back.
+/// Stops an aggregator, and an edge that has a spool, under load and while a server is down. Starts both again before
+/// the server is back.
 async fn restart_services_during_outage(name: &'static str, outage: Outage) {
     let (mut stack, world) = World::on_own_servers(name).await;
     let spool = world.directory().join("spool");

@@ -18,8 +18,8 @@ async fn the_users_migrator_loader_and_poller_have_enough_rights() {
     let rollups = format!("{}\n{FIELD}", Rollups::built_in());
     let (_stack, world) =
         World::on_own_servers_declaring("rights", &Rollups::parse("rights", &rollups).unwrap()).await;
-    // Migrates again as the user of `migrate`, into databases that do not exist yet, and with a field that needs a
-    // column.
+    // Migrates twice as `migrator`, the user of `migrate`, with a field that needs a column. The databases do not exist
+    // before the first migration.
     let file = world.write("rollups.toml", &rollups);
     let elsewhere = [
         ("CLICKHOUSE_DATABASE", "rights_of_migrator"),

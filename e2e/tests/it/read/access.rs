@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::client::{Http, HttpResponse};
 use crate::world::{DEADLINE, Edge, QueryApi, World};
 
-/// A token and the declaration of its key with `more` lines.
+/// The `Authorization` header with a new token, and the declaration of its key, to which the lines `more` are added.
 fn key(id: &str, tenant: &str, more: &str) -> (String, String) {
     let (token, toml) = generate(id, tenant);
     (format!("Bearer {token}"), format!("{toml}{more}\n"))
@@ -45,7 +45,7 @@ async fn post(edge: &Edge, path: &str, bearer: &str, lines: &[Value]) -> HttpRes
     answer
 }
 
-/// The window of all events below.
+/// A time window that contains the events of [`event`].
 const WINDOW: &str = "from=2025-11-15&to=2025-11-18";
 
 fn event(name: &str, country: &str) -> Value {
@@ -91,14 +91,14 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
         assert_eq!(of_other, all(&["of-other", "of-other-too"]));
         assert_eq!(of_nobody, all(&[]));
     }
-    // A filter of a query narrows what the key permits, and never widens it.
+    // The filter in a query can only narrow the rows that the key permits.
     assert_eq!(events(&part, "&filter=country:eq:FR").await, all(&[]));
     assert_eq!(events(&part, "&filter=country:in:DE%7CFR").await, all(&["of-acme"]));
     let users = get(http, &format!("/v1/query?measures=users&{WINDOW}"), &part).await;
     assert_eq!((users.status, users.problem()), (422, "not_covered".to_owned()));
     assert_eq!(users.json()["errors"][0]["param"], "filter");
 
-    // The ETag or the cursor of one reader gives another reader no access.
+    // A reader that sends the ETag or the cursor of another reader gets no rows of that reader's tenant.
     let path = format!("/v1/query?dimensions=event&order=event:asc&limit=1&{WINDOW}");
     let page = get(http, &path, &acme).await;
     let known = [("authorization", other.as_str()), ("if-none-match", page.header("etag"))];
@@ -116,7 +116,7 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
     let posted = http.send("POST", "/v1/query", &[("authorization", other.as_str())], body).await;
     assert!(posted.text.contains("of-other") && !posted.text.contains("of-acme"), "{}", posted.text);
 
-    // Answers that are prepared for all readers of a tenant.
+    // These answers are prepared once for all readers of a tenant, so a key with a filter gets none of them.
     for path in [
         "/analytics?timestamp=1763294400000",
         "/v1/counters",

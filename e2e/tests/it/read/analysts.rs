@@ -1,4 +1,5 @@
-//! The views of `bi` for analysts, with any rollups. The users that read them have no other rights.
+//! The views of `bi` for analysts, with any rollups. ClickHouse's users for analysts have no rights other than to read
+//! these views.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Rollups whose names are keywords of SQL.
+/// Rollups with measures and dimensions whose names are keywords of SQL, such as `order`, `group` and `from`.
 const DECLARED: &str = r#"
 [[rollup]]
 name = "plans"
@@ -153,7 +154,7 @@ impl Filled {
         Self { stack, world, expected, _edge: edge, _aggregator: aggregator }
     }
 
-    /// Runs a folder of tests in Python against the views.
+    /// Runs the Python tests in a folder against the views. All must pass, and none may be skipped.
     fn read_with(&self, python: &Path, folder: &str, more: &[(&str, &OsStr)]) {
         let world = &self.world;
         let output = Command::new(python)
@@ -176,12 +177,12 @@ impl Filled {
     }
 }
 
-/// A path from the folder of this crate.
+/// The path of `name`, which is relative to the folder of this crate.
 fn tests_folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// The line of an event, with fields that go to `props`.
+/// The line of an event, with additional fields that are stored in `props`.
 fn line_with_props(made: &TestEvent) -> String {
     let mut line: Value = serde_json::from_str(&made.line()).unwrap();
     let props =
@@ -190,8 +191,8 @@ fn line_with_props(made: &TestEvent) -> String {
     line.to_string()
 }
 
-/// Inserts the progress of partition `kp` of a topic with `partitions` partitions: everything before `as_of` is
-/// counted.
+/// Inserts a row into `progress` for partition `kp` of a topic with `partitions` partitions. The row says that
+/// everything that the partition had before `as_of` is counted.
 async fn insert_progress(world: &World, kp: u16, partitions: u16, as_of: &str) {
     let row = format!("({kp}, {partitions}, '{as_of}')");
     world.rows(&format!("INSERT INTO progress (kp, partitions, as_of) VALUES {row}")).await;
@@ -287,7 +288,7 @@ async fn migrate_drops_only_its_own_views_of_rollups_that_are_no_longer_declared
     world.migrate().await;
     own = views().await.difference(&before).cloned().collect();
     assert_eq!(own, theirs);
-    // Now a view that `migrate` did not create has the name of a dropped view.
+    // Now a user creates a view with the name of a view that `migrate` has dropped.
     world.rows(&format!("CREATE VIEW {bi}.plans AS SELECT 1 AS one")).await;
     world.migrate().await;
     assert!(views().await.contains("plans"), "`migrate` dropped a view that it did not create");
@@ -322,22 +323,23 @@ async fn a_view_can_be_read_while_migrate_replaces_it() {
 /// The time column of a view, and texts for filters on it.
 struct TimeColumn {
     name: &'static str,
-    /// The start of the bucket that the filter must find, as text and in seconds since 1970.
+    /// The start of the bucket that each filter must find, as text and in seconds since 1970.
     start: String,
     seconds: u64,
-    /// A time before `start`, and a time after everything that the filter must find.
+    /// A time before `start`, and a time after everything that the filters must find.
     from: String,
     to: String,
     is_date: bool,
 }
 
 impl TimeColumn {
-    /// For hours and shorter buckets: noon of today.
+    /// A column of times, for buckets of an hour or less. The filters must find noon of today.
     async fn at_noon(world: &World, name: &'static str) -> Self {
         Self::of(world, name, "toStartOfDay(now('UTC')) + INTERVAL 12 HOUR", false).await
     }
 
-    /// For days and longer buckets: the bucket that contains today. `start` is the function for its start.
+    /// A column of dates, for buckets of a day or more. The filters must find the bucket that contains today. `start`
+    /// is ClickHouse's function for the start of such a bucket.
     async fn of_today(world: &World, name: &'static str, start: &str) -> Self {
         Self::of(world, name, &format!("{start}(toDate(now('UTC')))"), true).await
     }
@@ -354,7 +356,8 @@ impl TimeColumn {
         }
     }
 
-    /// The filters that people write and that tools make: ranges and equality, Grafana's macros, Superset's ranges.
+    /// Filters as people write them and as tools generate them: ranges and equality, Grafana's macros, Superset's
+    /// ranges.
     fn filters(&self) -> Vec<String> {
         let Self { name: c, start, from, to, seconds, is_date } = self;
         let (day, until) = (&start[..10], seconds + 3_600);
@@ -416,7 +419,7 @@ async fn a_filter_on_a_view_uses_the_primary_key_of_its_table() {
         } else {
             TimeColumn::at_noon(&world, time).await
         };
-        // A row of another month, unless the view shows only a few days.
+        // How many days ago the earlier row is: in an earlier month, unless the view shows only a few days.
         let earlier = if rollup.retention_days.is_some() { 3 } else { 60 };
         let row = |(tenant, days): (&str, u32)| {
             format!(
@@ -454,7 +457,7 @@ async fn a_filter_on_the_time_of_arrival_prunes_table_partitions() {
     }
 }
 
-/// Inserts each row into its own part, and stops merges of the table.
+/// Inserts each row as a part of its own. Stops merges of the table first, so that the parts stay separate.
 async fn insert_parts(world: &World, table: &str, columns: &str, rows: &[String]) {
     world.rows(&format!("SYSTEM STOP MERGES {}.{table}", world.name())).await;
     for row in rows {
@@ -469,7 +472,7 @@ async fn assert_filters_read_one_part(world: &World, view: &str, column: &TimeCo
     }
 }
 
-/// Checks that queries with this filter on `view` read one part of its table, by the index.
+/// Checks that for queries with this filter on `view`, ClickHouse's index selects only one part of the table.
 async fn assert_reads_one_part(world: &World, view: &str, filter: &str) {
     for query in wrapped(&format!("{}.{view}", world.bi_database()), filter) {
         let read = world.rows(&format!("EXPLAIN ESTIMATE {query}")).await;

@@ -1,5 +1,5 @@
-//! A read sends no query to ClickHouse: all reads together cost at most one query per tick. Only reads of old hours
-//! wait, for the next tick.
+//! A read does not send its own query to ClickHouse: all reads together cost at most one query per refresh. Only reads
+//! of cold hours wait, for the next refresh.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,8 @@ async fn a_hundred_thousand_reads_and_a_thousand_old_hours_cost_at_most_one_quer
     count_queries("freshness_many_ticks", 100_000, 1000).await;
 }
 
-/// Sends `reads` reads of hot hours, and a read of each of `old` other hours, all at once, and counts the queries.
+/// Sends `reads` reads of hot hours and, at the same time, one read of each of `old` cold hours. Checks that ClickHouse
+/// got at most one query per refresh.
 async fn count_queries(name: &'static str, reads: i64, old: i64) {
     const READERS: i64 = 10;
     let world = World::new(name).await;
@@ -42,7 +43,7 @@ async fn count_queries(name: &'static str, reads: i64, old: i64) {
             }
         })
     });
-    // All reads of old hours arrive at once, and wait together for the next tick.
+    // All reads of cold hours arrive at once, and wait together for the next refresh.
     let cold = (0..old).map(|n| {
         let http = Arc::clone(&http);
         tokio::spawn(async move {
@@ -69,7 +70,7 @@ async fn count_queries(name: &'static str, reads: i64, old: i64) {
     })
     .await
     .unwrap();
-    // The interval has a jitter of ±10 %, and the first query comes at the start.
+    // The interval between refreshes has a jitter of ±10 %, and the first refresh is at the start.
     let most = (elapsed.as_secs_f64() / (interval.as_secs_f64() * 0.9)).floor() as u64 + 1;
     assert!(queries <= most, "{queries} queries in {elapsed:?}");
 }
@@ -83,7 +84,8 @@ async fn an_event_is_visible_within_two_ticks_and_a_flush() {
         assert_eq!(edge.http.post(&format!("/analytics/{}/user-{n}/click", posted.0)).await.status, 204);
         let path = format!("/analytics?timestamp={}", posted.0);
         let expected = format!("clicks,{n}\n");
-        // In tests a batch closes after 200 ms and a poll comes every 300 ms. The rest is a margin for a busy machine.
+        // In tests a batch closes after 200 ms and the query API refreshes every 300 ms. The rest of the 10 s is a
+        // margin for a busy machine.
         let seen = wait_for(format!("click {n}"), Duration::from_secs(10), async || {
             api.http.get(&path).await.text.contains(&expected)
         });

@@ -8,7 +8,7 @@ use tokio::time::{self, Instant};
 use crate::oracle::now;
 use crate::world::{DEADLINE, World};
 
-/// A rollup that counts users by minutes, which is not built in.
+/// A rollup that counts users by minute. The built-in rollups have none like it.
 const ACTIVE: &str = r#"
 [[rollup]]
 name = "active_minutely"

@@ -1,4 +1,4 @@
-//! `/openapi.json` is valid OpenAPI, and the answers to all kinds of requests are as it describes them.
+//! `/openapi.json` is valid OpenAPI, and the answers to all kinds of requests conform to it.
 
 use std::process::Command;
 

@@ -19,7 +19,7 @@ use crate::world::{Edge, World};
 
 mod weeks;
 
-/// Longest run of the browser.
+/// Longest time that the browser's script may run.
 const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A short interval, because the last step of the script shows the result of an audit.
@@ -53,7 +53,7 @@ async fn the_page_shows_what_was_posted_and_how_old_it_is() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("node runs: apt install nodejs");
-    // If this test ends early, its end of the pipe is closed, and the script ends because of that.
+    // If this test ends early, its end of this pipe is closed. The script notices that and ends.
     let mut answer = browser.stdin.take().unwrap();
     let mut lines = lines(browser.stdout.take().unwrap());
     let run = async {
@@ -70,7 +70,7 @@ async fn the_page_shows_what_was_posted_and_how_old_it_is() {
     assert!(status.success(), "the script found a fault on the page; its output is above");
 }
 
-/// What the script prints, line by line.
+/// A channel with each line that the script prints.
 fn lines(output: ChildStdout) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(1);
     thread::spawn(move || {
@@ -93,7 +93,8 @@ fn time_left_of_the_day() -> Duration {
     Duration::from_millis(left.unsigned_abs())
 }
 
-/// The events that are posted first, those that are posted later, and the expected counts.
+/// The events that are posted first, the events that are posted later, and an oracle that has counted the posted
+/// events.
 struct Posted {
     events: Vec<TestEvent>,
     weeks: Vec<TestEvent>,
@@ -111,7 +112,7 @@ impl Posted {
     }
 }
 
-/// Carries out one request of the browser's script.
+/// Does what the browser's script asks for in a line `do: …`.
 async fn handle_request(what: &str, edge: &Edge, world: &World, stack: &mut Stack, posted: &mut Posted) {
     let Posted { events, weeks, oracle } = posted;
     match what {
@@ -127,7 +128,7 @@ async fn handle_request(what: &str, edge: &Edge, world: &World, stack: &mut Stac
     }
 }
 
-/// Events of the last hours, in some countries.
+/// Events of the last hours, from some users in some countries.
 fn events() -> Vec<TestEvent> {
     let end = now().floor(HOUR);
     let event = |number: i64| TestEvent {

@@ -15,7 +15,7 @@ use crate::world::World;
 /// Names of the events.
 const EVENTS: [&str; 4] = ["signup", "open", "view", "buy"];
 
-/// Events of a few users of the last `days` days, some of them at the same millisecond.
+/// Events of a few users in the last `days` days. Some users have several events at the same millisecond.
 fn random_events(rng: &mut Rng, count: usize, days: i64) -> Vec<TestEvent> {
     let today = now().floor(DAY).0;
     let first = today - (days - 1) * DAY;
@@ -32,8 +32,8 @@ fn random_events(rng: &mut Rng, count: usize, days: i64) -> Vec<TestEvent> {
         if rng.u8(..3) == 0 {
             (events[at].time, events[at].user) = (events[at - 1].time, events[at - 1].user.clone());
         } else if rng.u8(..2) == 0 {
-            // At most an hour from the previous event and of the same user, so that some users complete several steps
-            // of a funnel.
+            // This event is of the same user as the previous one and at most an hour from it, so that some users
+            // complete several steps of a funnel.
             let time = events[at - 1].time.0 + rng.i64(-HOUR..HOUR);
             events[at].time = UnixMillis(time.clamp(first, now().0));
             events[at].user = events[at - 1].user.clone();
@@ -72,13 +72,14 @@ async fn post(http: &Http, path: &str, body: &Value) -> HttpResponse {
     http.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
 }
 
-/// The users of an event in a period that begins at `start`.
+/// The users with an event `name` in the period that begins at `start` and has this length.
 pub(super) fn users<'a>(events: &'a [TestEvent], name: &str, start: i64, length: i64) -> BTreeSet<&'a str> {
     let of_period = |made: &&TestEvent| made.event == name && (start..start + length).contains(&made.time.0);
     events.iter().filter(of_period).map(|made| made.user.as_str()).collect()
 }
 
-/// The result of plain counting: for each cohort its size and its cells, null if a period is not finished.
+/// The result of plain counting: for each cohort, its size and a cell for each period. The cell is null if the period
+/// is not finished at `as_of`.
 fn cohorts(
     events: &[TestEvent],
     (first, again): (&str, &str),
@@ -178,7 +179,8 @@ async fn days_of_another_time_zone_are_read_from_a_rollup_with_fitting_buckets()
     assert!(tehran.text.contains("need 15m"), "{}", tehran.text);
 }
 
-/// How many users get at least to each step.
+/// For each step, the number of users who reach it. A user reaches a step by an event of each step up to it, in order,
+/// within `within` milliseconds of the first of these events.
 pub(super) fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) -> Vec<usize> {
     let step_of = |made: &TestEvent| steps.iter().position(|events| events.contains(&made.event.as_str()));
     let mut by_user: BTreeMap<&str, Vec<(i64, usize)>> = BTreeMap::new();
@@ -187,7 +189,8 @@ pub(super) fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) ->
             by_user.entry(&made.user).or_default().push((made.time.0, step));
         }
     }
-    /// How many steps an event sequence takes from `step` on. No step may be earlier than the previous step.
+    /// The number of steps, `step` and later ones, that a user's events reach in order between `from` and `until`.
+    /// Events of two successive steps may have the same time.
     fn steps_reached(events: &[(i64, usize)], step: usize, from: i64, until: i64) -> usize {
         let next = events.iter().filter(|(time, at)| *at == step && (from..=until).contains(time));
         next.map(|(time, _)| time).min().map_or(0, |time| 1 + steps_reached(events, step + 1, *time, until))
@@ -245,7 +248,7 @@ async fn random_funnels_are_what_plain_counting_gives() {
         assert_eq!(found, expected, "{body}");
         lost += usize::from(found.last() < found.first());
     }
-    assert!(lost > 10, "users leave most funnels");
+    assert!(lost > 10, "users leave only {lost} of 40 funnels before the last step");
 
     let csv =
         post(&api.http, "/v1/funnel.csv", &json!({"steps": ["event:eq:none", "event:eq:nobody"]})).await;
@@ -318,7 +321,7 @@ async fn the_examples_of_the_page_on_retention_and_funnels_work() {
             .replace("http://localhost:8080", &service.http())
             .replace("curl ", "curl --silent --show-error --fail-with-body ");
         let run = Command::new("sh").args(["-c", &command]).output().unwrap();
-        // `--max-time` makes curl end a stream, with exit code 28.
+        // `--max-time` makes curl stop reading a stream that does not end; the exit code is then 28.
         let is_cut = example.contains("--max-time") && run.status.code() == Some(28);
         let said = String::from_utf8_lossy(&run.stdout);
         assert!(run.status.success() || is_cut, "{command}: {said}{}", String::from_utf8_lossy(&run.stderr));

@@ -1,4 +1,4 @@
-//! Figures for operators about the pipeline, from the ledger, `progress` and the latest audit.
+//! `/v1/pipeline` has figures for operators, from the ledger, `progress` and the latest audit.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,8 @@ async fn figures_are_those_of_the_ledger_and_of_the_latest_audit() {
     world.run("stream-agg", &["audit"], &[]).await.unwrap();
     let audited = wait_for("the audit", DEADLINE, async || data(&api.http).await["audit"]["sound"] == true);
     audited.await.unwrap();
-    // The rows that an audit would write: one for the whole table, and one for the part with the difference.
+    // Inserts the rows that an audit would write if two rows were missing: one row for the whole table `events`, and
+    // one for the part in which they are missing.
     let wrong = "INSERT INTO audits (audited_at, table, part, missing)
                  SELECT now64(3) + 1, 'events', arrayJoin(['all', '2026-11-29']), 2";
     world.rows(wrong).await;

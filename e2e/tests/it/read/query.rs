@@ -11,7 +11,7 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, World};
 
-/// An event of a user, at a time.
+/// An event with this client time, name, user and country.
 fn made(time: &str, event: &str, user: &str, country: &str) -> TestEvent {
     TestEvent {
         time: UnixMillis::parse(time).unwrap(),
@@ -28,7 +28,7 @@ async fn count(world: &World, http: &Http, events: &[TestEvent]) {
     count_more(world, http, &mut Oracle::default(), events).await;
 }
 
-/// Like [`count`], if the oracle has already counted earlier events.
+/// Like [`count`], but continues with an oracle that may have counted earlier events.
 pub(super) async fn count_more(world: &World, http: &Http, oracle: &mut Oracle, events: &[TestEvent]) {
     for some in events.chunks(500) {
         let text: Vec<_> = some.iter().map(TestEvent::line).collect();
@@ -80,7 +80,7 @@ async fn a_query_uses_the_days_of_its_time_zone_and_accepts_any_text_in_filters(
     let both = format!("{window}&dimensions=event&filter=event:in:a%7Cb&order=event:asc");
     assert_eq!(rows(http, &both).await, json!([{"event": "a", "events": 1}, {"event": "b", "events": 1}]));
 
-    // Ann counts as one user of the group `others`, although she has two of its events.
+    // Ann counts as one user of the row `others`, although two of the events in this row are hers.
     let top =
         format!("{window}&measures=users,events&dimensions=event&top=1&filter=event:ne:b&order=event:asc");
     assert_eq!(
@@ -115,8 +115,9 @@ async fn an_answer_has_its_as_of_and_a_refusal_names_the_wrong_parameter() {
     assert_eq!(UnixMillis::parse(answer.header("x-as-of")), Some(as_of));
     assert_eq!(meta["complete_until"], "2025-11-16T00:00:00+00:00");
     assert_eq!(meta["rollups"], json!(["event_daily"]));
-    // Equal data is not sent again, even if its `as_of` is later. On a busy machine the answer may become stale between
-    // the two requests. An answer that is marked as stale is a different answer, so it is sent.
+    // Data that has not changed is not sent again, even if its `as_of` is later. On a busy machine the answer may
+    // become stale between the two requests. An answer that is marked as stale differs from the fresh answer, so it is
+    // sent.
     wait_for("an answer that is not sent again", DEADLINE, async || {
         let known = http.get(path).await;
         let again = http.send("GET", path, &[("if-none-match", known.header("etag"))], "").await;
@@ -149,7 +150,7 @@ async fn an_answer_has_its_as_of_and_a_refusal_names_the_wrong_parameter() {
     assert_eq!((put.status, put.problem()), (405, "method_not_allowed".to_owned()));
 }
 
-/// Rollups of quarters of an hour, and of users by country.
+/// A rollup of users and events by quarter of an hour and by country.
 const FINER: &str = r#"
 [[rollup]]
 name = "users_quarterly"
@@ -200,7 +201,8 @@ async fn hours_of_a_time_zone_are_counted_by_its_clock_from_rollups_with_fitting
     let hours = "measures=users&grain=hour&from=2026-11-10T07:00:00Z&to=2026-11-10T07:15:00Z&tz=Asia/Tehran";
     assert_eq!(rows(&http, hours).await, json!([{"time": "2026-11-10T10:00:00+03:30", "users": 1}]));
 
-    // Dan counts as one user of the group `others`, although he has events in two of its countries.
+    // Dan counts as one user of the row `others`, although he has events in two of the countries that this row
+    // combines.
     let top = "measures=users&dimensions=country&from=2026-11-10&to=2026-11-12&top=1";
     let expected = json!([{"country": "US", "users": 3}, {"country": null, "others": true, "users": 1}]);
     assert_eq!(rows(&http, top).await, expected);
@@ -232,7 +234,7 @@ async fn a_user_active_on_several_days_counts_once_over_all_of_them() {
     assert_eq!(users_of("&filter=event:eq:a").await, [1]);
     assert_eq!(users_of("").await, [2]);
 
-    // Whole days are read from the rollup by days, and the hours before and after from the rollup by hours.
+    // Whole days are read from the daily rollup, and the hours before and after them from the hourly rollup.
     let edges = "measures=users&from=2025-11-13T23:00:00Z&to=2025-11-17T03:00:00Z";
     let answer = http.get(&format!("/v1/query?{edges}")).await.json();
     assert_eq!(answer["meta"]["rollups"], json!(["users_all_daily", "users_hourly"]));
@@ -248,7 +250,8 @@ async fn many_users_are_estimated_from_a_sample_unless_the_query_asks_for_exact_
     let world = World::new("query_accuracy").await;
     let api = world.query_api().await;
     let http = &api.http;
-    // Writes states in the form that the aggregator uses: one of all hashes, and one of the hashes below 2^60.
+    // Writes two states, as the aggregator does: one of the hashes of all users, and one, for the sample, of the hashes
+    // below 2^60.
     let many = async |day: &str, users: u64| {
         let insert = format!(
             "INSERT INTO rollup_states (tenant, rollup, bucket, expires, rows, uniq1, sample1)
@@ -272,7 +275,7 @@ async fn many_users_are_estimated_from_a_sample_unless_the_query_asks_for_exact_
     let (users, meta) = ask(14, "").await;
     let error = meta["error"]["users"].as_f64().unwrap();
     assert!((0.003..0.004).contains(&error), "{meta}");
-    // The users are always the same, so the sample cannot fail by chance.
+    // The hashes are the same in each run of the test, so this check cannot fail by chance.
     assert!(users != 5_200_000 && off(users, 5_200_000) < error, "{users}");
     assert_eq!(meta["exact"], false);
     let (users, meta) = ask(14, "&accuracy=exact").await;
@@ -307,7 +310,7 @@ async fn pages_have_each_row_once_even_if_rows_tie_and_data_arrives() {
         assert_eq!(answer["meta"]["total_rows"], 5 + number, "{answer}");
         assert_eq!(answer["meta"]["truncated"], number < 2);
         cursor = format!("&cursor={}", answer["meta"]["next"].as_str().unwrap_or_default());
-        // A new row that is sorted before the next page does not shift the rows of that page.
+        // A new row that sorts before the rows of the next page does not shift that page.
         let arriving = made("2025-11-15 12:00:00", &format!("Z{number}"), "ann", "DE");
         let answer = edge.http.post_lines(&[arriving.line()]).await;
         assert_eq!(answer.status, 200);
@@ -377,7 +380,7 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let minute = now().floor(MINUTE).0;
     let at = |minutes: i64| UnixMillis(minute - minutes * MINUTE).to_string();
     let day = 24 * 60;
-    // On the day before: three events up to this time of the day, and two later.
+    // Yesterday has three events up to the current time of day, and two events that are a few minutes later than that.
     let times = [
         at(day),
         at(day + 1),
@@ -392,7 +395,7 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let events: Vec<_> = times.iter().map(|time| made(&time[..19], "a", "ann", "DE")).collect();
     count(&world, &edge.http, &events).await;
     api.wait_until_as_of(now()).await;
-    // The minutes of a day, each compared with the same minute of the day before.
+    // The minutes of the last day, each compared with the same minute of the day before.
     let path = "/v1/query?grain=minute&from=-1440m&compare=previous&fill=none&rollup=event_minutely";
     let answer = api.http.get(path).await.json();
     let compared: i64 =
@@ -401,7 +404,7 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let total = api.http.get("/v1/query?from=-1d&compare=previous").await.json();
     let cut = &total["meta"]["compare"]["cut"];
     if cut.is_null() {
-        // In the first minute of a UTC day there is nothing to compare yet.
+        // In the first minute of a UTC day there is no part of the day to compare yet.
         return;
     }
     let moment =
@@ -441,7 +444,7 @@ async fn a_bucket_for_which_the_rollup_lacks_events_is_null() {
         counts().await == [None, None, Some(0), Some(1)]
     });
     waited.await.unwrap();
-    // If the query names no rollup, it is answered from a rollup that has every event.
+    // If the query names no rollup, the query API answers it from a rollup that has every event.
     let answer = http.get("/v1/query?grain=day&from=2025-11-13&to=2025-11-17").await.json();
     assert_eq!(answer["meta"]["rollups"], json!(["event_hourly"]));
     assert_eq!(answer["data"][1]["events"], 1);
@@ -473,7 +476,7 @@ async fn a_bucket_for_which_the_rollup_lacks_events_is_null() {
 #[tokio::test]
 async fn equal_concurrent_queries_share_one_clickhouse_query() {
     let world = World::new("query_shared").await;
-    // An interval so long that the whole test runs within one tick.
+    // The interval is so long that no second refresh happens during the test.
     let mut api = world.start("query-api", &[("REFRESH_INTERVAL", "120s")]);
     api.wait_ready().await.unwrap();
     let http = Http::new(api.http());

@@ -29,14 +29,14 @@ fn examples(page: &str) -> Vec<Example> {
     examples
 }
 
-/// The names of the members in a block of JSON, in which values may be left out.
+/// The names of the members in a block of JSON. The block need not be valid JSON: the page leaves out some values.
 fn members(json: &str) -> Vec<&str> {
     let quoted: Vec<_> = json.split('"').collect();
     let is_name = |at: &usize| quoted[at + 1].starts_with(':');
     (1..quoted.len()).step_by(2).filter(is_name).map(|at| quoted[at]).collect()
 }
 
-/// Runs a block of commands. Returns what it prints, and the statuses of its answers.
+/// Runs a block of commands against `address`. Returns what the block prints, and the HTTP status of each answer.
 fn run(commands: &str, address: &str, directory: &Path) -> (String, Vec<String>) {
     // `curl` appends the status of each answer to the file `statuses`, because an example may redirect the standard
     // output of `curl`, which has the body, to a file.
@@ -53,7 +53,7 @@ fn run(commands: &str, address: &str, directory: &Path) -> (String, Vec<String>)
 async fn every_example_on_the_query_page_gives_the_answer_on_the_page() {
     let world = World::new("query_page").await;
     let (edge, _aggregator, api) = world.pipeline().await;
-    // More countries than any example ranks, now and in the month of the examples.
+    // Events of more countries than any example ranks, now and in the month that the examples query.
     let mut rng = fastrand::Rng::with_seed(5);
     let hours = [now(), UnixMillis(now().0 - HOUR), UnixMillis::parse("2026-11-10 12:00:00").unwrap()];
     let events: Vec<_> = hours

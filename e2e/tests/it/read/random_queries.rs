@@ -15,16 +15,17 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent};
 use crate::world::World;
 
-/// Zones whose clocks are put back within the days of the events, the last one at midnight; and UTC.
+/// Three zones whose clocks are put back within the days of the events, in Havana to midnight. The last zone is UTC.
 const ZONES: [&str; 4] = ["Europe/Berlin", "America/New_York", "America/Havana", "UTC"];
-/// The first and the last hour that the oracle knows.
+/// The first hour that the oracle knows, and the first hour after those that it knows.
 const KNOWN_HOURS: (&str, &str) = ("2025-07-20 00:00:00", "2025-12-20 00:00:00");
-/// The first day of the events, and their number of days.
+/// The days that have events: the first day, and the number of days.
 const EVENT_DAYS: (&str, i64) = ("2025-10-24 00:00:00", 12);
 /// Grains, in the order in which the Python script prints their buckets.
 const GRAINS: [&str; 4] = ["hour", "day", "week", "month"];
 
-/// A Python script that prints, for each zone and hour, the start of the bucket that contains the hour, by grain.
+/// A Python script that prints, for each zone and each known hour, the start of the bucket of each grain that contains
+/// the hour.
 const CALENDAR: &str = r#"
 import json, sys
 from datetime import datetime, time, timedelta, timezone
@@ -44,7 +45,7 @@ for name in zones:
 print(json.dumps(known))
 "#;
 
-/// The starts of the buckets in each zone.
+/// What [`CALENDAR`] prints: zone → known hours → the start of the hour's bucket by each of [`GRAINS`].
 struct Calendars(Value);
 
 impl Calendars {
@@ -56,13 +57,13 @@ impl Calendars {
         Self(serde_json::from_slice(&python.stdout).unwrap())
     }
 
-    /// The start of the bucket that contains an hour, in the format of an answer; none if there is no such grain.
+    /// The start of the bucket that contains an hour, in the format of an answer; none for the grain `none`.
     fn bucket(&self, zone: usize, grain: &str, hour: usize) -> Option<String> {
         let at = GRAINS.iter().position(|name| *name == grain)?;
         Some(self.0[ZONES[zone]][hour][at].as_str().unwrap().to_owned())
     }
 
-    /// The first hour of a local day.
+    /// The index of the first hour of a local day.
     fn day(&self, zone: usize, date: &str) -> usize {
         let hours = self.0[ZONES[zone]].as_array().unwrap();
         hours.iter().position(|hour| hour[1].as_str().unwrap().starts_with(date)).unwrap()
@@ -86,7 +87,8 @@ struct RandomQuery {
     dimensions: Vec<&'static str>,
     grain: &'static str,
     zone: usize,
-    /// The window: first day and end, in local days after the first day of the events.
+    /// The window: its first day and the day after its last one, both as a number of days after the first day with
+    /// events. The days are local days of `zone`.
     days: (i64, i64),
     filters: Vec<(&'static str, &'static str, Vec<&'static str>)>,
     top: Option<usize>,
@@ -156,7 +158,8 @@ impl RandomQuery {
             days: (from, from + rng.i64(1..=longest)),
             filters,
             fills: rng.bool(),
-            // `week` would move a window of whole months by a week, and the result would not be whole months.
+            // With `week`, the compared window begins a week earlier. For a window of whole months, it would not
+            // consist of whole months.
             compare: compare.filter(|compare| *compare != "week" || grain != "month"),
             accuracy: ["auto", "exact"][rng.usize(..2)],
             form: ["json", "ndjson", "csv"][rng.usize(..3)],
@@ -222,7 +225,7 @@ impl RandomQuery {
         (from, to)
     }
 
-    /// The hours of the window with which the queried window is compared.
+    /// The hours of the window with which the queried window, `(from, to)`, is compared.
     fn other_hours(
         &self,
         calendars: &Calendars,
@@ -258,8 +261,8 @@ impl RandomQuery {
         buckets
     }
 
-    /// The values of the first dimension that have rows of their own. Without `top` in the query all of them have, and
-    /// this returns `None`.
+    /// The values of the first dimension that have rows of their own; all other values are combined into the row
+    /// `others`. `None` if the query has no `top`: then every value has rows of its own.
     fn ranked(&self, events: &[&TestEvent]) -> Option<BTreeSet<String>> {
         let count = self.top?;
         let mut by_value: BTreeMap<&str, Vec<&TestEvent>> = BTreeMap::new();
@@ -340,7 +343,7 @@ impl RandomQuery {
         groups.iter().map(row).collect()
     }
 
-    /// The rows of an answer in any format, in the form of JSON.
+    /// The rows of an answer as JSON objects, whatever the format of the answer.
     fn objects(&self, text: &str) -> Vec<Value> {
         match self.form {
             "json" => {
@@ -363,7 +366,7 @@ impl RandomQuery {
         }
     }
 
-    /// A line of CSV in the form of JSON.
+    /// A line of CSV as the object that the same row has in a JSON answer.
     fn object(&self, header: &[&str], fields: &[&str]) -> Value {
         let mut object = json!({});
         assert_eq!(header.len(), fields.len(), "{fields:?}");
@@ -437,7 +440,7 @@ async fn check(name: &'static str, seed: u64, queries: usize) {
     let (edge, _aggregator, api) = world.pipeline().await;
     let (mut rng, calendars) = (Rng::with_seed(seed), Calendars::new());
     let (mut events, mut oracle) = (Vec::new(), Oracle::default());
-    // The second half of the events is late: it falls into hours that earlier answers have already covered.
+    // The second half of the events is late: they are in hours that earlier queries have already read.
     for _ in 0..2 {
         let more = random_events(&mut rng, 1_000);
         count_more(&world, &edge.http, &mut oracle, &more).await;

@@ -1,5 +1,6 @@
-//! The answers from a snapshot contain every event from before its `as_of`, and unchanged data is not sent again. Reads
-//! of old hours do not delay hot hours, and the last answers are served while ClickHouse is down.
+//! The answers from a snapshot contain every event from before the snapshot's `as_of`, and unchanged data is not sent
+//! again. Reads of cold hours do not delay the refresh of hot hours. While ClickHouse is down, the last answers are
+//! served.
 
 use std::sync::Arc;
 
@@ -53,7 +54,8 @@ async fn unchanged_data_is_not_sent_again_at_a_later_tick_in_any_encoding() {
     assert_eq!(api.http.get(path).await.header("content-encoding"), "");
 }
 
-/// Sends clicks of different users. Each answer with an `as_of` after a click must have all clicks and users so far.
+/// Sends clicks of different users, one after another. An answer whose `as_of` is after a click must count this click,
+/// all earlier clicks, and their users.
 async fn click_and_read(name: &'static str, hour: i64) {
     let world = World::new(name).await;
     let (edge, _aggregator, api) = world.pipeline().await;
@@ -91,13 +93,13 @@ async fn hot_hours_stay_fresh_while_old_hours_of_two_million_users_are_read() {
 #[tokio::test]
 #[ignore = "takes two minutes: ./dev test --full"]
 async fn hot_hours_stay_fresh_while_old_hours_of_forty_million_users_are_read() {
-    // Less than the default, so that the hours need more refreshes than a read waits for.
+    // Less than the default, so that the cold hours need more refreshes than a read waits for.
     let few = ("POLL_MAX_USERS", "8000000");
     read_old_hours("snapshot_most_users", 80, 500_000, &[("REFRESH_INTERVAL", "3s"), few]).await;
 }
 
-/// Reads `hours` old hours of `users` users each until all reads are answered. Together they have more users than one
-/// refresh may merge.
+/// Reads `hours` cold hours of `users` users each, until all of these reads are answered. Together the hours have more
+/// users than one refresh may merge. Meanwhile the answer for a hot hour must stay fresh.
 async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&str, &str)]) {
     const MAX_AGE_MS: i64 = 10_000;
     let world = World::new(name).await;
@@ -169,7 +171,7 @@ async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&st
 async fn reads_are_answered_and_marked_stale_while_clickhouse_is_down() {
     let (mut stack, world) = World::on_own_servers("snapshot_outage").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
-    // Answers that are older than three ticks are stale, so ticks must be long enough for a busy machine.
+    // An answer is stale if it is older than three intervals, so the interval must be long enough for a busy machine.
     let api = query_api(&world, &[("REFRESH_INTERVAL", "2s")]).await;
     let time = now().0;
     assert_eq!(edge.http.post(&format!("/analytics/{time}/ann/click")).await.status, 204);
@@ -233,8 +235,8 @@ async fn the_as_of_is_known_once_every_partition_of_the_topic_has_reported() {
     report(0, 0, 2000).await;
     report(0, 1, 1000).await;
     found(Some(1000)).await;
-    // A new topic replaces the old one. Everything in the old topic is counted, and the second partition of the new
-    // topic has not reported yet.
+    // A new topic has replaced the old topic, of which everything is counted. The second partition of the new topic has
+    // not reported its progress yet.
     report(1, 0, 3000).await;
     found(None).await;
     report(1, 1, 4000).await;

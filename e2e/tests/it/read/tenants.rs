@@ -1,4 +1,5 @@
-//! The databases of tenants. Each analyst sees only the rows of one tenant, even in the errors that a query provokes.
+//! The databases of tenants. An analyst of a tenant sees only the rows of this tenant, even in the errors that a query
+//! provokes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,10 +17,11 @@ use crate::world::{ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 const HASH: &str = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
 const PASSWORD: &str = "password";
 
-/// The local ClickHouse library is older than the versions that keep tenants apart.
+/// Permits databases of tenants on an old ClickHouse. The local ClickHouse library is older than the versions that keep
+/// tenants apart.
 const OLD_SERVER: (&str, &str) = ("BI_ALLOW_OLD_SERVER", "1");
 
-/// A file that declares these tenants.
+/// The text of a `TENANTS_FILE` that declares these tenants.
 fn file(names: &[&str]) -> String {
     let tenant = |name: &&str| format!("[[tenant]]\nname = \"{name}\"\npassword_sha256 = \"{HASH}\"\n");
     names.iter().map(tenant).collect()
@@ -29,20 +31,20 @@ fn tenants(names: &[&str]) -> Tenants {
     Tenants::parse(&file(names)).unwrap()
 }
 
-/// Runs `migrate` with a file of these tenants.
+/// Runs `migrate` with a file that declares these tenants.
 async fn migrate(world: &World, names: &[&str], more: &[(&str, &str)]) -> Result<(), String> {
     let file = world.write(&format!("tenants_{}.toml", names.join("_")), &file(names));
     let variables = [&[("TENANTS_FILE", file.as_str())], more].concat();
     world.run("stream-agg", &["migrate"], &variables).await.map_err(|error| format!("{error:#}"))
 }
 
-/// The answer or the error that the reader of `tenant` gets.
+/// The answer or the error that the ClickHouse user of `tenant`'s analysts gets.
 async fn ask(world: &World, tenant: &str, sql: &str) -> Result<String, String> {
     let (reader, database) = (format!("bi_reader_{tenant}"), database(world, tenant));
     world.ask_as((&reader, PASSWORD), &database, sql).await
 }
 
-/// The databases whose names look like that of a tenant's database.
+/// The databases whose names have the form of the name of a tenant's database.
 async fn databases(world: &World) -> Vec<Vec<String>> {
     let all = world.bi_database();
     let sql = format!("SELECT name FROM system.databases WHERE startsWith(name, '{all}_') ORDER BY name");
@@ -53,8 +55,8 @@ fn database(world: &World, tenant: &str) -> String {
     format!("{}_{tenant}", world.bi_database())
 }
 
-/// Inserts rows of `tenant` into every table that the views read. Their texts cannot be parsed as numbers, except those
-/// of `acme`.
+/// Inserts rows of `tenant` into every table that the views read. The texts in the rows of `acme` can be parsed as
+/// numbers, and those in the rows of other tenants cannot.
 async fn insert_rows(world: &World, tenant: &str) {
     let text = if tenant == "acme" { "7" } else { "secret" };
     let state = "arrayReduce('uniqExactState', [toUInt64(1)])";
@@ -92,8 +94,8 @@ async fn insert_rows(world: &World, tenant: &str) {
     }
 }
 
-/// Settings that move filters or change which errors occur. The queries have them in a subquery, where the local
-/// ClickHouse library does not check whether the user may change settings.
+/// Settings that make ClickHouse move filters, or that change which errors occur. The queries set them in a subquery,
+/// because the local ClickHouse library does not check there whether the user may change settings.
 const SETTINGS: [&str; 8] = [
     "max_threads = 1",
     "optimize_move_to_prewhere = 0",
@@ -139,16 +141,16 @@ async fn a_tenant_sees_only_its_own_rows_even_through_errors_of_queries() {
             "intDiv(1, toUInt8(tenant = 'acme')) = 1".to_owned(),
             "toUInt64(if(tenant = 'acme', '1', tenant)) = 1".to_owned(),
         ];
-        // These conditions succeed for the tenant's own texts. If another tenant's row were evaluated, its text would
-        // cause an error.
+        // These conditions cause no error for the texts of `acme`. If ClickHouse evaluated them for a row of another
+        // tenant, the text of that row would cause an error.
         oracles.extend(texts.lines().map(|text| {
             format!("`{text}` NOT LIKE '%-x' AND toUInt64(if(`{text}` = 'secret', `{text}`, '1')) = 1")
         }));
         for oracle in &oracles {
             let plain = format!("SELECT count() FROM `{view}` WHERE {oracle}");
             let own = ask(&world, "acme", &plain).await.unwrap_or_else(|error| panic!("{plain}: {error}"));
-            // The raw view is queried with all settings, one after another. Each query of another view has only one
-            // setting, in turn, to stay within the quota of 600 queries a minute.
+            // The view of raw rows is queried with each of the settings. To stay within the quota of 600 queries a
+            // minute, each condition on another view is tried with only one setting, the next one in turn.
             let next = settings.by_ref().take(if view == "events_recent" { SETTINGS.len() } else { 1 });
             for setting in next.collect::<Vec<_>>() {
                 let set = format!("SELECT * FROM ({plain} SETTINGS {setting})");
@@ -204,7 +206,7 @@ async fn a_removed_tenant_loses_its_database_and_login_and_all_tenants_get_new_r
     for tenant in ["acme", "shop"] {
         assert_eq!(ask(&world, tenant, count).await.as_deref(), Ok("0"));
     }
-    // A database that `migrate` did not create, although its name looks like that of a tenant's database.
+    // A database that `migrate` did not create, although its name has the form of the name of a tenant's database.
     world.rows(&format!("CREATE DATABASE {}_theirs", world.bi_database())).await;
     let refused = migrate(&world, &["acme", "shop", "theirs"], &[OLD_SERVER, declared]).await.unwrap_err();
     assert!(refused.contains("_theirs`") && refused.contains("did not create it"), "{refused}");
@@ -247,8 +249,8 @@ async fn a_migration_after_two_concurrent_ones_leaves_exactly_the_databases_of_i
     let (_stack, world) =
         World::on_own_servers_with_tenants("tenants_twice", &rollups, &tenants(&["acme", "shop"])).await;
     for last in [&["acme"][..], &["shop"], &["acme", "shop"], &[]] {
-        // One migration may remove a database while the other one creates it. The other one then fails, and its error
-        // names the database.
+        // The second migration may remove the database of `shop` while the first one creates it. The migration that
+        // fails because of this must name the database in its error.
         let (one, other) = tokio::join!(
             migrate(&world, &["acme", "shop"], &[OLD_SERVER]),
             migrate(&world, &["acme"], &[OLD_SERVER])
@@ -316,7 +318,8 @@ async fn clickhouse_parses_every_statement_and_the_users_file_sets_the_same_limi
             .await
             .concat()
             .concat();
-        // `migrate` compares the condition of a policy with the condition that ClickHouse stores.
+        // `migrate` compares the condition of a row policy with the text that ClickHouse stores for it. So ClickHouse
+        // must format the condition exactly as the statement has it.
         if let Some((_, rest)) = statement.split_once(" USING ") {
             let condition = rest.split_once(" AS ").unwrap().0;
             assert!(printed.contains(&format!(" USING {condition} ")), "{printed}");
@@ -326,7 +329,7 @@ async fn clickhouse_parses_every_statement_and_the_users_file_sets_the_same_limi
     let loaded = world.rows("SHOW CREATE SETTINGS PROFILE bi").await.concat().concat();
     let loaded = loaded.split_once("` SETTINGS ").unwrap().1.to_owned();
     let parts = |text: &str| -> BTreeSet<String> {
-        // ClickHouse shows 30 seconds as `30.`.
+        // For a setting of 30 seconds, ClickHouse shows `30.`, so the full stops are removed from both texts.
         text.split(", ").map(|setting| setting.replace('.', "")).collect()
     };
     assert_eq!(parts(printed.unwrap()), parts(&loaded));
@@ -357,7 +360,8 @@ async fn row_policies_of_tenants_hide_no_rows_from_the_services() {
         let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
         oracle.record_report(&edge.http.post_lines(&text).await, &lines);
         sent += text.len();
-        // After the kill, the aggregator must rebuild a declared batch and read the markers.
+        // After the kill, the restarted aggregator may have to rebuild a declared batch, for which it reads the
+        // markers.
         aggregator.kill9();
         aggregator.restart().unwrap();
     }

@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::oracle::now;
 use crate::world::{DEADLINE, Edge, World, with_sources};
 
-/// Rollups that are declared late: with a field of `props`, a condition, sums and exact users, with and without a
-/// retention.
+/// Rollups that are declared after events were stored. The first one has a field of `props`, a condition, a sum and
+/// exact users. The second one has a sum, a maximum and a retention.
 const PLANS: &str = r#"
 [[rollup]]
 name = "plans_daily"
@@ -28,7 +28,8 @@ measures = { value = "sum(param_int)", most = "max(sequence)" }
 retention = "30d"
 "#;
 
-/// The late rollups, each with the statement for its sums and the statement for the same sums over raw rows.
+/// The rollups of [`PLANS`], each with the statement that reads its sums, and the statement that computes the same sums
+/// from raw rows.
 const COMPARED: [(&str, &str, &str); 2] = [
     (
         "plans_daily",
@@ -48,7 +49,7 @@ const COMPARED: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// A world to which rollups are added.
+/// A world in which the rollups of [`PLANS`] are added after events were stored.
 struct Growing {
     world: World,
     edge: Edge,
@@ -115,7 +116,7 @@ impl Growing {
         self.world.run("stream-agg", &["backfill", rollup], &self.variables()).await
     }
 
-    /// Runs the backfill until it succeeds, which it does once every partition works under the new declaration.
+    /// Runs the backfill of `rollup` until it succeeds. It fails until every partition uses the new declaration.
     async fn backfill_until_done(&self, rollup: &str) {
         let mut last = String::new();
         let waited = wait_for(format!("`{rollup}` to be filled"), DEADLINE, async || {
@@ -131,7 +132,7 @@ impl Growing {
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 
-    /// Waits until each late rollup has the same sums as the raw rows.
+    /// Waits until the sums of each added rollup are those of the raw rows.
     async fn wait_until_sums_agree(&self) {
         let rollups = Rollups::parse("late", PLANS).unwrap();
         for (rollup, sums, of_raw) in COMPARED {
@@ -203,8 +204,8 @@ async fn partitions_without_new_records_change_to_the_new_declaration_too() {
     growing.wait_until_sums_agree().await;
 }
 
-/// Inserts raw rows in the form in which an aggregator stores them under the old declaration. One day of a Kafka
-/// partition has more rows than a backfill reads at a time, and there are rows of several days.
+/// Inserts raw rows as an aggregator stores them under the old declaration. The rows arrived on several days, and one
+/// day of a Kafka partition has more rows than a backfill reads at a time.
 const MANY: &str = "
     INSERT INTO events (tenant, event, client_time, server_time, device_id, country, param_int, sequence, props, cfg, kp, ko, line)
     SELECT 'default', ['play', 'purchase', 'click'][number % 3 + 1] AS event,
@@ -224,7 +225,7 @@ async fn a_backfill_that_is_killed_again_and_again_and_runs_twice_at_once_counts
     old.terminate().await.unwrap();
     growing.world.migrate_with(&growing.variables()).await;
     let _aggregator = growing.aggregator().await;
-    // Fill the small rollup first, which succeeds once all partitions are ready.
+    // Backfills the small rollup first. When this succeeds, every partition uses the new declaration.
     growing.backfill_until_done("plans_of_late").await;
 
     let mut killed = 0;

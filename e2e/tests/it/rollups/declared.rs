@@ -26,7 +26,7 @@ fn with_plans(world: &World) -> String {
     world.write("rollups.toml", &format!("{}{PLANS}", Rollups::built_in()))
 }
 
-/// Starts a service with these rollups and waits until it is ready.
+/// Starts a service with the rollups of `file` and waits until it is ready.
 async fn ready(world: &World, service: &str, file: &str) -> Service {
     let mut service = world.start(service, &[("ROLLUPS_FILE", file)]);
     service.wait_ready().await.unwrap();
@@ -99,7 +99,7 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
         "SELECT toUnixTimestamp(toDateTime(day, 'UTC')), plan, events, value, users FROM {}.plans_daily ORDER BY plan",
         world.bi_database()
     );
-    // Reads the view several times, because ClickHouse compiles its expressions only after some uses.
+    // Reads the view several times, because ClickHouse compiles the expressions of the view only after some uses.
     for _ in 0..8 {
         assert_eq!(world.rows(&view).await, expected, "the rows of the view");
     }
@@ -173,7 +173,7 @@ async fn a_query_api_with_other_rollups_logs_the_fix_and_keeps_its_last_answers(
     }
     assert_eq!(Http::new(starting.http()).get("/v1/counters").await.status, 503);
 
-    // Restarted with the aggregator's file, the query API has fresh answers again.
+    // After a restart with the aggregator's file, the query API has fresh answers again.
     assert!(running.terminate().await.unwrap().success());
     let running = ready(&world, "query-api", &file).await;
     let data = Http::new(running.http()).get("/v1/counters").await.json()["data"].clone();

@@ -106,7 +106,8 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
     assert!(format!("{error:#}").contains("`field_level` was changed after it was applied"), "{error:#}");
 }
 
-/// A rollup by country: events, events with an amount, the sum of amounts, and the smallest one.
+/// A rollup by country: the number of events, the number of events with an amount, the sum of the amounts, and the
+/// smallest amount.
 const SPENT: &str = r#"
 [[rollup]]
 name = "spent"
@@ -157,8 +158,8 @@ async fn an_integer_field_is_summed_for_new_events_and_by_a_backfill_for_earlier
         world.rows(states).await,
         [["DE", "8", "4", "18446744073709553614", "1000"], ["FR", "2", "0", "0", &neutral]]
     );
-    // If a sum exceeds 64 bits, the view shows the largest 64-bit integer. If a group has no value, the view shows 0 as
-    // its minimum, and 0 in `least_rows`.
+    // If a sum exceeds 64 bits, the view shows the largest 64-bit integer. If no event of a group has an amount, the
+    // view shows 0 as the minimum, and 0 in `least_rows`.
     let view = format!(
         "SELECT country, events, sales, total, least, least_rows FROM {}.spent ORDER BY country",
         world.bi_database()

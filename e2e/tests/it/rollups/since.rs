@@ -1,4 +1,4 @@
-//! Readers can see from which moment on a rollup that was declared late has every event.
+//! If a rollup is declared after events were stored, readers can see from which moment on the rollup has every event.
 
 use devstack::{Service, wait_for};
 use schemas::rollup::Rollups;
@@ -11,10 +11,10 @@ use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, Wor
 
 /// Partitions with records. The other two stay empty.
 const USED: [i32; 2] = [0, 2];
-/// The moment in `rollup_since` while the events of a partition are not counted in the rollup.
+/// The moment that `rollup_since` has while the events of a partition are not counted in the rollup.
 const NOT_COUNTED: &str = "2299-12-31 00:00:00.000";
 
-/// A world in which processes with and without [`ADDED_ROLLUP`] run one after another.
+/// A world in which aggregators with and without [`ADDED_ROLLUP`] run.
 struct Late {
     world: World,
     rng: fastrand::Rng,
@@ -84,7 +84,7 @@ impl Late {
         }
     }
 
-    /// The moments of a rollup that counts only records after all records so far. In each partition, the moment is a
+    /// The moments of a rollup that counts none of the records so far, but every later record: in each partition, a
     /// millisecond after the newest record.
     async fn after_all_records(&self) -> Vec<[String; 2]> {
         let sql = "SELECT kp, toString(max(kafka_time) + INTERVAL 1 MILLISECOND) FROM ledger WHERE tenant = '*' \
@@ -116,14 +116,14 @@ async fn an_added_rollup_begins_after_the_last_uncounted_event_and_earlier_after
         assert_eq!(late.world.rows(&later).await, [["1", "1", "2"]], "partition {partition}");
     }
 
-    // An aggregator that restarts does not note the moments again.
+    // If an aggregator restarts with the same rollups, it does not note the moments again.
     let noted = late.noted().await;
     new.terminate().await.unwrap();
     let _new = late.start_with_rollup().await;
     late.count().await;
     assert_eq!(late.noted().await, noted);
     let others = format!("SELECT count() FROM rollup_since WHERE rollup != '{ADDED_ROLLUP}'");
-    assert_eq!(late.world.number(&others).await, 0, "the others have every event");
+    assert_eq!(late.world.number(&others).await, 0, "the other rollups have every event");
 
     late.world.run("stream-agg", &["backfill", ADDED_ROLLUP], &late.variables()).await.unwrap();
     let first_day = now().floor(DAY).0 - 31 * DAY;
@@ -185,7 +185,8 @@ async fn a_rollup_is_incomplete_until_processes_with_it_own_all_partitions() {
         }
     };
     counts([2, 2]).await;
-    // Each process also notes how many partitions there are, so that readers see whether one is missing.
+    // In `progress`, each process also stores the number of partitions, so that readers see whether a partition has not
+    // reported.
     let progress = "SELECT kp, partitions FROM progress FINAL ORDER BY kp";
     let all: [[String; 2]; 4] = std::array::from_fn(|partition| [partition.to_string(), "4".to_owned()]);
     assert_eq!(late.world.rows(progress).await, all);
@@ -203,7 +204,8 @@ async fn a_process_that_dies_before_it_notes_the_moment_leaves_the_rollup_incomp
     let closed = format!("ADD CONSTRAINT closed CHECK since = '{NOT_COUNTED}'");
     late.world.rows(&format!("ALTER TABLE rollup_since {closed}")).await;
 
-    // The process commits under its declaration, but inserts nothing before the moment is noted.
+    // The process commits under its declaration, but cannot note the moment from which the rollup has every event.
+    // Until that moment is noted, the process inserts nothing.
     let mut dying = late.world.start("stream-agg", &late.variables());
     wait_for_readyz(&dying, &["Constraint `closed`"]).await;
     late.wait_for_moments(&Late::not_counted()).await;

@@ -13,7 +13,7 @@ use crate::world::{DEADLINE, World};
 
 const EVENTS: [&str; 3] = ["view", "play", "click"];
 
-/// By country: the count of each event in the last seven days, and the count of all events of all time.
+/// For each country: the count of each of [`EVENTS`] in the last seven days, and the count of all of them of all time.
 #[derive(Default)]
 struct Sums(BTreeMap<String, ([u64; 3], u64)>);
 
@@ -67,11 +67,12 @@ async fn post(edge: &Http, path: &str, body: String) {
 #[tokio::test]
 async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days() {
     let world = World::new("country_counters").await;
-    // A post needs Kafka but not ClickHouse: no aggregator reads the topic yet.
+    // To accept events, the edge needs Kafka but not ClickHouse: no aggregator reads the topic yet.
     let edge = world.edge().await;
     let mut sums = Sums::default();
     let today = now().floor(DAY);
-    // RU has the most events of all time but no recent ones. DE and US are equal. FR and IT are not in the top five.
+    // RU has the most events of all time but no recent events. DE and US have equally many events. FR and IT are not in
+    // the top five.
     let posted = [
         ("RU", 40, 30),
         ("GB", 0, 9),

@@ -24,7 +24,7 @@ async fn services_can_be_added_while_events_are_counted() {
     react(&other_edge, 25..75).await;
     react(&edge, 50..100).await;
 
-    // 150 rounds of two clicks and an impression, of 100 users.
+    // In all, 100 users have sent 150 times two clicks and an impression.
     api.assert_hour(time.0, 100, 300, 150).await;
     other_api.assert_hour(time.0, 100, 300, 150).await;
 }

@@ -1,4 +1,4 @@
-//! Reactions by query: `POST /analytics?timestamp=…&user=…&click`. One in twenty has the time of a past hour.
+//! Reactions by query: `POST /analytics?timestamp=…&user=…&click`. One reaction in twenty has a time in a past hour.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Votes: the answer to a vote has the results of its poll. ClickHouse gets one query per refresh interval, no matter
-//! how many votes arrive.
+//! Votes: the answer to a vote has the results of its poll. ClickHouse gets at most one query per refresh interval, no
+//! matter how many votes arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -179,7 +179,7 @@ async fn load(name: &'static str, duration: Duration) {
     edge.assert_balanced().await;
     assert_eq!(edge.metric("ingest_events_delivered_total").await, 1000 * duration.as_secs());
 
-    // During the load ClickHouse got one query per interval. The interval has a jitter of ±10 %.
+    // During the load, ClickHouse got at most one query per refresh interval. The interval has a jitter of ±10 %.
     let mut asked = 0;
     let selects = format!(
         "SELECT count() FROM system.query_log WHERE current_database = '{name}' AND type = 'QueryStart'

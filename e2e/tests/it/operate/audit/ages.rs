@@ -1,5 +1,5 @@
-//! The audit is also exact for lines that arrived at the edge long before Kafka got their record, because a spool held
-//! them or the clock of the edge was wrong.
+//! The audit is also exact for lines whose time of arrival at the edge is long before Kafka appended their record: a
+//! spool held them, or the clock of the edge was wrong.
 
 use schemas::event;
 use schemas::line::{self, Prefix};
@@ -16,12 +16,12 @@ fn days_ago(days: i64) -> UnixMillis {
     UnixMillis(now().0 - days * DAY)
 }
 
-/// Appends a record of two events that happened and arrived this many days ago.
+/// Appends a record of two events whose client time and time of arrival are both `days` days ago.
 fn produce(world: &World, days: i64, more: &[(&str, &str)]) {
     produce_events_of(world, days_ago(days), days_ago(days), more);
 }
 
-/// Appends a record of two events with the client time `sent`, which arrived at `arrived`.
+/// Appends a record of two events with the client time `sent` and the time of arrival `arrived`.
 fn produce_events_of(world: &World, sent: UnixMillis, arrived: UnixMillis, more: &[(&str, &str)]) {
     let client = format!(r#"{{"event":"click","device_id":"d","client_time":"{sent}"}}"#);
     let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), arrived);
@@ -53,7 +53,7 @@ async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_r
     for days in [0, 13, 3, 0] {
         produce(&world, days, SPOOLED);
     }
-    // The longest span that a person may ask for, and the spans of the aggregator's own audits.
+    // The longest span that an operator may audit, the span of the aggregator's own audits, and a shorter span.
     for days in ["29", "2", "1"] {
         wait_for_clean_audit_of(&world, &["--days", days], 8).await;
     }
@@ -77,8 +77,9 @@ async fn expired_raw_rows_are_not_reported_as_missing_but_other_raw_rows_are() {
     produce(&world, 40, &[]);
     produce(&world, 0, &[]);
     wait_for_progress(&world, 3).await;
-    // Changes the tables as if the first two records had been appended to Kafka 26 days ago, and as if a spool had held
-    // the second one for 14 days before that. ClickHouse may drop rows of this age at any time.
+    // Changes the tables as if Kafka had appended the first two records 26 days ago, and as if a spool had held the
+    // second record for 14 days before that. The lines of the second record thus arrived 40 days ago. ClickHouse may
+    // have dropped raw rows of that age, so the test deletes them.
     backdate_in_ledger(&world, "ko <= 1", 26).await;
     world.rows("INSERT INTO events SELECT * REPLACE (server_time - INTERVAL 26 DAY AS server_time) FROM events WHERE tenant != '' AND ko = 0").await;
     world.rows("DELETE FROM events WHERE tenant != '' AND (ko = 1 OR ko = 0 AND server_time > now() - INTERVAL 1 DAY)").await;

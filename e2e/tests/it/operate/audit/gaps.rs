@@ -1,4 +1,5 @@
-//! The audit finds offsets that are in no ledger row, whatever the reason.
+//! The audit finds offsets that are in no ledger row, whatever the reason: a deleted row, or the marker of a
+//! transaction in Kafka.
 
 use devstack::wait_for;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -7,7 +8,7 @@ use super::{KP, audit, latest, wait_for_finding, wait_for_progress};
 use crate::client::Http;
 use crate::world::{DEADLINE, World};
 
-/// Appends records without a readable line. Only the ledger has rows for them.
+/// Appends records without headers. The ledger gets a row for each record, and its line becomes a dead letter.
 fn produce(world: &World, records: usize) {
     for _ in 0..records {
         world.produce(KP, &[], b"of some other program");
@@ -49,7 +50,7 @@ async fn a_transaction_leaves_a_gap_of_one_offset_behind_its_records() {
     let record = BaseRecord::<(), _>::to(world.name()).partition(KP).payload(b"of a tool");
     tool.send(record).map_err(|(error, _)| error).unwrap();
     tool.commit_transaction(DEADLINE).unwrap();
-    // Offset 2 is Kafka's commit marker of the transaction; there is no record after it yet.
+    // Offset 2 is the marker with which Kafka commits the transaction. The log has no record after the marker yet.
     wait_for_progress(&world, 2).await;
     audit(&world, &[]).await.unwrap();
     produce(&world, 1);

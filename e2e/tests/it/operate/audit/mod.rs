@@ -45,8 +45,8 @@ async fn audit(world: &World, more: &[&str]) -> anyhow::Result<()> {
     world.run("stream-agg", &[&["audit"], more].concat(), &[]).await
 }
 
-/// Runs audits until one fails with all of these words. While some records are not yet below `progress`, an audit may
-/// find temporary differences.
+/// Runs audits until one fails with all of these words in its error. While some records are not yet below `progress`,
+/// an audit may find other, temporary differences.
 async fn wait_for_finding(world: &World, more: &[&str], words: &[&str]) {
     let mut seen = String::new();
     let waited = wait_for(format!("an audit with {words:?}"), DEADLINE, async || {
@@ -61,7 +61,8 @@ async fn wait_for_finding(world: &World, more: &[&str], words: &[&str]) {
     }
 }
 
-/// Makes the system look older than the retention of its tables.
+/// Adds a row to `configs` as if the first rollups had been declared 60 days earlier. To the audit, the tables then
+/// look older than their retention.
 async fn make_tables_look_old(world: &World) {
     let age =
         "INSERT INTO configs SELECT cfg, rollups, declared, since - INTERVAL 60 DAY FROM configs LIMIT 1";
@@ -74,14 +75,14 @@ async fn wait_for_progress(world: &World, next: u64) {
     wait_for("progress", DEADLINE, async || world.number(&reached).await >= next).await.unwrap();
 }
 
-/// A value that the newest audit has for one part of a table.
+/// The value of an expression over the columns of `audits`, from the newest audit of one part of a table.
 async fn latest(world: &World, value: &str, table: &str, part: &str) -> Vec<String> {
     let sql =
         format!("SELECT argMax({value}, audited_at) FROM audits WHERE table = '{table}' AND part = '{part}'");
     world.rows(&sql).await.remove(0)
 }
 
-/// Runs audits until one compares `events` raw rows. None of them may find a difference.
+/// Runs audits until one finds `events` raw rows. No audit may find a difference.
 async fn wait_for_clean_audit_of(world: &World, more: &[&str], events: u64) {
     let waited = wait_for(format!("an audit of {events} events"), DEADLINE, async || {
         audit(world, more).await.unwrap();
@@ -95,7 +96,8 @@ async fn wait_for_clean_audit_of(world: &World, more: &[&str], events: u64) {
     }
 }
 
-/// Posts events of now and of some years ago, so that tables have several table partitions.
+/// Posts events, every fifth of them with a time in 2020 and the others with the current time, so that the tables have
+/// several table partitions.
 async fn post(edge: &Edge, oracle: &mut Oracle, count: usize) {
     let mut rng = fastrand::Rng::with_seed(70);
     let old = UnixMillis::parse("2020-12-01 23:59:00").unwrap();

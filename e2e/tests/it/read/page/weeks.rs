@@ -1,4 +1,4 @@
-//! Four weeks of events, and the answers to questions about them, computed by plain counting.
+//! Four weeks of events, and the answers to the questions on the page about these events, computed by plain counting.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,20 +9,20 @@ use serde_json::{Value, json};
 use super::super::people::{funnel, users};
 use crate::oracle::TestEvent;
 
-/// The steps of the page's funnel. Each has the probability in percent that a visit which took the previous step takes
+/// The steps of the page's funnel. Each step has the probability, in percent, that a visit with the previous step has
 /// this step too.
 const STEPS: [(&str, u8); 4] = [("visit", 100), ("view", 90), ("signup_start", 70), ("signup", 25)];
-/// Countries, with their visits on a day of this week and on a day of the weeks before.
+/// Countries, each with its visits per day on the last 6 days and its visits per day before that.
 const COUNTRIES: [(&str, i64, i64); 3] = [("FR", 9, 8), ("JP", 12, 5), ("CA", 4, 6)];
 /// How many days back the events reach.
 const DAYS: i64 = 27;
-/// The page compares the unfinished current day with an equally long part of the day this many days ago. The generated
-/// events are on neither of these days, so the results do not depend on the time of day of the test.
+/// The page compares the unfinished current day with an equally long part of the day this many days ago. There are no
+/// generated events on these two days, so the results do not depend on the time of day at which the test runs.
 const COMPARED_DAYS_AGO: i64 = 7;
-/// People, each of whom visits many times.
+/// Number of people. Each of them visits many times.
 const PEOPLE: u32 = 120;
 
-/// Visits of the last weeks. Some of them lead to a sign-up within the hour.
+/// The events of visits in the last weeks. Some visits lead to a sign-up within an hour.
 pub(super) fn events(now: UnixMillis) -> Vec<TestEvent> {
     let mut rng = Rng::with_seed(18);
     let today = now.floor(DAY).0;
@@ -55,7 +55,7 @@ fn visit(rng: &mut Rng, events: &mut Vec<TestEvent>, start: i64, country: &str) 
     }
 }
 
-/// The answers to the questions.
+/// The answers that the page must show to its questions about these events.
 pub(super) fn answers(events: &[TestEvent], now: UnixMillis) -> Value {
     let today = now.floor(DAY).0;
     json!({
@@ -67,7 +67,8 @@ pub(super) fn answers(events: &[TestEvent], now: UnixMillis) -> Value {
     })
 }
 
-/// The country whose events grew most from the week before to this week, the current day included.
+/// The country whose number of events grew most, in percent, from the 7 days before to the last 7 days. The current day
+/// is one of the last 7 days.
 fn growth(events: &[TestEvent], today: i64) -> Value {
     let count = |country: &str, start: i64| {
         let is_counted =
@@ -76,8 +77,8 @@ fn growth(events: &[TestEvent], today: i64) -> Value {
     };
     let this_week = today - 6 * DAY;
     let countries: BTreeSet<&str> = events.iter().map(|made| made.country.as_str()).collect();
-    // The keys are growths in percent, because they must be whole numbers. A country without events in the week before
-    // has no growth.
+    // The keys are the events of the last 7 days in percent of the events of the 7 days before. They are whole numbers,
+    // because an `f64` cannot be a key of the map. A country without events in the 7 days before has no growth.
     let growths: BTreeMap<usize, Value> = countries
         .into_iter()
         .map(|country| (country, count(country, this_week), count(country, this_week - 7 * DAY)))
@@ -96,7 +97,8 @@ fn users_of(events: &[TestEvent], start: i64) -> usize {
     of_day.map(|made| &made.user).collect::<BTreeSet<_>>().len()
 }
 
-/// The users of each step of the last 7 days, and the step that loses most.
+/// The number of users who reached each step in the last 7 days, and the step that most users of the step before it did
+/// not reach.
 fn drop_off(events: &[TestEvent], today: i64) -> Value {
     let names = STEPS.map(|(step, _)| step);
     let of_week: Vec<_> = events.iter().filter(|made| made.time.0 >= today - 6 * DAY).collect();
@@ -106,7 +108,8 @@ fn drop_off(events: &[TestEvent], today: i64) -> Value {
     json!({"steps": names.iter().zip(&counts).collect::<Vec<_>>(), "worst": worst})
 }
 
-/// The number of users who signed up three weeks ago, and how many of them had an event two weeks after that.
+/// The first day of the calendar week three weeks before the current one, the number of users who signed up in that
+/// week, and how many of these users had an event in the second week after it.
 fn retention(events: &[TestEvent], today: i64) -> Value {
     // 1970-01-01 was a Thursday.
     let monday = today - (today / DAY + 3).rem_euclid(7) * DAY;
