@@ -76,7 +76,7 @@ async fn count_queries(name: &'static str, reads: i64, old: i64) {
 }
 
 #[tokio::test]
-async fn an_event_is_visible_within_two_ticks_and_a_flush() {
+async fn an_event_is_visible_within_two_refreshes_and_a_batch() {
     let world = World::new("freshness_visible").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     for n in 1..=5 {

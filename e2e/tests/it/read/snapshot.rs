@@ -25,7 +25,7 @@ fn as_of(answer: &HttpResponse) -> Option<UnixMillis> {
 }
 
 #[tokio::test]
-async fn unchanged_data_is_not_sent_again_at_a_later_tick_in_any_encoding() {
+async fn unchanged_data_is_not_sent_again_after_a_later_refresh_in_any_encoding() {
     let world = World::new("snapshot_etag").await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let options: Vec<_> = (0..45).map(|n| format!("an option with a long name, number {n}")).collect();

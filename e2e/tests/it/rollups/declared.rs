@@ -39,7 +39,7 @@ async fn post(edge: &Http, line: String) {
 }
 
 #[tokio::test]
-async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
+async fn a_rollup_over_a_field_of_props_can_be_queried_after_a_restart() {
     let world = World::new("rollups_plan").await;
     let (edge, mut aggregator, api) = world.pipeline().await;
     let time = now();
