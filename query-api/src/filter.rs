@@ -1,7 +1,7 @@
 //! Filters: conditions that an event must meet to be counted, for example `event:in:click|view`.
 //!
-//! An empty value means that the field is absent. The values come from clients. They are only compared or bound as
-//! parameters, and are never part of a statement's text.
+//! An empty value means that the field is absent. The values come from clients and from the key file. They are only
+//! compared or bound as parameters, and are never part of a statement's text.
 
 use std::fmt;
 
@@ -71,7 +71,7 @@ impl Filter {
         }
     }
 
-    /// The values that meet the condition, if it lists them.
+    /// All values that meet the condition; `None` if the condition does not list them.
     pub(crate) fn values(&self) -> Option<&[String]> {
         match &self.test {
             Test::In(values) => Some(values),

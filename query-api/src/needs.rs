@@ -1,4 +1,4 @@
-//! What a query API with one configuration needs of the machine and of the network.
+//! What a query API with a given configuration needs: memory, time to stop, ports and connections.
 
 use runtime::admin;
 use runtime::needs::{Address, Needs};

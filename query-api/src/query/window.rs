@@ -21,7 +21,7 @@ const MAX_UNEVEN_BUCKETS: usize = 10_000;
 pub(crate) enum Bound {
     /// The moment at which the query is answered.
     Now,
-    /// The start of the last N buckets, the current one included.
+    /// The start of the last N units of this grain, the current unit included.
     Last(i64, Grain),
     /// The start of a local day.
     Day(Date),
@@ -67,8 +67,8 @@ impl Bound {
         }
     }
 
-    /// The unit of the bound, for a query without a grain: the unit in which the bound is written, or for an instant
-    /// the coarsest unit that begins there.
+    /// The unit of the bound, for a query without a grain: the unit in which the bound is written. For an instant, the
+    /// coarsest of day, hour and quarter of an hour that begins at the instant, or else a minute.
     fn grain(self, calendar: &Calendar) -> Grain {
         match self {
             Self::Now => Grain::None,
