@@ -43,7 +43,7 @@ struct Owner<'l> {
     log: &'l [Logged],
     limits: DecodeLimits,
     window: Window,
-    /// The mark of the window before the open batch, as the commit contains it.
+    /// The mark of the window before the open batch, which the commit of that batch contains.
     before: WindowMark,
     batcher: Batcher,
     /// Every record below `read` was read, and every record below `applied` is in every cell.
@@ -234,7 +234,7 @@ fn an_emptied_window_recognizes_the_same_repeats_as_a_kept_window() {
     assert_eq!(by_emptied.before, Window::new().mark(NextOffset::new(2)));
 }
 
-/// C and D are new. A is repeated after the broker's clock has jumped ahead, and once more after the clock is right
+/// Events A to D. A is repeated while the broker's clock is wrong by `jump`, and once more after the clock is right
 /// again.
 const fn with_jump(jump: i64) -> [Logged; 6] {
     [

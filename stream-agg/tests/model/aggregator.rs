@@ -19,7 +19,7 @@ pub(crate) struct Process {
     pub(crate) pipeline: Option<Pipeline>,
     /// Whether Kafka has revoked the partition.
     pub(crate) revoked: bool,
-    /// Whether Kafka considers the process dead and has assigned its partition to another process.
+    /// Whether Kafka considers the process dead and may assign its partition to another process.
     pub(crate) lost: bool,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Process {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pipeline {
     pub(crate) progress: Progress,
-    /// The last commit that the pipeline knows.
+    /// The last commit that the pipeline has read from Kafka or that Kafka has confirmed.
     pub(crate) known: Option<Commit>,
     /// A commit that was sent but not answered yet.
     pub(crate) committing: Option<Commit>,
