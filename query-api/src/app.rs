@@ -64,8 +64,8 @@ pub struct QueryApi {
 pub struct StopError(#[from] DrainOverran);
 
 impl QueryApi {
-    /// Starts the tasks that refresh answers and keys on the current tokio runtime. ClickHouse need not be reachable
-    /// yet.
+    /// Starts the tasks that refresh answers and keys. They run on the current tokio runtime. ClickHouse need not be
+    /// reachable yet.
     pub fn start(config: Config) -> Self {
         let state = Arc::new(AppState::new(config.refresh.clone(), Metrics::new()));
         let access = Arc::new(Access::new(&config.access, &state.metrics));

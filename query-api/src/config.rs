@@ -31,7 +31,7 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// How often the prepared answers are read from ClickHouse, and how long that may take.
     pub refresh: RefreshConfig,
-    /// About how many users of hours and voters of polls one refresh may merge, of which at most a quarter are voters:
+    /// About how many users of hours and voters of polls one refresh may merge; a quarter of this number is for voters:
     /// `POLL_MAX_USERS`, default 20 000 000. ClickHouse needs about 100 ns for each user or voter. Lower it if
     /// refreshes miss `REFRESH_DEADLINE`.
     pub max_merged_users: u64,

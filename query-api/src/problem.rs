@@ -30,7 +30,7 @@ pub(crate) struct BadParameter {
 /// The kinds of problems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A parameter that cannot be read.
+    /// A parameter cannot be read, or does not fit together with another parameter.
     BadParameter,
     /// The body is not a JSON object.
     BadBody,
@@ -92,7 +92,7 @@ impl Problem {
         Self { kind, errors: vec![error] }
     }
 
-    /// A parameter that cannot be read.
+    /// A problem of the kind [`Kind::BadParameter`] with one parameter.
     pub(crate) fn bad(param: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::of(Kind::BadParameter, param, reason)
     }

@@ -1,4 +1,4 @@
-//! Bodies that are rendered once and sent many times, in each encoding.
+//! Bodies that are rendered once and sent many times, each in the encodings that readers accept.
 
 use std::fmt::Debug;
 use std::io::Write as _;

@@ -23,11 +23,11 @@ pub enum Component {
     Kafka,
     /// The server and its tables.
     ClickHouse,
-    /// The state of the tables that inserts depend on.
+    /// The check of the tables: nothing is inserted while a table has lost a part or forgets deduplication tokens.
     Tables,
     /// The membership of the consumer group.
     Group,
-    /// A Kafka partition that is stopped until an operator acts.
+    /// A Kafka partition: its pipeline cannot start or read for now, or is stopped until an operator acts.
     Partition(i32),
     /// The inserts of a Kafka partition: ClickHouse refuses them, or has lost their rows.
     Inserts(i32),
@@ -62,14 +62,14 @@ impl Health {
         self.degraded(Component::Kafka, format!("no answer from {}", self.brokers));
     }
 
-    /// Reports that `component` fails for this reason, and may recover without an operator.
+    /// Reports that `component` fails for this reason. Logs a new reason as a warning.
     pub fn degraded(&self, component: Component, reason: impl fmt::Display) {
         if let Some(reason) = self.changed(component, reason) {
             tracing::warn!("{component}: {reason}");
         }
     }
 
-    /// Reports that `component` fails for this reason until an operator acts.
+    /// Reports that `component` fails for this reason and needs an operator. Logs a new reason as an error.
     pub fn alarm(&self, component: Component, reason: impl fmt::Display) {
         if let Some(reason) = self.changed(component, reason) {
             tracing::error!("{component}: {reason}");

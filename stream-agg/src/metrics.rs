@@ -167,7 +167,7 @@ impl Default for Metrics {
             ),
             parts: metrics.gauge_vec(
                 "parts",
-                "Most active parts in one partition of a table; ClickHouse delays inserts from about 1000 on.",
+                "Most active parts in one table partition; ClickHouse delays inserts from about 1000 on.",
                 &["table"],
             ),
             cells_skipped: metrics.counter("cells_skipped_total", "Cells that this process skipped because an earlier owner had inserted them."),

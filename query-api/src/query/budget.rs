@@ -4,7 +4,7 @@
 //! that may take long have a separate limit, so the others do not wait for them. Requests with equal [`Key`]s share one
 //! statement, and its answer is kept: for `/v1/query` until the next refresh. So each query of a dashboard runs once
 //! per refresh and reader, however often the dashboard is open. A statement is cancelled when the last request that
-//! waits for it is closed. If a statement fails, all requests that wait for it get the error. Errors are not kept: the
+//! waits for it is closed by its client. If a statement fails, all requests that wait for it get the error. Errors are not kept: the
 //! next equal request runs the statement again.
 
 use std::sync::Arc;

@@ -266,7 +266,7 @@ fn moved(grain: Grain, day: Date, count: i64) -> Date {
 }
 
 /// The coarsest grain of rollups whose buckets have an edge at each of these instants; `None` if even buckets of a
-/// minute have not.
+/// minute do not have these edges.
 pub(crate) fn needed(edges: &[i64]) -> Option<rollup::Grain> {
     use rollup::Grain::{Day, Hour, Minute, QuarterHour};
     [Day, Hour, QuarterHour, Minute].into_iter().find(|grain| has_edges(*grain, edges))

@@ -25,9 +25,9 @@ use crate::problem::{Kind, Problem};
 use crate::rendered::{AsOf, Rendered};
 use crate::state::AppState;
 
-/// `true` if rows were left out. Sent with every format, because the bodies of NDJSON and CSV cannot say so.
+/// `true` if rows were left out. All formats have this header: the bodies of NDJSON and CSV cannot say so.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
-/// The cursor of the next page. Sent with every format, because the bodies of NDJSON and CSV have no place for it.
+/// The cursor of the next page. All formats have this header: the bodies of NDJSON and CSV cannot contain the cursor.
 const X_NEXT: HeaderName = HeaderName::from_static("x-next");
 /// Longest body of a request, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 64 << 10;

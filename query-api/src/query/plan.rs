@@ -282,8 +282,8 @@ impl<'a> Planner<'a> {
         Err(not_covered("rollup", reason))
     }
 
-    /// What a rollup lacks to answer the query, apart from the grain. Each item has the parameter that asks for it,
-    /// and a phrase for the error message.
+    /// What a rollup lacks for the query, apart from the grain. Each item has the parameter that asks for the missing
+    /// thing, and a phrase for the error message.
     fn lacking(&self, rollup: &Rollup) -> Vec<(&'static str, String)> {
         let mut lacks = Vec::new();
         for (name, dimension) in self.query.dimensions.iter().zip(&self.dimensions) {

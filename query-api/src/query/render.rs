@@ -13,7 +13,7 @@ use super::shape::{Comparison, Row, Shaped};
 use super::sql::SAMPLE_FACTOR;
 use crate::rendered::{etag, rfc3339};
 
-/// Larger whole numbers are not exact for readers whose only numbers are doubles.
+/// The largest whole number that is exact, as are all smaller ones, for readers whose only numbers are doubles.
 const MAX_SAFE_INTEGER: u128 = (1 << 53) - 1;
 
 /// The body of an answer.
@@ -26,7 +26,7 @@ pub(super) struct Body {
     pub(super) etag: String,
 }
 
-/// Renders the answer in this format. `stale` says whether a newer answer should have replaced it by now.
+/// Renders the answer in this format. `stale` says whether a newer answer should have replaced this answer by now.
 pub(super) fn render(query: &Query, shaped: &Shaped, format: Format, stale: bool) -> Body {
     let flat = |kind, bytes: Vec<u8>| Body { kind, etag: etag(&[&bytes]), bytes };
     match format {

@@ -46,7 +46,7 @@ pub(crate) enum Parameter {
 /// The limits of one statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Longest run of the statement, in seconds.
+    /// Longest time that ClickHouse may execute the statement, in seconds.
     pub(super) seconds: u64,
     /// Most rows of tables that are read, by the estimate of the index.
     pub(super) rows_to_read: u64,

@@ -1,4 +1,4 @@
-//! Which buckets a query covers: from its bounds, grain and zone, at a given moment.
+//! Computes the buckets that a query covers, from its bounds, grain and time zone, at a given moment.
 //!
 //! Bounds are moved outward to whole buckets. Invariant: a [`Window`] has at least one bucket and at most
 //! [`MAX_BUCKETS`], and all of its edges fit into a `DateTime` of ClickHouse. All instants are seconds since 1970.
@@ -54,7 +54,8 @@ impl Bound {
         })
     }
 
-    /// The instant, rounded outward to a second.
+    /// The second that the bound means at the moment `now`. An instant between two seconds is rounded outward: up if it
+    /// is the end of a window, down if it is the start.
     fn resolve(self, calendar: &Calendar, now: i64, is_end: bool) -> i64 {
         match self {
             Self::Now => now,
