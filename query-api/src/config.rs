@@ -83,14 +83,14 @@ pub struct QueryConfig {
     /// Statements with `accuracy=exact` and distinct counts that run at once: `QUERY_SLOW_CONCURRENCY`, default 2. They
     /// may take long, so they wait in a separate queue.
     pub slow_concurrency: NonZeroUsize,
-    /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After it the query gets
+    /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After this time the query gets
     /// `503 busy`.
     pub queue_deadline: Duration,
-    /// Longest time that a statement of a query runs: `QUERY_DEADLINE`, default 10s. After it the query gets
+    /// Longest time that a statement of a query runs: `QUERY_DEADLINE`, default 10s. After this time the query gets
     /// `503 too_slow`.
     pub deadline: Duration,
     /// Most rows of tables that one query may read, by the estimate of ClickHouse's index: `QUERY_MAX_ROWS_TO_READ`,
-    /// default 200 000 000. A query beyond it gets `422 too_wide`.
+    /// default 200 000 000. A query that needs more gets `422 too_wide`.
     pub max_rows_to_read: NonZeroU64,
     /// Approximate memory for answers of queries that are kept until the next refresh: `QUERY_CACHE_BYTES`,
     /// default 64MiB.
@@ -132,13 +132,13 @@ pub struct PeopleConfig {
     /// 2 GiB.
     pub concurrency: NonZeroUsize,
     /// Longest time that a retention table or a funnel waits for its turn: `PEOPLE_QUEUE_DEADLINE`, default 5s. After
-    /// it the request gets `503 busy`.
+    /// this time the request gets `503 busy`.
     pub queue_deadline: Duration,
     /// Longest time that the statements of a retention table or a funnel run: `PEOPLE_DEADLINE`, default 10s. After
-    /// it the request gets `503 too_slow`.
+    /// this time the request gets `503 too_slow`.
     pub deadline: Duration,
     /// Most rows of tables that one statement may read, by the estimate of ClickHouse's index:
-    /// `PEOPLE_MAX_ROWS_TO_READ`, default 200 000 000. A request beyond it gets `422 too_wide`.
+    /// `PEOPLE_MAX_ROWS_TO_READ`, default 200 000 000. A request that needs more gets `422 too_wide`.
     pub max_rows_to_read: NonZeroU64,
     /// Most events that the steps of a funnel may have: `FUNNEL_MAX_EVENTS`, default 50 000 000. Their
     /// number is read from a rollup, so a larger funnel gets `422 too_wide` before any event is read.

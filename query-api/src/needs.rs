@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::people::MAX_CACHE_BYTES;
 use crate::query::sql::MAX_ROWS;
 
-/// Memory of a fetched row with one dimension and one measure, by the sizes of its types.
+/// Memory of a fetched row with one dimension and one measure, computed from the sizes of its types.
 const ROW_BYTES: usize = 200;
 
 /// What a query API with this configuration needs.

@@ -50,7 +50,7 @@ impl<K: Clone + Ord + Hash> Wanted<K> {
         Ok(())
     }
 
-    /// The keys to read now, sorted; forgets those that no reader has asked for lately.
+    /// The keys to read now, sorted. Forgets keys that no reader has asked for lately.
     pub(crate) fn current(&self, now: Instant) -> Vec<K> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.retain(|_, wanted| now.duration_since(*wanted) < self.remembered);

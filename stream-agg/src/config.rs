@@ -188,8 +188,8 @@ const WINDOW_AGE: &str = "DEDUP_WINDOW_AGE";
 /// default 1 000 000, at most 20 000 000. Each id takes about 50 bytes of memory. Raise it if a partition gets more ids
 /// than this within the time for which clients retry.
 const WINDOW_IDS: &str = "DEDUP_WINDOW_IDS";
-/// Earliest `client_time` that is trusted: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An earlier
-/// event counts at its time of arrival. Set it to the same value as in the edge.
+/// Earliest `client_time` that is trusted: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An event
+/// with an earlier time counts at its time of arrival. Set it to the same value as in the edge.
 const EARLIEST: &str = "EVENT_TIME_FROM";
 /// How far ahead of its arrival a `client_time` may be: `EVENT_TIME_AHEAD`, default 1day, at most 1year. A later event counts
 /// at its time of arrival. Set it to the same value as in the edge.

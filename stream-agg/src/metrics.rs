@@ -43,9 +43,9 @@ pub struct Metrics {
     pub recovered_intents: IntCounter,
     /// `records_off_clock_total`: records whose Kafka time is implausible ([`crate::clock`]).
     pub records_off_clock: IntCounter,
-    /// `joins_total`: how often the group was joined.
+    /// `joins_total`: how often this process joined the consumer group.
     pub joins: IntCounter,
-    /// `orphans_total`: partitions found without an owner.
+    /// `orphans_total`: partitions that were found without an owner in the group.
     pub orphans: IntCounter,
     /// `partitions_owned`: partitions that have a pipeline.
     pub partitions_owned: IntGauge,
@@ -76,7 +76,7 @@ pub struct Counts {
     pub arrival_replaced: u64,
     /// Rows of rollups folded into `(other)`.
     pub folded_rows: u64,
-    /// Values of declared fields that have another type.
+    /// Values of declared fields that had another type than declared.
     pub mistyped: u64,
 }
 
@@ -139,7 +139,7 @@ impl Default for Metrics {
                 .counter("rows_folded_total", "Rows of rollups folded into (other) because a batch reached its group limit."),
             fields_mistyped: metrics.counter(
                 "fields_mistyped_total",
-                "Values of declared fields that had another type and were stored as the default.",
+                "Values of declared fields that had another type than declared and were stored as the default.",
             ),
             batches: metrics.counter("batches_total", "Batches applied."),
             batch_rows: metrics.histogram("batch_rows", "Rows in a batch.", ROWS),
@@ -178,7 +178,7 @@ impl Default for Metrics {
                 "Records whose Kafka time is more than an hour ahead of this machine, or more than an hour before the \
                  previous record.",
             ),
-            joins: metrics.counter("joins_total", "Times the consumer group was joined."),
+            joins: metrics.counter("joins_total", "How often this process joined the consumer group."),
             orphans: metrics.counter("orphans_total", "Partitions found without an owner in the group."),
             partitions_owned: metrics.gauge("partitions_owned", "Partitions that have a pipeline in this process."),
             partitions_stopped: metrics.gauge("partitions_stopped", "Partitions that are stopped until an operator acts."),
@@ -219,7 +219,7 @@ impl Metrics {
         self.records_miscounted.inc_by(records);
     }
 
-    /// Records what an audit found, and when.
+    /// Sets the findings of the last audit, and when it ended.
     pub fn audited(&self, missing: u64, duplicate: u64, gaps: u64, unix_seconds: i64) {
         self.audit_missing.set(missing.cast_signed());
         self.audit_duplicate.set(duplicate.cast_signed());

@@ -43,7 +43,7 @@ use crate::protocol::since::{NOT_COUNTED, introduced};
 
 /// The waits between attempts to reach Kafka and ClickHouse, and to find the topic and the tables.
 const START_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
-/// Most log lines and errors of Kafka's client that are read after each failed request.
+/// Most log lines and errors that are read from Kafka's client after each failed request.
 const MAX_EVENTS: usize = 100;
 /// Timeout of the metadata request for the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -196,7 +196,7 @@ async fn consume(
     thread::Builder::new()
         .name("consume".to_owned())
         .spawn(move || {
-            // If the member took too long to leave, the receiver has been dropped.
+            // If the member took too long to leave the group, the receiver has been dropped.
             let _late = ended.send(group::run_member(&config, &services, &applied_watches, &stop));
         })
         .map_err(RunError::Thread)?;
@@ -251,7 +251,7 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
     health.retry_clickhouse(declared).await
 }
 
-/// Stores that no partition counts these rollups yet. This must happen before the declaration is stored: readers must
+/// Stores that no partition counts these new rollups yet. This must happen before the declaration is stored: readers must
 /// not treat the rollups as complete until a process that declares them owns or has owned each of the `partitions`.
 async fn introduce(
     store: &Store,

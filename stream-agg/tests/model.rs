@@ -62,7 +62,7 @@ where
     bounds.checker().threads(2).spawn_bfs().join().assert_properties();
 }
 
-/// Combines failures in pairs, because combining all of them would take too long.
+/// Combines the kinds of failures in pairs, because a combination of all kinds would take too long.
 #[test]
 fn every_record_is_counted_once_whatever_fails() {
     check(Bounds { crashes: 1, moves: 1, ..NOTHING_FAILS });

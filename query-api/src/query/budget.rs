@@ -3,8 +3,8 @@
 //! A limited number of statements runs at once; further statements wait for their turn, up to a deadline. Statements
 //! that may take long have a separate limit, so the others do not wait for them. Requests with equal [`Key`]s share one
 //! statement, and its answer is kept: for `/v1/query` until the next refresh. So each query of a dashboard runs once
-//! per refresh and reader, however often the dashboard is open. A statement is cancelled when the last request that
-//! waits for it is closed by its client. If a statement fails, all requests that wait for it get the error. Errors are not kept: the
+//! per refresh and reader, however often the dashboard is open. A statement is cancelled when all clients that wait for
+//! it have disconnected. If a statement fails, all requests that wait for it get the error. Errors are not kept: the
 //! next equal request runs the statement again.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::problem::{Kind, Problem};
 pub(crate) struct BudgetLimits {
     /// Most statements of bounded cost that run at once.
     pub(crate) concurrency: usize,
-    /// Most statements of unbounded cost that run at once; 0 if the budget has no such statements.
+    /// Most statements of unbounded cost that run at once; 0 if the budget is not used for such statements.
     pub(crate) slow_concurrency: usize,
     /// Longest time that a query waits for its turn.
     pub(crate) queue_deadline: Duration,

@@ -139,7 +139,7 @@ pub(super) fn shape(
     let mut slices_found = joined(query, slices, rows).into_iter();
     let mut found = slices_found.next().expect("there is the query's own window");
     let compared = slices.compared.as_ref().map(|compared| Others::new(compared, slices_found));
-    // If ClickHouse limits the rows, there is nothing to fill: there is one bucket, and each key has a row in it.
+    // If ClickHouse limits the rows, no row is missing: there is only one bucket, and each key has a row in it.
     if query.fill != Fill::None && !is_limited {
         let others = compared.as_ref().map(Others::keys).unwrap_or_default();
         fill(&mut found, others, query, window, now)?;

@@ -435,7 +435,7 @@ impl System {
         self.pipeline(at).batch.as_mut().expect("only a declared batch is inserted")
     }
 
-    /// Normalizes the state, so that states with only irrelevant differences become equal.
+    /// Normalizes the state: states that differ only in irrelevant ways become equal.
     fn tidy(&mut self) {
         let (now, cells) = (self.now, &self.cells);
         self.statements.retain(|s| {

@@ -250,7 +250,7 @@ fn rows_that_clickhouse_limits_have_pages_however_many_there_are() {
 
 #[test]
 fn an_unfinished_hour_is_compared_with_an_equally_long_part() {
-    // 20 events by 14:20; the hour before had 20 by 13:20, and 60 in all.
+    // There were 20 events from 14:00 to 14:20. The hour before had 20 events by 13:20, and 60 events in all.
     let hour = asked(&[("grain", "hour"), ("from", "-1h"), ("compare", "previous")]);
     let cut = hour.slices.compared.as_ref().unwrap().cut.as_ref().unwrap();
     let ends = |slice: &Slice| (slice.window.from(), slice.window.to());
