@@ -60,7 +60,7 @@ enum RefreshError {
     Hidden,
     /// The aggregator declares other rollups than this process.
     #[error(
-        "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
+        "this process declares rollups {ours:016x}, stream-agg {theirs:016x}: restart this process with the \
          ROLLUPS_FILE that stream-agg was started with"
     )]
     OtherRollups {

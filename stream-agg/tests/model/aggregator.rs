@@ -71,7 +71,7 @@ impl Pipeline {
             Self { progress: Progress::new(resume.from), known: committed, committing: None, batch: None };
         if let Some(last) = resume.rebuild {
             let last = Some(last.next().to_i64() - 1);
-            // The markers are read before anything is sent, because another process may have inserted rows of the batch.
+            // The markers are read before an insert, because another process may have inserted rows of the batch.
             pipeline.open(
                 Commit { from: resume.from.to_i64(), last },
                 Attempts::of(true),
