@@ -338,7 +338,7 @@ impl Kind {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "unavailable",
                 title: "The database does not answer",
-                detail: "ClickHouse did not answer; the log of the query API has the reason",
+                detail: "ClickHouse did not answer, or answered with an error; the log of the query API has the reason",
                 hint: WAIT,
             },
         }

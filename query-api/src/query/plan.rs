@@ -328,7 +328,8 @@ impl<'a> Planner<'a> {
                 format!("`{rollup}` {}", lacks.join(" and "))
             })
             .collect();
-        let reason = format!("no rollup has `{name}` like this: {}{}", phrases.join("; "), self.left_out());
+        let reason =
+            format!("no rollup covers `{name}` for this query: {}{}", phrases.join("; "), self.left_out());
         not_covered(param, reason)
     }
 
