@@ -77,8 +77,8 @@ impl QueryApi {
     }
 
     /// The token that ends the streams of `/v1/live`, which would otherwise keep their connections open during a
-    /// drain. [`QueryApi::serve`] cancels it before it drains; a caller that serves [`QueryApi::service`] itself must
-    /// do the same.
+    /// drain. [`QueryApi::serve`] cancels the token when it drains. A caller that serves [`QueryApi::service`] itself
+    /// must do the same.
     pub fn streaming(&self) -> CancellationToken {
         self.streaming.clone()
     }

@@ -1,7 +1,7 @@
 //! Which web pages may read answers from a browser (CORS).
 //!
 //! This service refuses no request because of its origin. If the origin is not allowed, the response has no CORS
-//! headers, and the browser withholds it from the page.
+//! headers, and the browser withholds the response from the page.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Why a request is refused, and the problem (RFC 9457) that its sender gets: one list for all routes.
 //!
-//! A handler returns what is wrong; the layer that knows the id of the request renders it.
+//! A handler returns a [`Problem`]. The layer that knows the id of the request renders the problem as a response.
 
 use std::mem;
 

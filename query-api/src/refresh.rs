@@ -111,7 +111,7 @@ impl Refresher {
         }
     }
 
-    /// Publishes a snapshot per interval until it is cancelled.
+    /// Refreshes once per interval until the task is cancelled. Publishes a snapshot whenever a refresh succeeds.
     pub(crate) async fn run(mut self) {
         // Only a change of the outcome is logged, not every refresh.
         let mut last_outcome = None;

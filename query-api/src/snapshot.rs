@@ -1,6 +1,6 @@
 //! All answers of one refresh, and the statement that reads them.
 //!
-//! Pure: `refresh.rs` sends the statement and passes its rows in; `http/` sends the rendered answers.
+//! Pure: `refresh.rs` sends the statement and passes in the rows; `http/` sends the rendered answers.
 //! This file has the list of the answers. The rollups of analytics must be declared; each other answer is served only
 //! if its rollups are declared.
 

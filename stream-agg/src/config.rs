@@ -37,10 +37,10 @@ pub struct Config {
     /// Kafka consumer group, the same for all aggregators of a topic: `GROUP`, default `stream-agg`. Do not change it later:
     /// a new group has no committed offsets, and its partitions stop.
     pub group: String,
-    /// Name of this instance in the consumer group (`group.instance.id`): `GROUP_INSTANCE_ID`, default none. With a stable,
-    /// unique name, such as a StatefulSet's pod name, an instance gets its partitions back without a rebalance. Without one,
-    /// the partitions of an instance that was killed, or that did not reach Kafka for `session.timeout.ms` (45 s), wait for
-    /// the end of its session.
+    /// Name of this instance in the consumer group (`group.instance.id`): `GROUP_INSTANCE_ID`, default none. With a
+    /// stable, unique name, such as a StatefulSet's pod name, an instance gets its partitions back without a rebalance.
+    /// Without a name, the partitions of an instance that was killed, or that did not reach Kafka for
+    /// `session.timeout.ms` (45 s), wait for the end of its session.
     pub group_instance: Option<String>,
     /// How often the aggregator writes to the table `progress`, from which readers take `as_of`: `PROGRESS_INTERVAL`, default
     /// 1s, at most 1h. It adds to the age of answers.

@@ -46,7 +46,7 @@ pub struct Health {
 
 impl Health {
     /// The health of a process that has just started. The process is not ready until Kafka at `brokers` and ClickHouse
-    /// have answered and the process has joined the group, because it stores nothing before.
+    /// have answered and the process has joined the group, because until then the process stores nothing.
     pub fn new(brokers: &str) -> Self {
         let not_yet = [
             (Component::Kafka, "not reached yet"),

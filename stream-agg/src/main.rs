@@ -62,7 +62,7 @@ enum Command {
         #[arg(long, conflicts_with = "new_log", value_name = "HEX", value_parser = hex)]
         cfg: Option<u64>,
     },
-    /// Split a batch that ClickHouse refuses, so that it is inserted in smaller parts. Stop all aggregators first.
+    /// Split a batch that ClickHouse refuses, to insert it in smaller parts. Stop all aggregators first.
     Split {
         /// The numbers of the Kafka partitions, as in the messages about them.
         #[arg(required = true)]

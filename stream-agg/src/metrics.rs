@@ -213,8 +213,8 @@ impl Metrics {
         self.last_batch.set(unix_seconds);
     }
 
-    /// Counts records of a closed batch whose number of lines differs from their header. If the batch is rebuilt, they
-    /// are counted again.
+    /// Counts records, of a closed batch, that have another number of lines than their header says. If the batch is
+    /// rebuilt, these records are counted again.
     pub fn miscounted(&self, records: u64) {
         self.records_miscounted.inc_by(records);
     }

@@ -115,7 +115,7 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
         }
         (Compare::Previous, _) => {
             let units = match unit {
-                // Hours are shifted by their length and not by the calendar, because a day may have 23 or 25 of them.
+                // Hours are shifted by their length and not by the calendar, because a day may have 23 or 25 hours.
                 Grain::Minute | Grain::QuarterHour | Grain::Hour => None,
                 _ => Some(calendar.count(unit, from, to)),
             };

@@ -17,7 +17,7 @@ pub(super) const NOT_OF_THIS_QUERY: &str = "it must be `next` of an answer to th
 /// The last row of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cursor {
-    /// The value of the measure by which rows are ordered; `None` if it is null, or if rows are not ordered by a
+    /// The value of the measure by which rows are ordered; `None` if the value is null, or if rows are not ordered by a
     /// measure.
     pub(super) figure: Option<i128>,
     pub(super) start: i64,

@@ -28,7 +28,7 @@ pub(super) struct FetchedRow {
     pub(super) figures: Vec<Option<i128>>,
     /// About how many distinct values the part merges; 0 if the accuracy does not depend on this number.
     pub(super) size: u64,
-    /// How many rows the part has before its limit is applied; 0 if it has no limit.
+    /// How many rows the part has before its limit is applied; 0 if the part has no limit.
     pub(super) total: u64,
 }
 
@@ -42,8 +42,8 @@ impl Database {
         Self { client }
     }
 
-    /// The rows of a statement. If this future is dropped early, it closes its connection, and ClickHouse cancels the
-    /// statement.
+    /// The rows of a statement. If this future is dropped before it completes, the connection is closed, and ClickHouse
+    /// cancels the statement.
     pub(crate) async fn rows<R: RowOwned + RowRead>(&self, statement: Statement) -> Result<Vec<R>, Problem> {
         // `Client::query` would treat a question mark in a declared text as a placeholder; `query_raw` does not.
         let mut query = self.client.query_raw(&statement.text);

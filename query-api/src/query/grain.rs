@@ -207,8 +207,8 @@ impl Calendar {
         }
     }
 
-    /// The first instant after `before` at which the UTC offset is `offset`. The offset must change to it once between
-    /// `before` and `after`.
+    /// The first instant after `before` at which the UTC offset is `offset`. The offset must change
+    /// exactly once between `before` and `after`.
     fn first_with_offset(&self, mut before: i64, mut after: i64, offset: i64) -> i64 {
         while after - before > 1 {
             let middle = before + (after - before) / 2;

@@ -38,7 +38,7 @@ pub(crate) struct Query {
     pub(super) fill: Fill,
     pub(super) order: Option<Order>,
     pub(super) limit: usize,
-    /// The row after which the answer begins; `None` if it begins with the first row.
+    /// The row after which the answer begins; `None` if the answer begins with the first row.
     pub(super) cursor: Option<Cursor>,
     pub(super) partial: Partial,
     /// What each row is compared with; `None` if the query asks for no comparison.
@@ -72,7 +72,7 @@ pub(super) enum Fill {
     Zero,
     /// With null.
     Null,
-    /// Not at all: they have no row.
+    /// Not at all: buckets without rows stay without rows.
     None,
 }
 
@@ -120,7 +120,7 @@ pub(super) enum Compare {
 pub(super) enum Accuracy {
     /// Exactly up to a number of values; above it, by a sample.
     Auto,
-    /// Exactly, however long it takes.
+    /// Exactly, however long the statement takes.
     Exact,
     /// By a sample.
     Fast,

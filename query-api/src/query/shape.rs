@@ -221,7 +221,7 @@ fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> 
         .collect();
     let mut joined: Vec<Joined> = slices.iter().map(|_| Joined::new()).collect();
     for row in rows {
-        // The statement selects no rows of other parts or buckets; if the server sent any, they are ignored.
+        // The statement selects no rows of other parts or buckets; if the server sent such rows, they are ignored.
         let Some((at, slice, part)) = parts.get(usize::from(row.part).wrapping_sub(1)) else { continue };
         let Some(bucket) = slice.window.bucket_at(row.start) else { continue };
         let found = joined[*at].entry((bucket, row.keys)).or_insert_with(|| vec![None; query.measures.len()]);
@@ -304,8 +304,8 @@ fn figures(query: &Query, slice: &Slice, bucket: usize, found: Option<&Found>) -
     let figure = |place: usize| {
         let (part, at) = slice.plan.part_of(place)?;
         if part.complete_from.is_some_and(|complete_from| start < complete_from) {
-            // The rollup does not have every event of this bucket. What it has, such as the late events of an expired
-            // bucket, would be a wrong number.
+            // The rollup does not have every event of this bucket. A count of the events that it has, such as the late
+            // events of an expired bucket, would be wrong.
             return None;
         }
         found.and_then(|found| found[place]).unwrap_or_else(|| match (query.fill, &part.measures[at].1) {

@@ -202,8 +202,8 @@ impl Select<'_> {
             (Measure::UniqExact(_), Accuracy::Exact) => format!("toInt128({exact})"),
             (Measure::UniqExact(_), Accuracy::Fast) => format!("toInt128({})", sampled()),
             (Measure::UniqExact(_), Accuracy::Auto) => {
-                // ClickHouse evaluates the size before it reads the rows, so it reads and merges only one of the two
-                // columns.
+                // The size is a scalar subquery, which ClickHouse evaluates before it reads the rows. So only one of
+                // the two columns is read and merged.
                 let size = self.size().expect("the part has a distinct count");
                 format!("toInt128(if({size} > {MAX_EXACT_VALUES}, {}, {exact}))", sampled())
             }

@@ -239,7 +239,7 @@ impl System {
             Some(Pipeline { stops: false, collector, sent: None, progress, inserting: None, after: None });
     }
 
-    /// The applier receives a message and declares the batch in it, if there is one.
+    /// The applier receives a message. If the message contains a batch, the applier declares the batch.
     fn take(&mut self) {
         let pipeline = self.pipeline();
         match pipeline.sent.take().expect("a message was sent") {
