@@ -1,4 +1,4 @@
-//! The query API as a service: what it starts, serves and stops, in order.
+//! The query API as a service: how it starts its tasks, serves requests and stops.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -64,8 +64,8 @@ pub struct QueryApi {
 pub struct StopError(#[from] DrainOverran);
 
 impl QueryApi {
-    /// Starts the tasks that refresh answers and keys on the current tokio runtime. ClickHouse need not be reachable
-    /// yet.
+    /// Starts the tasks that refresh answers and keys. They run on the current tokio runtime. ClickHouse need not be
+    /// reachable yet.
     pub fn start(config: Config) -> Self {
         let state = Arc::new(AppState::new(config.refresh.clone(), Metrics::new()));
         let access = Arc::new(Access::new(&config.access, &state.metrics));
@@ -77,8 +77,8 @@ impl QueryApi {
     }
 
     /// The token that ends the streams of `/v1/live`, which would otherwise keep their connections open during a
-    /// drain. [`QueryApi::serve`] cancels it before it drains; a caller that serves [`QueryApi::service`] itself must
-    /// do the same.
+    /// drain. [`QueryApi::serve`] cancels the token when it drains. A caller that serves [`QueryApi::service`] itself
+    /// must do the same.
     pub fn streaming(&self) -> CancellationToken {
         self.streaming.clone()
     }
@@ -91,7 +91,7 @@ impl QueryApi {
         // These layers are outside of the router, because each `Router::layer` costs a request several allocations.
         let routes = ServiceBuilder::new()
             .map_response(cors::no_content) // preflights are answered without a body
-            .layer(self.config.cors.layer()) // preflights have no token, and pages see refusals
+            .layer(self.config.cors.layer()) // before the key check: preflights have no token, refusals need headers
             .option_layer(self.access.anonymous_reader().map(Extension))
             .service(self.routes());
         service_fn(move |request: Request<B>| {
@@ -102,8 +102,8 @@ impl QueryApi {
 
     fn routes(&self) -> Router {
         let access = &self.access;
-        // These answers are the same for all readers of a tenant, so they may show more than a key permits. Such a key
-        // is refused.
+        // A prepared answer is the same for all readers of a tenant. So a request is refused if its key permits less
+        // than the answer shows.
         let prepared = http::routes(Arc::clone(&self.state))
             .merge(live::routes(Arc::clone(&self.state), self.streaming.clone()));
         let answers = access
@@ -118,7 +118,8 @@ impl QueryApi {
             .merge(access.charge(Cost::Query, queries))
             .fallback(|| async { Kind::NotFound })
             .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed });
-        // The page contains no data, so it needs no key. Its script sends the reader's key with each request.
+        // The page contains no data, so a request for it needs no key. The script of the page sends the reader's key
+        // with each request.
         access.identify(routes).merge(page::routes(&self.config.page))
     }
 
@@ -135,7 +136,7 @@ impl QueryApi {
             Server::default().until(listeners.http, self.service(), closing.clone(), DRAIN_DEADLINE);
         let serving = tokio::spawn(serving);
         shutdown.cancelled().await;
-        // Load balancers see that this process is not ready; requests that still arrive are answered.
+        // From now on `/readyz` tells load balancers to send no more requests. Requests that still arrive are answered.
         self.state.drain();
         time::sleep(self.config.drain_delay).await;
         closing.cancel();

@@ -27,13 +27,13 @@ pub struct Config {
     /// After SIGTERM, how long the query API still answers while `/readyz` answers 503: `DRAIN_DELAY`, default 5s.
     /// Set it to the time that your load balancer needs to notice.
     pub drain_delay: Duration,
-    /// The database that is read.
+    /// The ClickHouse database that the query API reads.
     pub clickhouse: ClickHouseConfig,
-    /// How often the prepared answers are read from it.
+    /// How often the prepared answers are read from ClickHouse, and how long that may take.
     pub refresh: RefreshConfig,
-    /// About how many users of hours and voters of polls one refresh may merge; a quarter of it is for voters:
-    /// `POLL_MAX_USERS`, default 20 000 000. ClickHouse takes some 100 ns for each. Lower it if refreshes miss
-    /// `REFRESH_DEADLINE`.
+    /// About how many users of hours and voters of polls one refresh may merge; a quarter of this number is for voters:
+    /// `POLL_MAX_USERS`, default 20 000 000. ClickHouse needs about 100 ns for each user or voter. Lower it if
+    /// refreshes miss `REFRESH_DEADLINE`.
     pub max_merged_users: u64,
     /// Limits of queries.
     pub query: QueryConfig,
@@ -43,14 +43,14 @@ pub struct Config {
     pub cors: CorsConfig,
     /// Which readers may read answers.
     pub access: AccessConfig,
-    /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. The same file as the
-    /// aggregators'; without it the built-in declaration.
+    /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. Use the
+    /// same file as the aggregators. Without a file, the built-in declaration applies.
     pub rollups: Rollups,
     /// The page under `/`.
     pub page: PageConfig,
 }
 
-/// The database that is read.
+/// The ClickHouse database that the query API reads.
 #[derive(Debug, Clone)]
 pub struct ClickHouseConfig {
     /// Address of ClickHouse's HTTP port, for example `http://clickhouse:8123`: `CLICKHOUSE_URL`, required.
@@ -63,14 +63,14 @@ pub struct ClickHouseConfig {
     pub password: String,
 }
 
-/// How often the prepared answers are refreshed from the database.
+/// How often the prepared answers are read from ClickHouse, and how long that may take.
 #[derive(Debug, Clone)]
 pub struct RefreshConfig {
     /// Time between two refreshes of the prepared answers, ±10 %: `REFRESH_INTERVAL`, default 3s. Each refresh is one
     /// statement to ClickHouse. Shorter gives fresher answers.
     pub interval: Duration,
-    /// Longest time that a statement to ClickHouse may take: `REFRESH_DEADLINE`, default 10s. If a statement takes
-    /// longer, readers get the previous answer, with its age, and a query gets `503`.
+    /// Longest time that the statement of a refresh may take: `REFRESH_DEADLINE`, default 10s. If it takes longer,
+    /// readers get the previous answer, with its age, or `503` if there is none.
     pub deadline: Duration,
 }
 
@@ -80,17 +80,17 @@ pub struct QueryConfig {
     /// Statements of queries that run at once: `QUERY_CONCURRENCY`, default 4. Others wait for their turn. Raise it if
     /// ClickHouse has cores to spare.
     pub concurrency: NonZeroUsize,
-    /// Statements of queries with `accuracy=exact` that run at once: `QUERY_SLOW_CONCURRENCY`, default 2. They may take
-    /// long, so they wait in a separate queue.
+    /// Statements with `accuracy=exact` and distinct counts that run at once: `QUERY_SLOW_CONCURRENCY`, default 2. They
+    /// may take long, so they wait in a separate queue.
     pub slow_concurrency: NonZeroUsize,
-    /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After it the query gets
+    /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After this time the query gets
     /// `503 busy`.
     pub queue_deadline: Duration,
-    /// Longest time that a statement of a query runs: `QUERY_DEADLINE`, default 10s. After it the query gets
+    /// Longest time that a statement of a query runs: `QUERY_DEADLINE`, default 10s. After this time the query gets
     /// `503 too_slow`.
     pub deadline: Duration,
     /// Most rows of tables that one query may read, by the estimate of ClickHouse's index: `QUERY_MAX_ROWS_TO_READ`,
-    /// default 200 000 000. A query beyond it gets `422 too_wide`.
+    /// default 200 000 000. A query that needs more gets `422 too_wide`.
     pub max_rows_to_read: NonZeroU64,
     /// Approximate memory for answers of queries that are kept until the next refresh: `QUERY_CACHE_BYTES`,
     /// default 64MiB.
@@ -132,16 +132,16 @@ pub struct PeopleConfig {
     /// 2 GiB.
     pub concurrency: NonZeroUsize,
     /// Longest time that a retention table or a funnel waits for its turn: `PEOPLE_QUEUE_DEADLINE`, default 5s. After
-    /// it the request gets `503 busy`.
+    /// this time the request gets `503 busy`.
     pub queue_deadline: Duration,
     /// Longest time that the statements of a retention table or a funnel run: `PEOPLE_DEADLINE`, default 10s. After
-    /// it the request gets `503 too_slow`.
+    /// this time the request gets `503 too_slow`.
     pub deadline: Duration,
     /// Most rows of tables that one statement may read, by the estimate of ClickHouse's index:
-    /// `PEOPLE_MAX_ROWS_TO_READ`, default 200 000 000. A request beyond it gets `422 too_wide`.
+    /// `PEOPLE_MAX_ROWS_TO_READ`, default 200 000 000. A request that needs more gets `422 too_wide`.
     pub max_rows_to_read: NonZeroU64,
-    /// Most events that the steps of a funnel may have: `FUNNEL_MAX_EVENTS`, default 50 000 000. A rollup counts
-    /// them, so a larger funnel gets `422 too_wide` before any event is read.
+    /// Most events that the steps of a funnel may have: `FUNNEL_MAX_EVENTS`, default 50 000 000. Their
+    /// number is read from a rollup, so a larger funnel gets `422 too_wide` before any event is read.
     pub max_funnel_events: u64,
 }
 

@@ -1,6 +1,7 @@
-//! Which pages may read from a browser (CORS).
+//! Which web pages may read answers from a browser (CORS).
 //!
-//! CORS refuses no request: without the CORS headers, the browser withholds the response from the page.
+//! This service refuses no request because of its origin. If the origin is not allowed, the response has no CORS
+//! headers, and the browser withholds the response from the page.
 
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ pub(crate) const EXPOSED_HEADERS: [HeaderName; 9] = [
     HeaderName::from_static("ratelimit-policy"),
 ];
 
-/// Origins of web pages that may read from a browser: `CORS_ORIGINS`, `*` or origins such as `https://example.com`,
-/// separated by commas, default `*`. List your own pages if answers are not public.
+/// Origins of web pages that may read answers from a browser: `CORS_ORIGINS`, `*` or origins such as
+/// `https://example.com`, separated by commas, default `*`. List the origins of your pages if answers are not public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsConfig {
     /// Every page.
@@ -53,8 +54,8 @@ impl CorsConfig {
         origins.map(Self::Listed).map_err(invalid)
     }
 
-    /// The layer that answers preflights and lets pages see responses. Preflights need no token, so this is
-    /// outside of the layer that asks for one.
+    /// The layer that answers preflights and adds the CORS headers to responses. Preflights have no token, so this
+    /// layer must be outside of the layer that requires a token.
     pub(crate) fn layer(&self) -> CorsLayer {
         let origins = match self {
             Self::Any => AllowOrigin::any(),
@@ -67,12 +68,12 @@ impl CorsConfig {
             .allow_headers([ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, REQUEST_ID, read_key])
             .expose_headers(EXPOSED_HEADERS)
             .max_age(MAX_AGE)
-            // Responses that caches may keep set `Vary` themselves.
+            // The layer adds no `Vary`: the handlers set it on responses that caches may keep.
             .vary([])
     }
 }
 
-/// Sets the status of the answer to a preflight to `204 No Content`: it has no body.
+/// Sets the status of a response to a preflight to `204 No Content`, because such a response has no body.
 pub(crate) fn no_content(mut response: Response) -> Response {
     if response.headers().contains_key(ACCESS_CONTROL_ALLOW_METHODS) {
         *response.status_mut() = StatusCode::NO_CONTENT;

@@ -1,5 +1,6 @@
 //! Responses with a document that describes this service: `/openapi.json` and `/v1/meta`. A document seldom changes, so
-//! caches may keep it. The document of `/v1/meta` depends on the reader's key and on what the latest refresh learned.
+//! caches may keep it. The document of `/v1/meta` depends on the reader's key and on the state of the tables at the
+//! latest refresh.
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};

@@ -1,7 +1,7 @@
 //! Filters: conditions that an event must meet to be counted, for example `event:in:click|view`.
 //!
-//! An empty value means that the field is absent. The values come from clients. They are only compared or bound as
-//! parameters, and are never part of a statement's text.
+//! An empty value means that the field is absent. The values come from clients and from the key file. They are only
+//! compared or bound as parameters, and are never part of a statement's text.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub(crate) enum Test {
 
 /// Most values of one condition.
 const MAX_VALUES: usize = 1_000;
-/// Most bytes of one condition: even with escapes they fit into one query parameter of ClickHouse.
+/// Most bytes of one condition. Even with escapes, such a condition fits into one query parameter of ClickHouse.
 const MAX_BYTES: usize = 16 << 10;
 
 impl Filter {
@@ -71,7 +71,7 @@ impl Filter {
         }
     }
 
-    /// The values that meet the condition, if it lists them.
+    /// All values that meet the condition; `None` if the condition does not list them.
     pub(crate) fn values(&self) -> Option<&[String]> {
         match &self.test {
             Test::In(values) => Some(values),

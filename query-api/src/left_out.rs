@@ -1,23 +1,23 @@
 //! Which answers the statement leaves out while ClickHouse is too slow to read all of them.
 //!
-//! [`SLOW_BEFORE_SHEDDING`] refreshes in a row that miss the deadline make the statement smaller.
-//! [`QUICK_BEFORE_RESTORING`] refreshes in a row that need less than half of the deadline make it larger. Pure: the
-//! caller owns the clock.
+//! After [`SLOW_BEFORE_SHEDDING`] refreshes in a row that miss the deadline or exceed the memory limit, the statement
+//! leaves out more answers. After [`QUICK_BEFORE_RESTORING`] refreshes in a row that succeed in less than half of the
+//! deadline, the statement leaves out fewer answers. Pure: the caller owns the clock.
 
 use crate::answers::LeftOut;
 
-/// Missed deadlines in a row after which the statement leaves out more.
+/// Refreshes with [`Pace::TooSlow`] in a row after which the statement leaves out more answers.
 const SLOW_BEFORE_SHEDDING: u32 = 2;
-/// Quick refreshes in a row after which the statement leaves out less.
+/// Refreshes with [`Pace::Quick`] in a row after which the statement leaves out fewer answers.
 const QUICK_BEFORE_RESTORING: u32 = 10;
 
 /// How a refresh went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// The refresh needed less than half of its deadline.
+    /// The refresh succeeded in less than half of its deadline.
     Quick,
-    /// The refresh needed at least half of its deadline, or failed for a reason that leaving out answers does not
-    /// help with.
+    /// The refresh succeeded but needed at least half of its deadline, or it failed for a reason that a smaller
+    /// statement would not remove.
     Other,
     /// The refresh missed its deadline, or exceeded the memory limit.
     TooSlow,

@@ -1,10 +1,14 @@
-//! The read API: it reads rows from ClickHouse and renders them into answers before readers ask for them.
+//! The read API. Prepared answers are read from ClickHouse and rendered before readers ask for them; other queries are
+//! sent to ClickHouse when their request arrives.
 //!
 //! A prepared answer passes through these files: `refresh` asks ClickHouse once per interval, `answers` has the SQL
 //! of each answer and renders its rows, `snapshot` holds all answers of one refresh, and `http` serves requests from
-//! the latest snapshot. Invariants: a request for a prepared answer does not ask ClickHouse, so the number of
-//! statements does not depend on the number of requests; every answer names the moment up to which it counts all
-//! events; no tenant sees another tenant's answers. This crate never connects to Kafka.
+//! the latest snapshot.
+//!
+//! Invariants: a request for a prepared answer sends no statement to ClickHouse, so the number of statements does not
+//! depend on the number of such requests. Every answer with counts has an `as_of`: everything that was in Kafka before
+//! this moment is counted. No reader of one tenant sees the answers of another tenant. This crate never connects to
+//! Kafka.
 
 pub mod config;
 

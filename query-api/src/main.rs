@@ -11,7 +11,7 @@ use runtime::serve::{self, Listeners};
 use runtime::{keys, signal};
 use schemas::line::is_tenant;
 
-/// Serves queries on the rollups in ClickHouse, most of them from a snapshot. Configured by environment variables.
+/// Serves prepared answers and queries from the rollups in ClickHouse. Configured by environment variables.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -92,12 +92,12 @@ impl QueryMetrics {
         self.outcomes.with_label_values(&[problem.map_or("ok", |problem| problem.kind.code())]).inc();
     }
 
-    /// Counts the statements of a query.
+    /// Records how long the statements of a query took.
     pub(crate) fn ran(&self, duration: Duration) {
         self.seconds.observe(duration.as_secs_f64());
     }
 
-    /// Counts a query that needed no statement of its own.
+    /// Counts a query that shared the statement of an equal query.
     pub(crate) fn shared(&self) {
         self.shared.inc();
     }
@@ -124,15 +124,17 @@ impl Metrics {
                 "Requests by route and status code.",
                 &["route", "code"],
             ),
-            polls: metrics.counter_vec("polls_total", "Statements to ClickHouse by result.", &["result"]),
+            polls: metrics.counter_vec("polls_total", "Refreshes of the prepared answers by result.", &["result"]),
             poll_seconds: metrics.histogram(
                 "poll_seconds",
-                "Duration of a statement to ClickHouse.",
+                "Duration of a refresh of the prepared answers.",
                 DEFAULT_BUCKETS,
             ),
-            as_of: metrics
-                .gauge("as_of_milliseconds", "Moment that answers are true for, in milliseconds since 1970."),
-            cold_waiting: metrics.gauge("cold_waiting", "Requests that wait for the next statement."),
+            as_of: metrics.gauge(
+                "as_of_milliseconds",
+                "The as_of of the latest snapshot, in milliseconds since 1970; 0 while it is unknown.",
+            ),
+            cold_waiting: metrics.gauge("cold_waiting", "Requests that wait for the next snapshot."),
             left_out: metrics.gauge(
                 "left_out",
                 "What the statement leaves out because it was too slow: 0 nothing, 1 old hours and small polls, 2 also \
@@ -178,7 +180,7 @@ impl Metrics {
         self.live_streams.set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
-    /// Sets what the statement leaves out.
+    /// Sets which answers the statement of a refresh leaves out.
     pub(crate) fn left_out(&self, left_out: LeftOut) {
         self.left_out.set(match left_out {
             LeftOut::Nothing => 0,
@@ -194,7 +196,7 @@ impl Metrics {
     }
 }
 
-/// Something that is counted in a gauge until it is dropped.
+/// A guard that counts one in a gauge until it is dropped.
 pub(crate) struct GaugeGuard(IntGauge);
 
 impl GaugeGuard {

@@ -1,4 +1,4 @@
-//! What a query API with one configuration needs of the machine and of the network.
+//! What a query API with a given configuration needs: memory, time to stop, ports and connections.
 
 use runtime::admin;
 use runtime::needs::{Address, Needs};
@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::people::MAX_CACHE_BYTES;
 use crate::query::sql::MAX_ROWS;
 
-/// Memory of a fetched row with one dimension and one measure, by the sizes of its types.
+/// Memory of a fetched row with one dimension and one measure, computed from the sizes of its types.
 const ROW_BYTES: usize = 200;
 
 /// What a query API with this configuration needs.

@@ -1,6 +1,6 @@
 //! Why a request is refused, and the problem (RFC 9457) that its sender gets: one list for all routes.
 //!
-//! A handler returns what is wrong; the layer that knows the id of the request renders it.
+//! A handler returns a [`Problem`]. The layer that knows the id of the request renders the problem as a response.
 
 use std::mem;
 
@@ -30,7 +30,7 @@ pub(crate) struct BadParameter {
 /// The kinds of problems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A parameter that cannot be read.
+    /// A parameter cannot be read, or does not fit together with another parameter.
     BadParameter,
     /// The body is not a JSON object.
     BadBody,
@@ -50,17 +50,19 @@ pub(crate) enum Kind {
     NotDeclared,
     /// The path does not accept the method.
     MethodNotAllowed,
-    /// The body is longer than a query may be.
+    /// The body is longer than the limit for the body of a query.
     BodyTooLarge,
     /// No rollup has what the request asks for, or rollups define it differently.
     NotCovered,
-    /// The answer would take more rows, cells or time than one query may.
+    /// The window is too long, or the query would read or return too many rows or events or need too much memory.
     TooWide,
-    /// The latest snapshot does not have the answer, and the request does not wait or has waited long enough.
+    /// The latest snapshot does not have the answer, and the request does not wait or has waited long enough. For a
+    /// query: ClickHouse has not answered any refresh yet.
     NotYet,
-    /// Readers already ask for the maximum number of old hours or small polls that a refresh reads.
+    /// Readers already ask for the maximum number of old hours, small polls or tenants that a refresh reads.
     TooManyKeys,
-    /// The maximum number of queries is already running.
+    /// The query got no turn in time, because the maximum number of queries is running. Or ClickHouse runs too many
+    /// statements, or the long answers that are being sent use all of their memory.
     Busy,
     /// The maximum number of streams is open, or the process is about to stop.
     NoStream,
@@ -90,7 +92,7 @@ impl Problem {
         Self { kind, errors: vec![error] }
     }
 
-    /// A parameter that cannot be read.
+    /// A problem of the kind [`Kind::BadParameter`] with one parameter.
     pub(crate) fn bad(param: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::of(Kind::BadParameter, param, reason)
     }
@@ -102,7 +104,8 @@ impl Problem {
         if parts.is_empty() { self.kind.text().detail.to_owned() } else { parts.join("; ") }
     }
 
-    /// The response to the request `id`, with the headers that layers have set.
+    /// The response to the request `id`. It keeps the headers in `set`, which other layers have set, unless the problem
+    /// sets the same header.
     fn render(&self, id: &RequestId, mut set: HeaderMap) -> Response {
         #[derive(Serialize)]
         struct More<'a> {
@@ -154,7 +157,7 @@ impl IntoResponse for Kind {
     }
 }
 
-/// Adds the id of the request to a response, and renders its problem.
+/// Adds the id of the request to a response. If the response carries a problem, also renders the body.
 pub(crate) fn complete(mut response: Response, id: &RequestId) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.render(id, mem::take(response.headers_mut()));
@@ -240,7 +243,7 @@ impl Kind {
             Self::RateLimited => Text {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 code: "rate_limited",
-                title: "The key asks too often",
+                title: "Too many requests with this key",
                 detail: "the key has used up its rate; `RateLimit-Policy` says how many requests a second it permits",
                 hint: WAIT,
             },
@@ -277,7 +280,7 @@ impl Kind {
             Self::NotCovered => Text {
                 status: StatusCode::UNPROCESSABLE_ENTITY,
                 code: "not_covered",
-                title: "No rollup answers this query",
+                title: "No rollup covers this query",
                 detail: "the parameters do not fit together",
                 hint: "ask for what a rollup has, or have the operator declare a rollup that has it",
             },
@@ -299,7 +302,7 @@ impl Kind {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "busy",
                 title: "Too many different answers are requested",
-                detail: "readers ask for more old hours or small polls than are read at once",
+                detail: "readers ask for more old hours, small polls or tenants than are read at once",
                 hint: WAIT,
             },
             Self::Busy => Text {
@@ -335,7 +338,7 @@ impl Kind {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "unavailable",
                 title: "The database does not answer",
-                detail: "ClickHouse did not answer; the log of the query API has the reason",
+                detail: "ClickHouse did not answer, or answered with an error; the log of the query API has the reason",
                 hint: WAIT,
             },
         }

@@ -1,37 +1,41 @@
-//! How far the tables reach: what each refresh learns about the tables besides the answers.
+//! The state of the tables, which each refresh reads in addition to the answers.
 //!
-//! Queries are planned with a [`Reach`], and their answers show its `as_of`. A query runs later than `as_of`, so its
-//! rows include at least every event before that moment, and its statement need not read `as_of` again.
+//! Queries are planned with the latest [`Reach`], and their answers show its `as_of`. A query runs later than the
+//! refresh, so its rows include at least everything that was in Kafka before `as_of`, and its statement need not read
+//! `as_of` again.
 
 use std::collections::BTreeMap;
 
 use schemas::rollup::{Rollup, Rollups};
 use schemas::time::UnixMillis;
 
-/// What is known about the tables besides the declaration of their rollups.
+/// The state of the tables at a refresh: how far they are filled, and which rollups the aggregator declares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
     /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
     /// of all partitions.
     pub(crate) as_of: Option<UnixMillis>,
-    /// By rollup, the second from which on it counts every event. A rollup without an entry has counted every event.
+    /// By rollup, the second from which on the rollup has every event. A rollup without an entry has had every event
+    /// from the beginning.
     pub(crate) since: BTreeMap<String, i64>,
-    /// The rollups that the aggregator declares; `None` if they are the same as those of this process.
+    /// The rollups that the aggregator declares; `None` if they equal those of this process, or if no aggregator has
+    /// started yet.
     pub(crate) aggregator_rollups: Option<Rollups>,
 }
 
 impl Reach {
-    /// `since` has, for each rollup, the moment in milliseconds from which on it counts every event. `declared` is the
-    /// text of the aggregator's declaration; it is empty if it is the same as that of this process.
+    /// `since` has the moment, in milliseconds, from which on each rollup has every event. `declared` is the text of
+    /// the aggregator's declaration. It is empty if the aggregator declares the same rollups as this process, or if no
+    /// aggregator has started yet.
     pub(crate) fn new(as_of: Option<UnixMillis>, since: &[(String, i64)], declared: &str) -> Self {
-        // The moment 0 (in 1970) means that the rollup has counted every event.
+        // The moment 0 (in 1970) means that the rollup has had every event from the beginning.
         let counts_later = since.iter().filter(|(_, millis)| *millis > 0);
         let second = |millis: i64| millis.saturating_add(999).div_euclid(1000);
         Self {
             as_of,
             since: counts_later.map(|(rollup, millis)| (rollup.clone(), second(*millis))).collect(),
-            // A declaration that this release cannot parse counts as one without rollups, so no rollup of this
-            // process is in it.
+            // A declaration that this release cannot parse is treated as one without rollups. So each rollup of this
+            // process differs from it.
             aggregator_rollups: (!declared.is_empty())
                 .then(|| Rollups::parse("configs", declared).unwrap_or_else(|_| no_rollups())),
         }
@@ -64,7 +68,7 @@ mod tests {
         assert_eq!(aggregator_rollups(""), None);
         let declared = Rollups::built_in();
         assert_eq!(aggregator_rollups(declared.source()), Some(declared.clone()));
-        // This release cannot parse the declaration of a later release, so it recognizes none of its rollups.
+        // This release cannot parse the declaration of a later release, so it recognizes no rollup of that declaration.
         assert_eq!(aggregator_rollups("[[view]]"), Some(no_rollups()));
         let rollup = declared.get("event_hourly").unwrap();
         assert!(Reach::new(None, &[], "[[view]]").differs(rollup) && !Reach::default().differs(rollup));

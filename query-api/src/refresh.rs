@@ -1,8 +1,8 @@
-//! The task that sends one statement to ClickHouse per interval and publishes a snapshot. No other file sends this
-//! statement.
+//! The task that reads all prepared answers with one statement per interval and publishes them as a snapshot. No other
+//! file sends this statement.
 //!
-//! Invariant: no snapshot is made while the aggregator declares other rollups than this process, because the stored
-//! rows may then have another meaning.
+//! Invariant: no snapshot is made while the aggregator declares other rollups than this process, because the same
+//! columns may then have another meaning in the stored rows.
 
 use std::mem;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ enum RefreshError {
     /// There is no statement to send.
     #[error(transparent)]
     NotDeclared(#[from] NotDeclared),
-    /// A row policy hides the tables from this process.
+    /// Row policies hide the rows of the tables from the ClickHouse user of this process.
     #[error(
         "`schema_migrations` shows no row to this user: set users_without_row_policies_can_read_rows to true in \
          ClickHouse's configuration, and drop row policies that apply to the users of the services"
@@ -60,7 +60,7 @@ enum RefreshError {
     Hidden,
     /// The aggregator declares other rollups than this process.
     #[error(
-        "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
+        "this process declares rollups {ours:016x}, stream-agg {theirs:016x}: restart this process with the \
          ROLLUPS_FILE that stream-agg was started with"
     )]
     OtherRollups {
@@ -95,10 +95,10 @@ impl Refresher {
             .with_user(&database.user)
             .with_password(&database.password)
             .with_setting("max_execution_time", config.refresh.deadline.as_secs().max(1).to_string())
-            // A statement that missed its deadline must not keep running while the next one runs.
+            // A statement that missed its deadline must not keep running while the next statement runs.
             .with_setting("cancel_http_readonly_queries_on_client_close", "1")
-            // The text contains the hours and polls of all tenants with the results of their last merges, so it can
-            // be long.
+            // The text contains the hours and polls of all tenants, each with the result of its last merge, so the text
+            // can be long.
             .with_setting("max_query_size", MAX_QUERY_SIZE);
         Self {
             client,
@@ -111,7 +111,7 @@ impl Refresher {
         }
     }
 
-    /// Publishes a snapshot per interval until it is cancelled.
+    /// Refreshes once per interval until the task is cancelled. Publishes a snapshot whenever a refresh succeeds.
     pub(crate) async fn run(mut self) {
         // Only a change of the outcome is logged, not every refresh.
         let mut last_outcome = None;
@@ -148,9 +148,8 @@ impl Refresher {
         Ok(statement.render(rows, &scope, UnixMillis::from(SystemTime::now()), previous))
     }
 
-    /// Checks before the first snapshot that this process sees the rows of `schema_migrations`, to which every
-    /// migration adds one. The row policies of tenants apply to the whole database and must hide nothing from this
-    /// process.
+    /// Checks that this process sees a row of `schema_migrations`, to which every migration adds one. The row policies
+    /// of tenants apply to the whole database and must hide nothing from this process.
     async fn check_rows_are_visible(&self) -> Result<(), RefreshError> {
         let query = self.client.query("SELECT name FROM schema_migrations LIMIT 1");
         let seen = time::timeout(self.config.deadline, query.fetch_all::<String>()).await??;
@@ -180,7 +179,7 @@ impl Refresher {
         }
     }
 
-    /// Decides from how the refresh went whether the next statement leaves out more or less.
+    /// Decides which answers the next statement leaves out, by the result and the duration of this refresh.
     fn shed(&mut self, refreshed: &Result<Snapshot, RefreshError>, took: Duration) {
         let pace = match refreshed {
             Ok(_) if took < self.config.deadline / 2 => Pace::Quick,
@@ -204,8 +203,8 @@ impl Refresher {
         );
     }
 
-    /// Fails if the aggregator declares other rollups than this process: answers from the tables could be wrong without
-    /// any sign of it.
+    /// Fails if the aggregator declares other rollups than this process: the answers could be wrong, and nothing would
+    /// show it. `theirs` is 0 if no aggregator has started yet.
     fn check_rollups(&self, theirs: u64) -> Result<(), RefreshError> {
         let ours = self.rollups_hash;
         if theirs == 0 || theirs == ours { Ok(()) } else { Err(RefreshError::OtherRollups { ours, theirs }) }
@@ -223,10 +222,11 @@ impl Refresher {
         let reason = chain(error);
         if log {
             tracing::warn!(
-                "failed to refresh the answers; readers get older ones until a retry succeeds: {reason}"
+                "failed to refresh the answers: {reason}; readers get older answers until a retry succeeds"
             );
         }
-        // Other errors, such as an outage of ClickHouse, do not change what the aggregator has declared.
+        // Other errors, such as an outage of ClickHouse, do not change what the aggregator has declared, so an earlier
+        // difference still exists.
         let rollups_differ =
             matches!(error, RefreshError::OtherRollups { .. }) || self.state.rollups_differ();
         self.state.refresh_failed(RefreshFailure { reason, rollups_differ });

@@ -1,4 +1,4 @@
-//! Bodies that are rendered once and sent many times, in each encoding.
+//! Bodies that are rendered once and sent many times, each in the encodings that readers accept.
 
 use std::fmt::Debug;
 use std::io::Write as _;
@@ -40,7 +40,7 @@ pub(crate) struct Rendered {
     pub(crate) media_type: HeaderValue,
     /// The bytes of the body.
     pub(crate) body: Bytes,
-    /// Weak ETag, quotes included. It is equal for equal data, whatever the encoding and the `as_of`.
+    /// Weak ETag, quotes included. Bodies with equal data have equal ETags, even if their encoding or `as_of` differs.
     pub(crate) etag: HeaderValue,
     gzip: OnceLock<Bytes>,
     zstd: OnceLock<Bytes>,
@@ -79,7 +79,7 @@ impl Rendered {
         self.body.len() > MIN_COMPRESSED_BYTES
     }
 
-    /// The body in an encoding; compressed by the first reader who accepts it.
+    /// The body in an encoding. It is compressed for the first reader who accepts the encoding, and kept for others.
     pub(crate) fn encoded(&self, encoding: Encoding) -> Bytes {
         match encoding {
             Encoding::Identity => self.body.clone(),
@@ -118,8 +118,8 @@ impl AsOf {
     }
 }
 
-/// JSON `{"data":…,"meta":…}` whose `meta` says whether the answer is stale. An answer becomes stale only once, so its
-/// fresh and its stale body are both rendered in advance.
+/// JSON `{"data":…,"meta":…}` whose `meta` says whether the answer is stale. Nothing else in the body depends on the
+/// time of the request, so two bodies are rendered in advance: the fresh one and the stale one.
 ///
 /// The age of an answer is sent in its headers: in the body, the age would make the body change with every request.
 #[derive(Debug)]
@@ -157,8 +157,9 @@ impl AgingBody {
         Self { as_of: as_of.clone(), fresh: render(false), stale: render(true) }
     }
 
-    /// The body to send at `now`. The body is stale if two refreshes should have replaced it by now, with `interval`
-    /// milliseconds between refreshes, or if the aggregator declares other rollups than this process.
+    /// The body to send at `now`. The answer is stale if its `as_of` is unknown or older than three intervals of
+    /// `interval` milliseconds, because two refreshes should have replaced it by then. It is also stale if the
+    /// aggregator declares other rollups than this process.
     pub(crate) fn at(&self, now: UnixMillis, interval: i64, rollups_differ: bool) -> &Rendered {
         let limit = interval.saturating_mul(3);
         let fresh = self.as_of.moment.is_some_and(|as_of| now.0 - as_of.0 <= limit);
@@ -171,7 +172,8 @@ pub(crate) fn rfc3339(moment: UnixMillis) -> String {
     format!("{moment}Z").replace(' ', "T")
 }
 
-/// Whether `If-None-Match` contains the ETag, alone or in a list; a weak tag equals the strong one of the same value.
+/// Whether `If-None-Match` contains the ETag, alone or in a list, or is `*`. A weak tag equals the strong tag of the
+/// same value.
 pub(crate) fn etag_matches(known: &HeaderValue, etag: &str) -> bool {
     fn opaque(tag: &str) -> &str {
         tag.trim().trim_start_matches("W/")

@@ -1,6 +1,6 @@
 //! All answers of one refresh, and the statement that reads them.
 //!
-//! Pure: `refresh.rs` sends the statement and passes its rows in; `http/` sends the rendered answers.
+//! Pure: `refresh.rs` sends the statement and passes in the rows; `http/` sends the rendered answers.
 //! This file has the list of the answers. The rollups of analytics must be declared; each other answer is served only
 //! if its rollups are declared.
 
@@ -55,17 +55,17 @@ pub(crate) struct TenantAnswers {
 pub(crate) struct LiveAnswer {
     /// Everything that was in Kafka before this moment is counted.
     pub(crate) as_of: Option<UnixMillis>,
-    /// Minutes, hour and day; `None` where their rollups are not declared.
+    /// Minutes, hour and day; `None` where their rollups are not declared, or where no refresh has read them yet.
     pub(crate) series: Option<Series>,
-    /// Users of the last minutes; `None` where their rollup is not declared.
+    /// Users of the last minutes; `None` where their rollup is not declared, or where no refresh has read them yet.
     pub(crate) active: Option<ActiveUsers>,
 }
 
 impl Snapshot {
-    /// The answers of a tenant; `None` if the refresh did not read them. Notes that a reader has read them.
+    /// The answers of a tenant; `None` if the refresh did not read them. Notes that a reader has read these answers.
     pub(crate) fn tenant(&self, name: &str) -> Option<&TenantAnswers> {
         let answers = self.tenants.get(name)?;
-        // Only the first reader writes: if each one did, the cores would contend for the cache line.
+        // Only the first reader writes: if each reader did, the cores would contend for the cache line.
         if !answers.was_read.load(Ordering::Relaxed) {
             answers.was_read.store(true, Ordering::Relaxed);
         }
@@ -106,11 +106,14 @@ struct Reads {
 
 /// The rollup that analytics need is not declared.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("rollup `{0}`, from which reactions are read, is not declared: add it to the ROLLUPS_FILE")]
+#[error("rollup `{0}`, from which /analytics is read, is not declared: add it to the ROLLUPS_FILE")]
 pub(crate) struct NotDeclared(&'static str);
 
 impl SnapshotStatement {
-    /// The statement for the answers whose rollups are declared; logs which answers cannot be served.
+    /// The statement for the answers whose rollups are declared; logs which other answers cannot be served.
+    ///
+    /// # Errors
+    /// A rollup of analytics is not declared.
     pub(crate) fn new(rollups: &Rollups) -> Result<Self, NotDeclared> {
         if let Some((rollup, _)) = Analytics::undeclared(rollups) {
             return Err(NotDeclared(rollup));
@@ -143,8 +146,8 @@ impl SnapshotStatement {
         (selects.join("\nUNION ALL\n"), reads)
     }
 
-    /// The statement with its values bound. Some of the values come from `previous`, so that ClickHouse does not merge
-    /// the users of unchanged hours again.
+    /// The statement with its values bound. Some of these values are results in `previous`: ClickHouse need not merge
+    /// the users of an hour or the voters of a poll again if nothing has changed.
     pub(crate) fn query(&self, client: &Client, scope: &Scope, previous: Option<&Snapshot>) -> Query {
         let (text, reads) = self.text(scope.left_out);
         let of_tenants = scope.tenants.iter().filter_map(|tenant| {
@@ -268,7 +271,7 @@ mod tests {
         let needed = text(&["users_hourly", "event_hourly"]).unwrap();
         assert!(!needed.contains("country_totals") && !needed.contains("poll_votes"), "{needed}");
         let error = text(&["users_hourly"]).unwrap_err().to_string();
-        assert!(error.starts_with("rollup `event_hourly`, from which reactions are read"), "{error}");
+        assert!(error.starts_with("rollup `event_hourly`, from which /analytics is read"), "{error}");
     }
 
     #[test]

@@ -18,19 +18,19 @@ use crate::wanted::{self, Wanted};
 pub(crate) struct AppState {
     /// The latest snapshot; `None` before the first refresh succeeded.
     pub(crate) snapshot: ArcSwapOption<Snapshot>,
-    /// How far the tables reach, according to the latest refresh; `None` before ClickHouse answered.
+    /// The state of the tables at the latest refresh that ClickHouse answered; `None` before the first answer.
     reach: ArcSwapOption<Reach>,
-    /// Why the latest refresh failed; `None` if it succeeded.
+    /// Why the latest refresh failed; `None` if it succeeded, or before the first refresh has ended.
     failure: ArcSwapOption<RefreshFailure>,
     /// Number of snapshots so far, for requests that wait for the next one.
     pub(crate) snapshots: watch::Sender<u64>,
-    /// Tenants, beyond the default one, that readers ask for.
+    /// The tenants, besides the default tenant, that readers ask for.
     pub(crate) wanted_tenants: Wanted<String>,
     /// The hours outside the hot window that readers ask for, each with its tenant.
     pub(crate) wanted_hours: Wanted<(String, UnixMillis)>,
     /// The polls that readers ask for and that are not among the largest, each with its tenant.
     pub(crate) wanted_polls: Wanted<(String, String)>,
-    /// When snapshots are made.
+    /// How often snapshots are made.
     pub(crate) refresh: RefreshConfig,
     pub(crate) metrics: Metrics,
     draining: AtomicBool,
@@ -40,8 +40,7 @@ pub(crate) struct AppState {
 pub(crate) struct RefreshFailure {
     /// The error and its causes, for people.
     pub(crate) reason: String,
-    /// Whether the aggregator declares other rollups than this process: then the snapshot is stale, however recent it
-    /// is.
+    /// Whether the aggregator declares other rollups than this process. If so, even a recent snapshot is stale.
     pub(crate) rollups_differ: bool,
 }
 
@@ -61,12 +60,12 @@ impl AppState {
         }
     }
 
-    /// Stores what a refresh learned about the tables; queries are planned with it from now on.
+    /// Stores the state of the tables at a refresh; queries are planned with it from now on.
     pub(crate) fn set_reach(&self, reach: Reach) {
         self.reach.store(Some(Arc::new(reach)));
     }
 
-    /// How far the tables reach; `None` before ClickHouse answered.
+    /// The state of the tables at the latest refresh that ClickHouse answered; `None` before the first answer.
     pub(crate) fn reach(&self) -> Option<Arc<Reach>> {
         self.reach.load_full()
     }
@@ -83,7 +82,7 @@ impl AppState {
         self.failure.store(Some(Arc::new(failure)));
     }
 
-    /// Whether the aggregator has other rollups than this process.
+    /// Whether the aggregator declares other rollups than this process, as far as the latest refreshes show.
     pub(crate) fn rollups_differ(&self) -> bool {
         self.failure.load().as_ref().is_some_and(|failure| failure.rollups_differ)
     }

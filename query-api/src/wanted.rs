@@ -1,9 +1,9 @@
-//! What readers ask for beyond what every refresh reads: hours outside the hot window, polls that are not
-//! among the largest, tenants.
+//! Keys that a refresh reads only if readers ask for them: hours outside the hot window, polls that are not among the
+//! largest, and tenants other than the default tenant.
 //!
-//! Once a reader has asked for such a key, every refresh of the next minutes reads it, so its answer is as fresh as all
-//! others. The answer must not be cached beyond a refresh, because events of an old hour may arrive at any moment, and
-//! a cache would hide them. The number of keys is bounded: at the limit, a new key is refused until others have been
+//! Once a reader has asked for such a key, every refresh of the next minutes reads the key again, so its answer is as
+//! fresh as all others. An answer that is kept from an earlier refresh would hide new events, and events of an old hour
+//! may arrive at any moment. The number of keys is bounded: at the limit, a new key is refused until others have been
 //! forgotten.
 
 use std::collections::HashMap;
@@ -50,7 +50,7 @@ impl<K: Clone + Ord + Hash> Wanted<K> {
         Ok(())
     }
 
-    /// The keys to read now, sorted; forgets those that no reader has asked for lately.
+    /// The keys to read now, sorted. Forgets keys that no reader has asked for lately.
     pub(crate) fn current(&self, now: Instant) -> Vec<K> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.retain(|_, wanted| now.duration_since(*wanted) < self.remembered);

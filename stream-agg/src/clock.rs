@@ -1,10 +1,10 @@
 //! Checks whether the time that Kafka gave a record is plausible.
 //!
-//! The deduplication window measures age by these times. If a broker's clock jumps, the window is shorter than promised
-//! and repeats may count twice, so operators are warned. The check has no other effect: rows depend only on the record,
-//! never on the clock of this machine. A record that is old by this clock may belong to a backlog, so the clock is used
-//! only to find times that are too far ahead. A time that went back is found by comparing it with the time of the
-//! previous record. Pure.
+//! The deduplication window measures the age of records by these times. If a broker's clock jumps, the window is
+//! shorter than promised and repeats may count twice, so operators are warned. The check has no effect on rows: they
+//! never depend on the clock of this machine. A record whose time is long before this machine's clock may belong to a
+//! backlog. So this clock is used only to find times that are too far ahead; a time that went back is found by
+//! comparison with the time of the previous record. Pure.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ const WARNING_PAUSE: Duration = Duration::from_secs(60);
 /// Why the time of a record is not plausible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImplausibleTime {
-    /// The time is ahead of the clock of this machine.
+    /// The time is more than an hour ahead of the clock of this machine.
     Ahead,
-    /// The time is before that of the previous record, which Kafka appended earlier.
+    /// The time is more than an hour before the time of the previous record, which Kafka appended earlier.
     WentBack,
 }
 

@@ -37,10 +37,10 @@ pub struct Config {
     /// Kafka consumer group, the same for all aggregators of a topic: `GROUP`, default `stream-agg`. Do not change it later:
     /// a new group has no committed offsets, and its partitions stop.
     pub group: String,
-    /// Name of this instance in the consumer group (`group.instance.id`): `GROUP_INSTANCE_ID`, default none. With a stable,
-    /// unique name, such as a StatefulSet's pod name, an instance gets its partitions back without a rebalance. Without one,
-    /// the partitions of an instance that was killed, or that did not reach Kafka for `session.timeout.ms` (45 s), wait for
-    /// the end of its session.
+    /// Name of this instance in the consumer group (`group.instance.id`): `GROUP_INSTANCE_ID`, default none. With a
+    /// stable, unique name, such as a StatefulSet's pod name, an instance gets its partitions back without a rebalance.
+    /// Without a name, the partitions of an instance that was killed, or that did not reach Kafka for
+    /// `session.timeout.ms` (45 s), wait for the end of its session.
     pub group_instance: Option<String>,
     /// How often the aggregator writes to the table `progress`, from which readers take `as_of`: `PROGRESS_INTERVAL`, default
     /// 1s, at most 1h. It adds to the age of answers.
@@ -62,14 +62,16 @@ pub struct Config {
 /// When a batch is large enough, or old enough, to insert.
 #[derive(Debug, Clone)]
 pub struct BatchConfig {
-    /// Most rows in one batch, which is one insert per table: `BATCH_MAX_ROWS`, default 500 000, at most 1 000 000. Also the
-    /// most Kafka records in one batch. Larger batches cost ClickHouse less per event, and take more memory.
+    /// Most rows in one batch, which is one insert per table partition: `BATCH_MAX_ROWS`, default 500 000, at most
+    /// 1 000 000. Also the most Kafka records in one batch. Larger batches cost ClickHouse less per event, and take
+    /// more memory.
     pub max_rows: NonZeroUsize,
     /// Most bytes of Kafka records in one batch: `BATCH_MAX_BYTES`, default 64 MiB, at most 512 MiB. Lower it, with
     /// `BATCH_MAX_ROWS`, if ClickHouse has too little memory for an insert.
     pub max_bytes: NonZeroUsize,
-    /// Most bytes of Kafka records in all large batches of the process together: `BATCHES_MAX_BYTES`, default 256 MiB. They
-    /// take about 1.5 times as much memory. Lower it if the process must use less; backlogs then drain more slowly.
+    /// Most bytes of Kafka records in all large batches of the process together: `BATCHES_MAX_BYTES`, default 256 MiB. The
+    /// batches take about 1.5 times as much memory. Lower it if the process must use less; backlogs then drain more
+    /// slowly.
     pub max_total_bytes: NonZeroUsize,
     /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. Shorter gives fresher
     /// answers and more, smaller inserts. With the default `REFRESH_INTERVAL` answers are about 8 s old at most.
@@ -83,7 +85,7 @@ pub struct MigrateConfig {
     pub kafka: KafkaConfig,
     /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. No more aggregators than
     /// this can work at once; choose it generously, because repeats are not recognised across a later change. Set it
-    /// for aggregators, too: each shares its memory among this number of partitions.
+    /// for aggregators, too: each divides its memory for fetched records by this number.
     pub partitions: NonZeroU16,
     /// Number of replicas of each partition when `migrate` creates the topic: `TOPIC_REPLICATION`, default 1. Use 3 in
     /// production, with `min.insync.replicas=2`.
@@ -121,7 +123,8 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// Kafka topic that the aggregator reads and `migrate` creates: `TOPIC`, default `events`. The same as the edge's.
     pub topic: String,
-    /// Settings of librdkafka by their own names, which override the defaults of the aggregator: `KAFKA_OPT_<name>`.
+    /// Settings of librdkafka by the names that librdkafka gives them: `KAFKA_OPT_<name>`. They override the defaults
+    /// of the aggregator.
     /// Those in [`fixed`] cannot be set.
     pub options: BTreeMap<String, String>,
 }
@@ -170,29 +173,29 @@ impl Config {
     }
 }
 
-/// Longest `DEDUP_WINDOW_AGE`, in milliseconds. A window is emptied when no record has come for this age plus an hour.
-/// Until then, its oldest record may be as old as twice this age plus an hour, and the ledger must still have that
-/// record. Two days are left for clocks that differ and for downtime.
+/// Longest `DEDUP_WINDOW_AGE`, in milliseconds. A window is emptied when no record has come for `DEDUP_WINDOW_AGE` plus
+/// an hour. Until then, the oldest record in the window may be as old as twice `DEDUP_WINDOW_AGE` plus an hour, and the
+/// ledger must still have that record. Two days are left for clocks that differ and for downtime.
 const MAX_WINDOW_AGE_MS: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
-/// Most ids in a window, of about 50 bytes each. A statement must read the ids of several partitions from the ledger
-/// before its timeout of 20 s.
+/// Most ids in a window, of about 50 bytes each. One statement reads the ids of several partitions from the ledger, and
+/// must do so within its timeout of 20 s.
 const MAX_WINDOW_IDS: usize = 20_000_000;
 
-/// How long a repeated event is recognised after the first one: `DEDUP_WINDOW_AGE`, default 1day, at most 14days. Clients
-/// must not retry for longer than this.
+/// How long a repeat of an event is recognised after the event: `DEDUP_WINDOW_AGE`, default 1day, at most 14days.
+/// Clients must not retry for longer than this.
 const WINDOW_AGE: &str = "DEDUP_WINDOW_AGE";
-/// How many events with an id each Kafka partition remembers to recognise repeats: `DEDUP_WINDOW_IDS`, default 1 000 000,
-/// at most 20 000 000. Each takes about 50 bytes of memory. Raise it if a partition gets more than this within the time
-/// for which clients retry.
+/// How many ids of events and records are kept for each Kafka partition to recognise repeats: `DEDUP_WINDOW_IDS`,
+/// default 1 000 000, at most 20 000 000. Each id takes about 50 bytes of memory. Raise it if a partition gets more ids
+/// than this within the time for which clients retry.
 const WINDOW_IDS: &str = "DEDUP_WINDOW_IDS";
-/// Earliest `client_time` that is trusted: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An earlier
-/// event counts at its time of arrival. Set it to the same value as in the edge.
+/// Earliest `client_time` that is trusted: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An event
+/// with an earlier time counts at its time of arrival. Set it to the same value as in the edge.
 const EARLIEST: &str = "EVENT_TIME_FROM";
 /// How far ahead of its arrival a `client_time` may be: `EVENT_TIME_AHEAD`, default 1day, at most 1year. A later event counts
 /// at its time of arrival. Set it to the same value as in the edge.
 const AHEAD: &str = "EVENT_TIME_AHEAD";
 
-/// How far back a repeated event is recognised.
+/// How far back repeats of an event are recognised.
 fn window_limits(vars: &Vars) -> Result<WindowLimits, VarError> {
     let WindowLimits { age_ms, max_ids } = WindowLimits::default();
     let [default, most] =
@@ -220,7 +223,8 @@ fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
 /// Most rows of a batch. An insert of this size stays one block, and so becomes one part: `max_insert_block_size` is
 /// ten times as large.
 const MAX_ROWS: usize = 1_000_000;
-/// Most bytes of a batch's records: the texts of a column are stored end to end and must stay below 4 GiB.
+/// Most bytes of a batch's records. The limit exists because the texts of a column are stored end to end, and all of
+/// them together must stay below 4 GiB.
 const MAX_BYTES: usize = 512 * MIB;
 /// Longest time that a batch may stay open, and longest time between two updates of `progress`.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -283,7 +287,8 @@ impl MigrateConfig {
         Ok(config)
     }
 
-    /// Checks that no database or user of a tenant has a name that is already in use.
+    /// Checks that no tenant's database is the database of the tables, and that no two users of ClickHouse have the
+    /// same name.
     fn check_names(&self) -> Result<(), VarError> {
         let invalid =
             |name, value, reason: &str| Err(VarError::Invalid { name, value, reason: reason.to_owned() });
@@ -328,11 +333,11 @@ impl KafkaConfig {
         together.map(drop).map_err(|error| refused("…", error))
     }
 
-    /// The settings of a client. Those of the environment override `ours`.
+    /// The settings of a client of Kafka. Settings of the environment override `ours`.
     pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");
-        // With the default of ten seconds, the client would reconnect too late when a broker is reachable again.
+        // By default, the client may wait ten seconds before it connects again to a broker that is reachable again.
         client.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in ours {
             client.set(*name, *value);

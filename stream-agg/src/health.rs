@@ -1,7 +1,8 @@
 //! Why the aggregator is not ready, for operators and for readiness probes.
 //!
 //! Invariant: a change of a component's state is logged once, and repeated attempts are not logged. A process that is
-//! not ready need not be restarted, because everything that fails here is retried automatically.
+//! not ready need not be restarted: failed requests are retried automatically, and a stopped partition waits for an
+//! operator's command.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +13,7 @@ use runtime::admin::Readiness;
 use runtime::backoff::RetryPolicy;
 use tokio::time;
 
-/// The waits before ClickHouse is asked again.
+/// The waits before a failed request to ClickHouse is retried.
 const CLICKHOUSE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// A part of the aggregator that can fail independently of the others.
@@ -22,11 +23,11 @@ pub enum Component {
     Kafka,
     /// The server and its tables.
     ClickHouse,
-    /// The state of the tables that inserts depend on.
+    /// The check of the tables: nothing is inserted while a table has lost a part or forgets deduplication tokens.
     Tables,
     /// The membership of the consumer group.
     Group,
-    /// A Kafka partition that is stopped until an operator acts.
+    /// A Kafka partition: its pipeline cannot start or read for now, or is stopped until an operator acts.
     Partition(i32),
     /// The inserts of a Kafka partition: ClickHouse refuses them, or has lost their rows.
     Inserts(i32),
@@ -44,8 +45,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// The health of a process that has just started. It is not ready until Kafka at `brokers` and ClickHouse have
-    /// answered and the group is joined, because it stores nothing before that.
+    /// The health of a process that has just started. The process is not ready until Kafka at `brokers` and ClickHouse
+    /// have answered and the process has joined the group, because until then the process stores nothing.
     pub fn new(brokers: &str) -> Self {
         let not_yet = [
             (Component::Kafka, "not reached yet"),
@@ -61,14 +62,14 @@ impl Health {
         self.degraded(Component::Kafka, format!("no answer from {}", self.brokers));
     }
 
-    /// Reports that `component` fails for this reason, and may recover without an operator.
+    /// Reports that `component` fails for this reason. Logs a new reason as a warning.
     pub fn degraded(&self, component: Component, reason: impl fmt::Display) {
         if let Some(reason) = self.changed(component, reason) {
             tracing::warn!("{component}: {reason}");
         }
     }
 
-    /// Reports that `component` fails for this reason until an operator acts.
+    /// Reports that `component` fails for this reason and needs an operator. Logs a new reason as an error.
     pub fn alarm(&self, component: Component, reason: impl fmt::Display) {
         if let Some(reason) = self.changed(component, reason) {
             tracing::error!("{component}: {reason}");
@@ -90,7 +91,7 @@ impl Health {
         }
     }
 
-    /// Retries `attempt` until ClickHouse executes it. Reports the latest error meanwhile.
+    /// Retries `attempt` until it succeeds. Meanwhile reports ClickHouse as failing, with the latest error.
     pub(crate) async fn retry_clickhouse<T, E, F>(&self, mut attempt: impl FnMut() -> F) -> T
     where
         E: fmt::Display,
@@ -109,7 +110,8 @@ impl Health {
         }
     }
 
-    /// Forgets refused commits of partitions that are no longer `owned`: they do not concern this process.
+    /// Forgets refused commits of partitions that are no longer `owned`, because such commits do not concern this
+    /// process.
     pub fn forget_commits(&self, owned: impl Fn(i32) -> bool) {
         self.failures()
             .retain(|component, _| !matches!(component, Component::Commits(partition) if !owned(*partition)));

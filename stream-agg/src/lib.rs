@@ -23,7 +23,7 @@
 //! | intent | the metadata of a commit: which batch follows the committed offset, and what its rows depend on |
 //! | declare a batch | commit its intent before any of its rows is inserted |
 //! | declaration | the rollups, fields and limits under which rows are made; its hash is the column `cfg` |
-//! | token | the `insert_deduplication_token` of an insert, by which ClickHouse recognises a repeat |
+//! | token | the `insert_deduplication_token` of an insert, by which ClickHouse recognises a repeated insert |
 
 pub mod clock;
 pub mod config;

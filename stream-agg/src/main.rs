@@ -17,7 +17,7 @@ use stream_agg::{Config, MigrateError, RunError};
 use tikv_jemallocator::Jemalloc;
 
 /// jemalloc keeps freed memory for the next batch, which needs about as much. The system allocator returned the pages
-/// to the operating system between two batches, and this took a quarter of the time.
+/// to the operating system after each batch; a quarter of the CPU time was spent on faulting them in again.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -54,7 +54,7 @@ enum Command {
         /// The topic was deleted and created again, or its log was truncated: its offsets name other records now.
         #[arg(long)]
         new_log: bool,
-        /// With --new-log: the first offset of the new log that is not stored yet (default: its beginning).
+        /// With --new-log: the first offset of the new log that is not stored yet (default: where the log begins).
         #[arg(long, requires = "new_log", value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
         from: Option<i64>,
         /// Hash (column `cfg`) of the declaration under which rows are rebuilt; needed only if the tables do not show
@@ -62,7 +62,7 @@ enum Command {
         #[arg(long, conflicts_with = "new_log", value_name = "HEX", value_parser = hex)]
         cfg: Option<u64>,
     },
-    /// Split a batch that ClickHouse refuses, so that it is inserted in smaller parts. Stop all aggregators first.
+    /// Split a batch that ClickHouse refuses, to insert it in smaller parts. Stop all aggregators first.
     Split {
         /// The numbers of the Kafka partitions, as in the messages about them.
         #[arg(required = true)]
@@ -94,7 +94,7 @@ enum Command {
     },
     /// Compare the tables with each other; fail if rows are missing or duplicate, or offsets are in no ledger row.
     Audit {
-        /// Compare what arrived today and on this many days before. If nothing is older or expired, compare everything.
+        /// Compare what arrived today and on this many days before. If no record is older or has expired, compare all.
         #[arg(long, default_value_t = stream_agg::ops::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::ops::audit::MAX_DAYS)))]
         days: u16,
         /// Print JSON instead of a table.

@@ -39,13 +39,13 @@ pub struct Metrics {
     parts: IntGaugeVec,
     /// `cells_skipped_total`: cells that this process skipped because an earlier owner had inserted them.
     pub cells_skipped: IntCounter,
-    /// `recovered_intents_total`: batches of an earlier owner that were finished.
+    /// `recovered_intents_total`: batches that an earlier owner declared and this process rebuilt.
     pub recovered_intents: IntCounter,
-    /// `records_off_clock_total`: records whose Kafka time is wrong by more than an hour.
+    /// `records_off_clock_total`: records whose Kafka time is implausible ([`crate::clock`]).
     pub records_off_clock: IntCounter,
-    /// `joins_total`: how often the group was joined.
+    /// `joins_total`: how often this process joined the consumer group.
     pub joins: IntCounter,
-    /// `orphans_total`: partitions found without an owner.
+    /// `orphans_total`: partitions that were found without an owner in the group.
     pub orphans: IntCounter,
     /// `partitions_owned`: partitions that have a pipeline.
     pub partitions_owned: IntGauge,
@@ -76,7 +76,7 @@ pub struct Counts {
     pub arrival_replaced: u64,
     /// Rows of rollups folded into `(other)`.
     pub folded_rows: u64,
-    /// Values of declared fields that have another type.
+    /// Values of declared fields that had another type than declared.
     pub mistyped: u64,
 }
 
@@ -121,15 +121,15 @@ impl Default for Metrics {
             insert_errors.with_label_values(&[kind.as_str()]);
         }
         Self {
-            records: metrics.counter("records_total", "Records committed."),
-            lines: metrics.counter("lines_total", "Lines of committed records."),
+            records: metrics.counter("records_total", "Records of applied batches."),
+            lines: metrics.counter("lines_total", "Lines of applied batches."),
             rows: metrics.counter("rows_total", "Rows stored."),
             rejected: metrics.counter("rejected_total", "Lines that became dead letters."),
             duplicates: metrics.counter("duplicates_total", "Lines that repeat stored lines."),
             time_replaced: metrics.counter("time_replaced_total", "Rows whose client_time was not trusted."),
             arrival_replaced: metrics.counter(
                 "arrival_replaced_total",
-                "Rows whose server_time was not trusted because Kafka's clock differs: an edge's clock is wrong.",
+                "Rows whose server_time was not trusted because it differs from Kafka's: an edge's clock is wrong.",
             ),
             records_miscounted: metrics.counter(
                 "records_miscounted_total",
@@ -139,16 +139,16 @@ impl Default for Metrics {
                 .counter("rows_folded_total", "Rows of rollups folded into (other) because a batch reached its group limit."),
             fields_mistyped: metrics.counter(
                 "fields_mistyped_total",
-                "Values of declared fields that had another type and were stored as the default.",
+                "Values of declared fields that had another type than declared and were stored as the default.",
             ),
-            batches: metrics.counter("batches_total", "Batches committed."),
+            batches: metrics.counter("batches_total", "Batches applied."),
             batch_rows: metrics.histogram("batch_rows", "Rows in a batch.", ROWS),
             insert_seconds: metrics.histogram("insert_seconds", "Duration of successful inserts.", SECONDS),
             insert_errors,
             commit_errors: metrics.counter("commit_errors_total", "Commits that Kafka did not accept."),
-            last_batch: metrics.gauge("last_batch_timestamp_seconds", "When the last batch was committed."),
+            last_batch: metrics.gauge("last_batch_timestamp_seconds", "When the last batch was applied."),
             audit_missing: metrics
-                .gauge("audit_missing", "Rows and events that the last audit missed; alert above 0."),
+                .gauge("audit_missing", "Rows and events that the last audit found missing; alert above 0."),
             audit_duplicate: metrics
                 .gauge("audit_duplicate", "Rows and events that the last audit found twice; alert above 0."),
             audit_gaps: metrics
@@ -167,19 +167,20 @@ impl Default for Metrics {
             ),
             parts: metrics.gauge_vec(
                 "parts",
-                "Most active parts in one partition of a table; ClickHouse delays inserts from about 1000 on.",
+                "Most active parts in one table partition; ClickHouse delays inserts from about 1000 on.",
                 &["table"],
             ),
             cells_skipped: metrics.counter("cells_skipped_total", "Cells that this process skipped because an earlier owner had inserted them."),
             recovered_intents: metrics
-                .counter("recovered_intents_total", "Batches of an earlier owner that were finished."),
+                .counter("recovered_intents_total", "Batches that an earlier owner declared and this process rebuilt."),
             records_off_clock: metrics.counter(
                 "records_off_clock_total",
-                "Records whose Kafka time is over an hour ahead of this machine, or before the previous record.",
+                "Records whose Kafka time is more than an hour ahead of this machine, or more than an hour before the \
+                 previous record.",
             ),
-            joins: metrics.counter("joins_total", "Times the consumer group was joined."),
+            joins: metrics.counter("joins_total", "How often this process joined the consumer group."),
             orphans: metrics.counter("orphans_total", "Partitions found without an owner in the group."),
-            partitions_owned: metrics.gauge("partitions_owned", "Partitions assigned to this process."),
+            partitions_owned: metrics.gauge("partitions_owned", "Partitions that have a pipeline in this process."),
             partitions_stopped: metrics.gauge("partitions_stopped", "Partitions that are stopped until an operator acts."),
             parts_lost: metrics.counter(
                 "parts_lost_total",
@@ -212,13 +213,13 @@ impl Metrics {
         self.last_batch.set(unix_seconds);
     }
 
-    /// Counts records of a closed batch whose number of lines differs from their header. If the batch is rebuilt, they
-    /// are counted again.
+    /// Counts records, of a closed batch, that have another number of lines than their header says. If the batch is
+    /// rebuilt, these records are counted again.
     pub fn miscounted(&self, records: u64) {
         self.records_miscounted.inc_by(records);
     }
 
-    /// Records what an audit found, and when.
+    /// Sets the findings of the last audit, and when it ended.
     pub fn audited(&self, missing: u64, duplicate: u64, gaps: u64, unix_seconds: i64) {
         self.audit_missing.set(missing.cast_signed());
         self.audit_duplicate.set(duplicate.cast_signed());
@@ -259,7 +260,8 @@ impl Metrics {
         self.lag.with_label_values(&[&partition.to_string()]).set(records);
     }
 
-    /// Sets for how many seconds a partition's oldest record that is not in every table has been in Kafka.
+    /// Sets the lag of a partition in seconds: an upper bound of the time since Kafka appended the oldest record that is
+    /// not in every table.
     pub fn lag_seconds(&self, partition: i32, seconds: i64) {
         self.lag_seconds.with_label_values(&[&partition.to_string()]).set(seconds);
     }
@@ -276,7 +278,7 @@ impl Metrics {
 
     /// Forgets the lag of a partition that this process no longer has.
     pub fn forget(&self, partition: i32) {
-        // There is no value if the lag was never known.
+        // If the lag was never known, there is no value to remove.
         for lag in [&self.lag, &self.lag_seconds] {
             let _absent = lag.remove_label_values(&[&partition.to_string()]);
         }

@@ -16,7 +16,7 @@ const ID_BYTES: usize = 50;
 /// Memory that no limit in bytes bounds, as measured while a backlog was drained: the groups of the rollups, and freed
 /// memory that jemalloc keeps for the next batch.
 const UNBOUNDED_BYTES: usize = 320 * MIB;
-/// Memory of a command: more than was ever measured. A command keeps no data in memory.
+/// Memory of a command: more than any command took when it was measured. Commands keep no data in memory.
 const COMMAND_BYTES: usize = 64 * MIB;
 
 /// What an aggregator with this configuration needs.
@@ -43,8 +43,8 @@ pub fn of_service(config: &Config) -> Needs {
     }
 }
 
-/// What a command with this configuration needs. A command stops at once, and what it had not finished is done when it
-/// is run again.
+/// What a command with this configuration needs. A command stops at once. Work that it had not finished is done when
+/// the command is run again.
 pub fn of_command(config: &Config) -> Needs {
     Needs { memory: vec![("a command", COMMAND_BYTES)], connects: connects(config), ..Needs::default() }
 }

@@ -43,7 +43,7 @@ use crate::protocol::since::{NOT_COUNTED, introduced};
 
 /// The waits between attempts to reach Kafka and ClickHouse, and to find the topic and the tables.
 const START_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
-/// Most log lines and errors of Kafka's client that are read after each failed request.
+/// Most log lines and errors that are read from Kafka's client after each failed request.
 const MAX_EVENTS: usize = 100;
 /// Timeout of the metadata request for the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What was stored while the aggregator ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Batches committed.
+    /// Batches applied.
     pub batches: u64,
     /// Records in the batches.
     pub records: u64,
@@ -89,7 +89,7 @@ pub enum RunError {
 /// without a time limit.
 ///
 /// # Errors
-/// An error that only a restart can fix, never an outage.
+/// An error that this process cannot fix by a retry. An outage of Kafka or ClickHouse is not such an error.
 pub async fn run(
     config: Config,
     admin: TcpListener,
@@ -122,8 +122,8 @@ pub async fn run(
         tokio::select! {
             consumed = &mut consuming => consumed?,
             several = servers.wait_for_second() => {
-                // Now that a second server has answered, the store sends nothing more to ClickHouse. So a batch that
-                // is not applied yet is not committed.
+                // Now that a second server has answered, the store sends nothing more to ClickHouse. So no batch that
+                // is not applied yet is applied or committed while the pipelines end.
                 stop.cancel();
                 consuming.await?;
                 return Err(several.into());
@@ -196,7 +196,7 @@ async fn consume(
     thread::Builder::new()
         .name("consume".to_owned())
         .spawn(move || {
-            // If the member took too long to leave, the receiver has been dropped.
+            // If the member took too long to leave the group, the receiver has been dropped.
             let _late = ended.send(group::run_member(&config, &services, &applied_watches, &stop));
         })
         .map_err(RunError::Thread)?;
@@ -230,8 +230,9 @@ async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: 
 async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Declaration, RunError> {
     let declared = async || {
         let ours = configs::own_declaration(store, config).await?;
-        // The version of the rows is ClickHouse's time before they are stored. If another process declares the same
-        // rollups at the same time, the rows that it stores later have a higher version, and are not replaced.
+        // The version of the rows in `rollup_since` is ClickHouse's time before they are stored. If another process
+        // declares the same rollups at the same time, the rows that the other process stores later have a higher
+        // version, so the rows of this process do not replace them.
         let noted = since::now(store).await?;
         let earlier = configs::all(store).await?;
         if let Some(changed) = configs::changed(&ours.rollups, &earlier) {
@@ -250,7 +251,7 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
     health.retry_clickhouse(declared).await
 }
 
-/// Stores that no partition counts these rollups yet. This must happen before the declaration is stored: readers must
+/// Stores that no partition counts these new rollups yet. This must happen before the declaration is stored: readers must
 /// not treat the rollups as complete until a process that declares them owns or has owned each of the `partitions`.
 async fn introduce(
     store: &Store,
@@ -361,7 +362,7 @@ fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
 async fn wait_for_tables(store: &Store, fields: &[Field], health: &Health) {
     let mut backoff = START_RETRIES.backoff();
     // ClickHouse is not reported as recovered yet, because that could make this process ready. Readers may ask for the
-    // declaration of a ready process, and it is stored later.
+    // declaration of a ready process, but this process stores its declaration later.
     while let Err(error) = tables::check(store, fields).await {
         health.degraded(Component::ClickHouse, error);
         time::sleep(backoff.wait()).await;

@@ -27,8 +27,8 @@ use stream_agg::protocol::window::WindowLimits;
 const NOTHING_FAILS: Bounds =
     Bounds { records: 2, crashes: 0, moves: 0, losses: 0, kills: 0, ticks: 0, statements: 3 };
 
-/// Repeats are recognized for ten minutes. A silence, which is a time without records, is longer: no record after it is
-/// recognized as a repeat of one before it.
+/// Repeats are recognized for ten minutes. A silence, which is a time without records, is longer. So no record after a
+/// silence is recognized as a repeat of a record before the silence.
 const SHORT_WINDOW: window::Bounds = window::Bounds {
     records: 4,
     spooled: 0,
@@ -39,7 +39,8 @@ const SHORT_WINDOW: window::Bounds = window::Bounds {
     stops: 1,
 };
 
-/// A record after one silence may repeat a record from before it. After two silences the partition is idle.
+/// A record after one silence may be recognized as a repeat of a record before the silence. After two silences in a row
+/// the partition is idle.
 const LONG_WINDOW: window::Bounds = window::Bounds {
     records: 3,
     window: WindowLimits { age_ms: 2 * HOUR, max_ids: 100 },
@@ -48,7 +49,7 @@ const LONG_WINDOW: window::Bounds = window::Bounds {
     ..SHORT_WINDOW
 };
 
-/// The window holds three ids. Two records with one event each have four: two of records and two of events.
+/// The window holds three ids. Two records with one event each have four ids: two of records and two of events.
 const NARROW_WINDOW: window::Bounds =
     window::Bounds { window: WindowLimits { age_ms: 10 * MINUTE, max_ids: 3 }, ..SHORT_WINDOW };
 
@@ -61,7 +62,7 @@ where
     bounds.checker().threads(2).spawn_bfs().join().assert_properties();
 }
 
-/// Combines failures in pairs, because combining all of them would take too long.
+/// Combines the kinds of failures in pairs, because a combination of all kinds would take too long.
 #[test]
 fn every_record_is_counted_once_whatever_fails() {
     check(Bounds { crashes: 1, moves: 1, ..NOTHING_FAILS });

@@ -43,7 +43,7 @@ struct Owner<'l> {
     log: &'l [Logged],
     limits: DecodeLimits,
     window: Window,
-    /// The mark of the window before the open batch, as the commit contains it.
+    /// The mark of the window before the open batch, which the commit of that batch contains.
     before: WindowMark,
     batcher: Batcher,
     /// Every record below `read` was read, and every record below `applied` is in every cell.
@@ -234,7 +234,7 @@ fn an_emptied_window_recognizes_the_same_repeats_as_a_kept_window() {
     assert_eq!(by_emptied.before, Window::new().mark(NextOffset::new(2)));
 }
 
-/// C and D are new. A is repeated after the broker's clock has jumped ahead, and once more after the clock is right
+/// Events A to D. A is repeated while the broker's clock is wrong by `jump`, and once more after the clock is right
 /// again.
 const fn with_jump(jump: i64) -> [Logged; 6] {
     [
@@ -292,7 +292,7 @@ fn a_wrong_clock_of_the_process_at_most_shortens_the_window() {
 #[derive(Debug, Clone)]
 struct Turn {
     records: i64,
-    /// Whether the owner dies once the batch is declared, so that the next owner rebuilds it.
+    /// Whether the owner dies once the batch is declared. If so, the next owner rebuilds the batch.
     dies: bool,
     /// When the owner finds its queue empty, in milliseconds after the newest record.
     empty_queue_times: Vec<i64>,
@@ -318,7 +318,7 @@ fn log() -> impl Strategy<Value = Vec<Logged>> {
     })
 }
 
-/// Records with one event each, and a broker's clock that may jump before each of them.
+/// Records with one event each, by a broker whose clock may jump before each record.
 fn jumping_log() -> impl Strategy<Value = Vec<Logged>> {
     let jump = prop_oneof![4 => Just(0), 1 => prop::sample::select(vec![DAY, -DAY, 14 * DAY, -14 * DAY])];
     prop::collection::vec((0..MINUTE, jump), 20).prop_map(|waits| {

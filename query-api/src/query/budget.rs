@@ -1,10 +1,11 @@
 //! Limits the cost of all queries together.
 //!
 //! A limited number of statements runs at once; further statements wait for their turn, up to a deadline. Statements
-//! that may take long have a separate limit, so the others do not wait for them. Equal queries share one statement, and
-//! its rows answer them until the next refresh. So each query of a dashboard runs once per refresh, however many
-//! readers have the dashboard open. A statement is cancelled when its last reader disconnects. If a statement fails,
-//! all readers that wait for it get the error. Errors are not kept: the next equal query runs again.
+//! that may take long have a separate limit, so the others do not wait for them. Requests with equal [`Key`]s share one
+//! statement, and its answer is kept: for `/v1/query` until the next refresh. So each query of a dashboard runs once
+//! per refresh and reader, however often the dashboard is open. A statement is cancelled when all clients that wait for
+//! it have disconnected. If a statement fails, all requests that wait for it get the error. Errors are not kept: the
+//! next equal request runs the statement again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use crate::problem::{Kind, Problem};
 pub(crate) struct BudgetLimits {
     /// Most statements of bounded cost that run at once.
     pub(crate) concurrency: usize,
-    /// Most statements of unbounded cost that run at once; 0 if the budget has no such statements.
+    /// Most statements of unbounded cost that run at once; 0 if the budget is not used for such statements.
     pub(crate) slow_concurrency: usize,
     /// Longest time that a query waits for its turn.
     pub(crate) queue_deadline: Duration,
@@ -44,14 +45,13 @@ impl BudgetLimits {
             queue_deadline: config.query.queue_deadline,
             deadline: config.query.deadline,
             cache_bytes: config.query.cache_bytes,
-            // Normally the next refresh replaces an answer. While ClickHouse does not answer, no refresh succeeds; then
-            // this limit bounds the age of an answer.
+            // Normally an answer is kept until the next refresh. While refreshes fail, this limit applies instead.
             max_answer_age: 2 * config.refresh.interval,
         }
     }
 }
 
-/// An answer that is kept.
+/// An answer that a [`Budget`] can keep.
 pub(crate) trait CachedAnswer: Send + Sync + 'static {
     /// About how much memory the answer takes.
     fn bytes(&self) -> usize;
@@ -80,7 +80,7 @@ pub(crate) enum Lane {
 pub(crate) struct Key {
     /// The number of the refresh in which the answer was computed; 0 if answers may outlive a refresh.
     pub(crate) refresh: u64,
-    /// The reader who may see the answer.
+    /// The reader, which stands for the rights of a key: only requests with these rights may get the answer.
     pub(crate) reader: Arc<Reader>,
     /// The start and the end of the query's window.
     pub(crate) window: (i64, i64),
@@ -105,8 +105,8 @@ impl<A: CachedAnswer> Budget<A> {
         }
     }
 
-    /// Returns the kept answer, or waits for the one that is being computed. If there is neither, waits for a turn of
-    /// the lane and computes the answer with `run`.
+    /// Returns the kept answer for `key`, or waits for the answer that another request is computing. If there is
+    /// neither, waits for a turn of the lane and computes the answer with `run`.
     pub(crate) async fn answer(
         &self,
         key: Key,

@@ -1,9 +1,9 @@
 //! What a query reads: its own window, and with `compare` the window that it is compared with.
 //!
-//! The other window is found by the calendar of the query's time zone. Its buckets and those of the query are paired by
-//! their number. Only a part of the bucket that is not over yet is compared, with an equally long part of its
-//! counterpart: the bucket is cut at the latest moment at which a bucket of each compared rollup ends. Pure: no clock,
-//! no I/O.
+//! The calendar of the query's time zone determines the other window. The first bucket of the query's window is
+//! compared with the first bucket of the other window, the second with the second, and so on. If a bucket is not over
+//! yet, only its part up to a cut is compared, with an equally long part of its counterpart. The cut is the latest
+//! moment at which every rollup that is read for the comparison has the end of a bucket. Pure: no clock, no I/O.
 
 use jiff::ToSpan;
 
@@ -32,11 +32,12 @@ pub(super) struct Slices {
 /// What a window is compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Compared {
-    /// Start and end.
+    /// Start and end of the other window.
     pub(super) window: (i64, i64),
     /// The counterparts of the buckets that are over, in their order; `None` if no bucket is over.
     pub(super) whole: Option<Slice>,
-    /// The bucket that is not over; `None` if there is none, or if no rollup has smaller buckets within it.
+    /// The part of the unfinished bucket that is compared; `None` if no bucket is unfinished, or if the rollups of no
+    /// measure allow a cut.
     pub(super) cut: Option<Cut>,
 }
 
@@ -54,7 +55,7 @@ impl Slices {
     /// What a query reads of `window` if everything before `moment` is counted.
     ///
     /// # Errors
-    /// No rollup answers a measure, or the comparison has no window.
+    /// No rollup covers a measure, or the window to compare with is not possible.
     pub(super) fn new(
         query: &Query,
         planner: &Planner<'_>,
@@ -114,7 +115,7 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
         }
         (Compare::Previous, _) => {
             let units = match unit {
-                // Hours are shifted by their length and not by the calendar, because a day may have 23 or 25 of them.
+                // Hours are shifted by their length and not by the calendar, because a day may have 23 or 25 hours.
                 Grain::Minute | Grain::QuarterHour | Grain::Hour => None,
                 _ => Some(calendar.count(unit, from, to)),
             };
@@ -122,7 +123,7 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
             return Window::between(start, from, grain, unit, calendar.clone()).map_err(as_compare);
         }
         (Compare::Week, _) => 1.week(),
-        // A year has no whole number of weeks.
+        // A year is not a whole number of weeks, so weeks are compared with those 52 weeks before.
         (Compare::Year, Grain::Week) => 52.weeks(),
         (Compare::Year, _) => 1.year(),
     };
@@ -136,8 +137,9 @@ fn as_compare(mut problem: Problem) -> Problem {
     problem
 }
 
-/// Cuts an unfinished bucket and its counterpart at the latest moment at which the rollups of all measures have the end
-/// of a bucket. Leaves out measures whose rollups have no smaller buckets.
+/// Cuts an unfinished bucket and its counterpart at the latest moment at which the rollups of all remaining measures
+/// have the end of a bucket. Leaves out a measure if no cut is possible for it, for example because its rollups have no
+/// smaller buckets.
 fn cut(
     query: &Query,
     planner: &Planner<'_>,
@@ -147,7 +149,8 @@ fn cut(
 ) -> Option<Cut> {
     let (start, start_then) = (window.edges[bucket], *other.edges.get(bucket)?);
     let end_then = *other.edges.get(bucket + 1)?;
-    // The slices of some measures up to `end`; `None` if their rollups do not have every event of both slices.
+    // The slices of some measures up to `end`; `None` if no rollups have both edges of buckets at the ends of the
+    // slices and every event of the slices.
     let parts = |measures: &[usize], end: i64| {
         let slice = |start: i64, end: i64| {
             let window = window.part(start, end);

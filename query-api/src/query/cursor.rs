@@ -1,8 +1,8 @@
-//! The cursor: describes the row after which the next page begins.
+//! The cursor, which describes the last row of a page: the next page begins after this row.
 //!
 //! A cursor contains the value of the measure by which rows are ordered, the bucket and the dimensions of the row. So
-//! every replica can continue from it, and rows that arrive in the meantime change no earlier page. For readers, a
-//! cursor is an opaque text.
+//! every replica can continue from the cursor, and a new row on an earlier page does not shift the rows of the next
+//! page. For readers, a cursor is an opaque text.
 
 use std::fmt;
 
@@ -17,7 +17,8 @@ pub(super) const NOT_OF_THIS_QUERY: &str = "it must be `next` of an answer to th
 /// The last row of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cursor {
-    /// The value of the ordering measure; `None` if rows are ordered by something else.
+    /// The value of the measure by which rows are ordered; `None` if the value is null, or if rows are not ordered by a
+    /// measure.
     pub(super) figure: Option<i128>,
     pub(super) start: i64,
     pub(super) keys: Vec<Option<String>>,
@@ -30,7 +31,7 @@ impl Cursor {
         Self { figure, start: row.start, keys: row.keys.clone() }
     }
 
-    /// A row that is sorted to the same place as the described row.
+    /// A row with the same place in the order as the row that the cursor describes.
     pub(super) fn row(&self, query: &Query) -> Row {
         let mut figures = vec![None; query.measures.len()];
         if let Some(at) = ordering(query) {
@@ -52,7 +53,7 @@ impl Cursor {
     }
 }
 
-/// Hexadecimal digits, which need no escapes in a URL.
+/// Writes the cursor in hexadecimal digits, which need no escapes in a URL.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = serde_json::to_vec(self).expect("texts become JSON");
@@ -60,7 +61,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// The measure by which rows are ordered.
+/// The place of the measure by which rows are ordered; `None` if they are not ordered by a measure.
 fn ordering(query: &Query) -> Option<usize> {
     let order = query.order();
     query.measures.iter().position(|name| *name == order.field)

@@ -1,4 +1,5 @@
-//! Asks ClickHouse for the rows of a query. The only file of this folder that does I/O.
+//! Sends the statement of a query to ClickHouse and receives the rows. No other file of this folder connects to
+//! ClickHouse.
 
 use clickhouse::{Client, Row, RowOwned, RowRead};
 use runtime::error::chain;
@@ -13,11 +14,11 @@ pub(crate) struct Database {
     client: Client,
 }
 
-/// A row of a statement.
+/// A row that the statement of a query returns.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct FetchedRow {
-    /// The part of the statement, from 1.
+    /// The number of the part of the statement that returned the row, from 1.
     pub(super) part: u8,
     /// Start of the bucket in seconds.
     pub(super) start: i64,
@@ -25,9 +26,9 @@ pub(super) struct FetchedRow {
     pub(super) keys: Vec<Option<String>>,
     /// Values of the measures.
     pub(super) figures: Vec<Option<i128>>,
-    /// About how many distinct values the part merges; 0 if the accuracy does not depend on it.
+    /// About how many distinct values the part merges; 0 if the accuracy does not depend on this number.
     pub(super) size: u64,
-    /// How many rows the part has before its limit is applied; 0 if it has no limit.
+    /// How many rows the part has before its limit is applied; 0 if the part has no limit.
     pub(super) total: u64,
 }
 
@@ -41,10 +42,10 @@ impl Database {
         Self { client }
     }
 
-    /// The rows of a statement. If this future is dropped early, it closes its connection, and ClickHouse cancels the
-    /// statement.
+    /// The rows of a statement. If this future is dropped before it completes, the connection is closed, and ClickHouse
+    /// cancels the statement.
     pub(crate) async fn rows<R: RowOwned + RowRead>(&self, statement: Statement) -> Result<Vec<R>, Problem> {
-        // `Client::query` would take a question mark in a declared text for a placeholder; `query_raw` does not.
+        // `Client::query` would treat a question mark in a declared text as a placeholder; `query_raw` does not.
         let mut query = self.client.query_raw(&statement.text);
         for (name, value) in statement.settings {
             query = query.with_setting(name, value);
@@ -59,7 +60,8 @@ impl Database {
     }
 }
 
-/// The problem that a reader gets for an error; the log has the whole error.
+/// The problem that a reader gets for an error. The error of a problem `Unavailable` is logged, because the problem
+/// does not show it.
 fn problem(error: &clickhouse::error::Error) -> Problem {
     let text = chain(error);
     let kind = kind(&text);
@@ -69,7 +71,7 @@ fn problem(error: &clickhouse::error::Error) -> Problem {
     kind.into()
 }
 
-/// The kind of problem for the code in ClickHouse's error.
+/// The kind of problem for an error, by ClickHouse's error code in its text.
 fn kind(error: &str) -> Kind {
     let code = error.split_once("Code: ").map(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
     match code.flatten() {

@@ -84,7 +84,7 @@ pub(crate) enum Week {
 /// Where buckets begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Calendar {
-    /// The time zone whose clock and days count.
+    /// The time zone by whose clock and calendar buckets begin.
     pub(crate) zone: TimeZone,
     /// On which day a week begins.
     pub(crate) week: Week,
@@ -101,7 +101,7 @@ impl Calendar {
         }
         let mut start = self.day_start(self.first_day(grain, self.date(at)));
         // If the clock is put back over midnight, the local date is that of the day before for a while, although the
-        // next day has already begun. Then `at` lies in a later bucket.
+        // next day has already begun. Then `at` lies in a later bucket than the one that begins at `start`.
         loop {
             let next = self.next(grain, start);
             if next > at {
@@ -123,7 +123,7 @@ impl Calendar {
         loop {
             day = moved(grain, day, 1);
             let next = self.day_start(day);
-            // A day that a time zone skipped has no length.
+            // A day that the time zone skipped has no length and is no bucket.
             if next > start {
                 return next;
             }
@@ -144,7 +144,7 @@ impl Calendar {
         self.start(grain, self.day_start(day))
     }
 
-    /// How many buckets there are from the start of one to the start of another.
+    /// How many buckets there are between `from` and `to`, both of which are starts of buckets.
     pub(crate) fn count(&self, grain: Grain, from: i64, to: i64) -> i64 {
         let (mut at, mut count) = (from, 0);
         while at < to {
@@ -207,8 +207,8 @@ impl Calendar {
         }
     }
 
-    /// The first instant after `before` at which the UTC offset is `offset`. The offset must change to it once between
-    /// `before` and `after`.
+    /// The first instant after `before` at which the UTC offset is `offset`. The offset must change
+    /// exactly once between `before` and `after`.
     fn first_with_offset(&self, mut before: i64, mut after: i64, offset: i64) -> i64 {
         while after - before > 1 {
             let middle = before + (after - before) / 2;
@@ -241,7 +241,7 @@ fn timestamp(at: i64) -> Timestamp {
     Timestamp::from_second(at.clamp(least, most)).expect("it was clamped")
 }
 
-/// Seconds of a bucket whose bounds follow the clock; `None` for one whose bounds follow the calendar.
+/// The length of a bucket in seconds if it follows the clock; `None` if it follows the calendar.
 fn clock_length(grain: Grain) -> Option<i64> {
     match grain {
         Grain::Minute => Some(MINUTE),
@@ -265,8 +265,8 @@ fn moved(grain: Grain, day: Date, count: i64) -> Date {
     day.saturating_add(span)
 }
 
-/// The coarsest grain of rollups whose buckets have an edge at each of these instants; `None` if not even
-/// buckets of a minute do.
+/// The coarsest grain of rollups whose buckets have an edge at each of these instants; `None` if even buckets of a
+/// minute do not have these edges.
 pub(crate) fn needed(edges: &[i64]) -> Option<rollup::Grain> {
     use rollup::Grain::{Day, Hour, Minute, QuarterHour};
     [Day, Hour, QuarterHour, Minute].into_iter().find(|grain| has_edges(*grain, edges))

@@ -25,11 +25,11 @@ use crate::problem::{Kind, Problem};
 use crate::rendered::{AsOf, Rendered};
 use crate::state::AppState;
 
-/// `true` if rows were left out, for formats whose body cannot say so.
+/// `true` if rows were left out. All formats have this header: the bodies of NDJSON and CSV cannot say so.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
-/// The cursor of the next page, for the same formats.
+/// The cursor of the next page. All formats have this header: the bodies of NDJSON and CSV cannot contain the cursor.
 const X_NEXT: HeaderName = HeaderName::from_static("x-next");
-/// Longest body.
+/// Longest body of a request, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 64 << 10;
 /// The label of the route in metrics.
 const ROUTE: &str = "/v1/query";
@@ -108,7 +108,10 @@ pub(crate) fn parameters<Q>(
     Ok(pairs)
 }
 
-/// The format that a request asks for: by its path, else by `format`, else by `csv`, else by `Accept`.
+/// The format that a request asks for: by its path, else by `format`, else by `csv`, else by `Accept`, else JSON.
+///
+/// # Errors
+/// `format` or `csv` contradicts the path.
 fn format(query: &Query, suffix: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
     let excel = (query.csv == CsvStyle::Excel).then_some(Format::Csv);
     match (suffix, query.format.or(excel)) {

@@ -1,11 +1,11 @@
 //! `/v1/query`: any measure of a declared rollup, by any of its dimensions, over any window.
 //!
 //! A query passes through these files: [`params`] reads it, [`window`] and [`grain`] find its buckets, [`plan`]
-//! chooses the rollups by what the latest refresh learned about them, [`compare`] chooses the windows that are read,
+//! chooses the rollups by their state at the latest refresh, [`compare`] chooses the windows that are read,
 //! [`sql`] writes one statement, [`budget`] gives the statement its turn, and [`fetch`] sends it to ClickHouse. Then
 //! [`shape`] makes the rows of the answer ([`cursor`] says where a page begins), [`render`] turns them into bytes, and
 //! [`send`] bounds the memory of long answers. [`http`] has the routes, formats and headers. Unlike a prepared answer,
-//! a query is sent to ClickHouse when its request arrives; equal queries are sent once per refresh.
+//! a query is sent to ClickHouse when its request arrives; equal queries of a reader are sent once per refresh.
 
 pub(crate) mod params;
 
@@ -70,7 +70,7 @@ pub(crate) struct QueryLimits {
     top: usize,
     /// Most rows of an answer.
     rows: usize,
-    /// Most rows before `limit`: keys times buckets.
+    /// Most rows before `limit` is applied: combinations of dimension values times buckets.
     cells: usize,
     /// Most bytes of the body of a POST.
     body_bytes: usize,
@@ -87,7 +87,7 @@ pub(crate) const LIMITS: QueryLimits = QueryLimits {
     body_bytes: http::MAX_BODY_BYTES,
 };
 
-/// What queries share.
+/// What all queries share.
 struct QueryService {
     rollups: Rollups,
     limits: Limits,
@@ -116,19 +116,19 @@ impl QueryService {
         }
     }
 
-    /// The rows that answer a query now.
+    /// The answer to a query at this moment.
     async fn answer(&self, reader: &Arc<Reader>, query: &Query) -> Result<Arc<Shaped>, Problem> {
         let now = UnixMillis::from(SystemTime::now()).0.div_euclid(1000);
         let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now)?;
         shape::check_size(query, &window, now)?;
         let known = self.state.reach();
         let reach = known.clone().unwrap_or_default();
-        // A comparison ends at the moment up to which everything is counted. Later events are counted only in part, so
-        // the same time in the other window would have too many.
+        // A comparison ends at the moment up to which everything is counted. Only some of the later events are counted
+        // yet, but all events of the same span in the other window are, so the change would be too low.
         let counted = reach.as_of.map_or(now, |as_of| now.min(as_of.0.div_euclid(1000)));
         let planner = Planner::new(&self.rollups, &reach, query, now)?;
         let slices = Slices::new(query, &planner, &window, counted)?;
-        // This error invites a retry, so mistakes in the request, which a retry does not fix, are reported before it.
+        // `NotYet` invites a retry. A retry does not fix a mistake in the request, so mistakes are reported first.
         known.ok_or(Kind::NotYet)?;
         let is_slow = query.accuracy == Accuracy::Exact
             && slices.main.plan.parts.iter().any(|part| part.distinct().next().is_some());
@@ -148,7 +148,7 @@ impl QueryService {
         self.budget.answer(key, if is_slow { Lane::Slow } else { Lane::Normal }, run).await
     }
 
-    /// Whether the answer is so old that two refreshes should have replaced it by now.
+    /// Whether the answer is so old that two refreshes should have replaced it by now, or of unknown age.
     fn is_stale(&self, shaped: &Shaped, now: UnixMillis) -> bool {
         let limit = self.interval_ms.saturating_mul(3);
         shaped.as_of.is_none_or(|as_of| now.0 - as_of.0 > limit)

@@ -1,7 +1,8 @@
 //! The parameters of a query: one table has the name, the parser and the documentation of each.
 //!
 //! `GET` and `POST` are read by the same table. A parameter that is not in the table is refused and named. So is a
-//! parameter that is given twice, because the service would have to guess which value counts.
+//! parameter that is given twice, unless the table permits it, because the service would have to guess which value
+//! counts.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,7 +26,7 @@ use crate::problem::{Kind, Problem};
 pub(crate) struct Query {
     /// Names of measures, at least one.
     pub(super) measures: Vec<String>,
-    /// What rows are broken down by, as the request names it.
+    /// The dimensions by which rows are broken down, as the request names them.
     pub(super) dimensions: Vec<String>,
     pub(super) grain: Grain,
     pub(super) from: Bound,
@@ -37,13 +38,13 @@ pub(crate) struct Query {
     pub(super) fill: Fill,
     pub(super) order: Option<Order>,
     pub(super) limit: usize,
-    /// The row after which the answer begins; `None` if it begins with the first row.
+    /// The row after which the answer begins; `None` if the answer begins with the first row.
     pub(super) cursor: Option<Cursor>,
     pub(super) partial: Partial,
     /// What each row is compared with; `None` if the query asks for no comparison.
     pub(super) compare: Option<Compare>,
     pub(super) accuracy: Accuracy,
-    /// The only rollups that may answer; if empty, any rollup.
+    /// The only rollups that may be read; if empty, any rollup may be read.
     pub(super) rollups: Vec<String>,
     pub(super) format: Option<Format>,
     pub(super) csv: CsvStyle,
@@ -55,12 +56,12 @@ pub(crate) struct Query {
 #[derive(Debug, Clone)]
 pub(crate) struct Given<Q: 'static = Query>(Vec<(&'static Parameter<Q>, Vec<String>)>);
 
-/// The values of a dimension that have rows of their own; all other values are merged into one row.
+/// How many values of a dimension have rows of their own. All other values are merged into one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Top {
     /// The dimension; `None` means the first dimension of the query.
     pub(super) dimension: Option<String>,
-    /// How many values.
+    /// How many values have rows of their own.
     pub(super) count: usize,
 }
 
@@ -71,7 +72,7 @@ pub(super) enum Fill {
     Zero,
     /// With null.
     Null,
-    /// Not at all: they have no row.
+    /// Not at all: buckets without rows stay without rows.
     None,
 }
 
@@ -119,7 +120,7 @@ pub(super) enum Compare {
 pub(super) enum Accuracy {
     /// Exactly up to a number of values; above it, by a sample.
     Auto,
-    /// Exactly, however long it takes.
+    /// Exactly, however long the statement takes.
     Exact,
     /// By a sample.
     Fast,
@@ -358,7 +359,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "rollup",
         default: None,
-        doc: "The only rollups that may answer, separated by commas; needed where rollups define a measure \
+        doc: "The only rollups that may be read, separated by commas; needed where rollups define a measure \
               differently.",
         shape: Shape::List,
         values: Values::Names(MAX_MEASURES),
@@ -482,7 +483,7 @@ impl Query {
             }
             _ => {}
         }
-        // A row has no value of a dimension only if `top` merged its values.
+        // The row of a cursor lacks the value of a dimension only if `top` merged values of this dimension.
         let is_row = |cursor: &Cursor| {
             cursor.keys.len() == self.dimensions.len()
                 && (self.top.is_some() || cursor.keys.iter().all(Option::is_some))
@@ -544,8 +545,8 @@ impl Query {
         self.order.clone().unwrap_or_else(default)
     }
 
-    /// The canonical text of the query. At the same moment, the answers to queries with equal texts differ at most in
-    /// their format.
+    /// The canonical text of the query. If a reader sends queries with equal texts at the same moment, their answers
+    /// differ at most in format.
     pub(super) fn canonical(&self) -> String {
         self.given.canonical()
     }
@@ -560,7 +561,8 @@ impl Serialize for Query {
 /// Reads the given parameters into `request`, with the parsers of `table`.
 ///
 /// # Errors
-/// A parameter that the table does not have, that is given too often, or that cannot be read; names it.
+/// A parameter is not in the table, is given too often, or has a value that cannot be read. The error names the
+/// parameter.
 pub(crate) fn read<Q>(
     table: &'static [Parameter<Q>],
     request: &mut Q,
@@ -591,7 +593,8 @@ pub(crate) fn read<Q>(
 }
 
 impl<Q> Given<Q> {
-    /// The canonical text. At the same moment, the answers to requests with equal texts differ at most in their format.
+    /// The canonical text. If a reader sends requests with equal texts at the same moment, their answers differ at most
+    /// in format.
     pub(crate) fn canonical(&self) -> String {
         let format_parameters = ["format", "csv", "int64"];
         let answer = self.0.iter().filter(|(parameter, _)| !format_parameters.contains(&parameter.name));
@@ -606,7 +609,7 @@ impl<Q> Default for Given<Q> {
     }
 }
 
-/// The parameters that were given or have a default, in the form in which `POST` takes them.
+/// The parameters that were given or have a default, in the form that `POST` accepts.
 impl<Q> Serialize for Given<Q> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -624,7 +627,7 @@ impl<Q> Serialize for Given<Q> {
 
 /// The parameters in a JSON object, in the form that they have in `GET`.
 pub(crate) fn of_json<Q>(table: &[Parameter<Q>], body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
-    /// Collects the members of the object; more than this number are an error.
+    /// Collects the members of the object; fails if there are more than this number.
     struct Pairs(usize);
     impl<'de> Visitor<'de> for Pairs {
         type Value = Vec<(String, Value)>;

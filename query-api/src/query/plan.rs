@@ -1,12 +1,13 @@
 //! Plans a query: chooses the rollups from which each measure is read.
 //!
-//! A rollup is a candidate if it has the measure, the dimensions and the filtered fields, if each bucket of the
-//! window is made of whole buckets of the rollup, and if the filters imply the rollup's `where`. Of several
-//! candidates, those that hold every event of the whole window come first; ties go to the coarsest, then to the one
-//! with the fewest dimensions, then to the first in the file. The cost of a distinct count grows with the number of
-//! values in the buckets that are merged. So a distinct count is read from a coarser rollup where whole buckets of that
-//! rollup fit into the window's buckets, and from the candidate only at the edges. Measures of different rollups are
-//! joined on their keys. Pure: no clock, no I/O.
+//! A rollup is a candidate for a measure under four conditions: it has the measure and the dimensions of the query; it
+//! has the filtered fields, or its `where` implies the filters; the filters imply its `where`; and each bucket of the
+//! window consists of whole buckets of the rollup. Candidates that have every event of the window come first, then the
+//! coarsest, then the one with the fewest dimensions, then the first in the file.
+//!
+//! The cost of a distinct count grows with the number of values in the buckets that are merged. So a distinct count is
+//! read from a coarser rollup where whole buckets of that rollup fit into the window's buckets, and from the candidate
+//! only at the edges. Rows of different rollups are joined by bucket and dimensions. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -36,13 +37,13 @@ pub(super) struct Plan {
 /// Measures that are read from the same rollups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
-    /// One rollup, or a coarse one and a finer one for the edges of the window. They have the same measures.
+    /// One rollup, or a coarse rollup and a finer rollup for the edges of the window's buckets. Both have all measures.
     pub(super) sources: Vec<Source>,
     /// The measures, each with its place in the query.
     pub(super) measures: Vec<(usize, Measure)>,
     /// The column of each dimension of the query, in the order of the query.
     pub(super) keys: Vec<String>,
-    /// Buckets that begin before this moment lack events; `None` if no bucket does.
+    /// Buckets that begin before this moment may lack events; `None` if no bucket of the window does.
     pub(super) complete_from: Option<i64>,
 }
 
@@ -137,7 +138,7 @@ impl<'a> Planner<'a> {
     /// The plan for all measures of the query.
     ///
     /// # Errors
-    /// No rollup answers one of them.
+    /// No rollup covers one of the measures.
     pub(super) fn plan(&self, window: &Window) -> Result<Plan, Problem> {
         self.plan_of(0..self.query.measures.len(), window)
     }
@@ -188,7 +189,7 @@ impl<'a> Planner<'a> {
         best.map(|(_, measure, part)| (measure, part)).ok_or_else(|| self.none_covers(name, &failures))
     }
 
-    /// The part of the plan that reads `measure` from `rollup`, or from coarser rollups where that is cheaper.
+    /// The part of the plan that reads `measure` from `rollup`, or partly from a coarser rollup if that is cheaper.
     fn part(
         &self,
         rollup: &'a Rollup,
@@ -213,8 +214,9 @@ impl<'a> Planner<'a> {
         Part { sources, measures: Vec::new(), keys, complete_from }
     }
 
-    /// Splits the window between a coarse rollup and, at the edges, a finer one; `None` if no bucket of the coarse
-    /// rollup lies within a bucket of the window. Also returns the moment before which buckets lack events.
+    /// Splits the window between a coarse rollup and, at the edges of its buckets, a finer rollup. Also returns the
+    /// moment before which buckets may lack events. `None` if `coarse` is not coarser than `fine`, if it needs no finer
+    /// rollup, if none of its buckets lies within a bucket of the window, or if there are too many edges.
     fn split(&self, coarse: &Rollup, fine: &Rollup, window: &Window) -> Option<(Vec<Source>, Option<i64>)> {
         let length = coarse.grain.length()? / 1000;
         if length <= fine.grain.length()? / 1000 {
@@ -280,8 +282,8 @@ impl<'a> Planner<'a> {
         Err(not_covered("rollup", reason))
     }
 
-    /// What a rollup lacks to answer the query, apart from the grain. Each item has the parameter that asks for it,
-    /// and a phrase for the error message.
+    /// What a rollup lacks for the query, apart from the grain. Each item has the parameter that asks for the missing
+    /// thing, and a phrase for the error message.
     fn lacking(&self, rollup: &Rollup) -> Vec<(&'static str, String)> {
         let mut lacks = Vec::new();
         for (name, dimension) in self.query.dimensions.iter().zip(&self.dimensions) {
@@ -314,8 +316,8 @@ impl<'a> Planner<'a> {
         passing.all(|value| condition.values.contains(value))
     }
 
-    /// The problem if no rollup can answer. It names the first parameter that the closest rollup cannot satisfy, and
-    /// what each rollup lacks.
+    /// The problem for a measure that no rollup covers. The problem names the first parameter that the closest rollup
+    /// cannot satisfy, and what each rollup lacks.
     fn none_covers(&self, name: &str, failures: &[(&str, Vec<(&'static str, String)>)]) -> Problem {
         let closest = failures.iter().min_by_key(|(_, lacks)| lacks.len());
         let param = closest.map_or("measures", |(_, lacks)| lacks[0].0);
@@ -326,7 +328,8 @@ impl<'a> Planner<'a> {
                 format!("`{rollup}` {}", lacks.join(" and "))
             })
             .collect();
-        let reason = format!("no rollup has `{name}` like this: {}{}", phrases.join("; "), self.left_out());
+        let reason =
+            format!("no rollup covers `{name}` for this query: {}{}", phrases.join("; "), self.left_out());
         not_covered(param, reason)
     }
 
@@ -339,7 +342,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// The rollups that may answer.
+/// The rollups that may be read.
 fn allowed<'a>(rollups: &'a Rollups, differing: &[&str], query: &Query) -> Result<Vec<&'a Rollup>, Problem> {
     if query.rollups.is_empty() {
         return Ok(rollups.iter().filter(|rollup| !differing.contains(&&*rollup.name)).collect());

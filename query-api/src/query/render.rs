@@ -13,7 +13,7 @@ use super::shape::{Comparison, Row, Shaped};
 use super::sql::SAMPLE_FACTOR;
 use crate::rendered::{etag, rfc3339};
 
-/// Larger whole numbers are not exact for readers whose only numbers are doubles.
+/// The largest whole number that is exact, as are all smaller ones, for readers whose only numbers are doubles.
 const MAX_SAFE_INTEGER: u128 = (1 << 53) - 1;
 
 /// The body of an answer.
@@ -26,7 +26,7 @@ pub(super) struct Body {
     pub(super) etag: String,
 }
 
-/// Renders the answer in this format. `stale` says whether a newer answer should have replaced it by now.
+/// Renders the answer in this format. `stale` says whether a newer answer should have replaced this answer by now.
 pub(super) fn render(query: &Query, shaped: &Shaped, format: Format, stale: bool) -> Body {
     let flat = |kind, bytes: Vec<u8>| Body { kind, etag: etag(&[&bytes]), bytes };
     match format {
@@ -50,7 +50,7 @@ struct Meta<'a> {
     stale: bool,
     complete_until: Option<String>,
     exact: bool,
-    /// By measure, the relative error of the least exact row; a larger error has a probability of 5 %.
+    /// By measure, the relative error of the least exact row. The real error is larger with a probability of 5 %.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     error: BTreeMap<&'a str, Option<f64>>,
     rollups: &'a [String],
@@ -102,7 +102,7 @@ impl<V: Serialize, T: Fn(Comparison) -> V> Serialize for Measures<'_, T> {
     }
 }
 
-/// The value of a measure, as a number or a string, as the query asks.
+/// The value of a measure, as the number or the string that the query asks for.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Figure {
@@ -198,8 +198,8 @@ fn empty(query: &Query, shaped: &Shaped) -> Option<&'static str> {
 }
 
 /// Twice the standard deviation of a sampled count, relative to the count. The size of the sample is binomial, so
-/// with a rate of 1 in 16 a row of n values has `2·√(15/n)`. This is the error of the row with the lowest count;
-/// `None` if no row has a count above 0.
+/// with a rate of 1 in 16 the error of a row of n values is `2·√(15/n)`. The result is the error of the row with the
+/// lowest count, in the query's window or in the window of the comparison; `None` if no row has a count above 0.
 fn error(measure: usize, shaped: &Shaped) -> Option<f64> {
     let then = shaped.rows.iter().filter_map(|row| row.compared.get(measure)?.then);
     let counts = shaped.rows.iter().filter_map(|row| row.figures[measure]).chain(then);

@@ -1,9 +1,9 @@
 //! Bounds the memory of answers with many rows while they are rendered and sent.
 //!
 //! Such an answer takes milliseconds to render, and holds megabytes until the reader has received it. So it is
-//! rendered on the blocking pool, where it delays no other request. All such answers share a memory limit; an answer
-//! that would exceed it is refused. An answer is complete before it is sent, so it has an ETag and a length, and is
-//! compressed once.
+//! rendered on the blocking pool, where it delays no other request. All such answers share a memory limit. An answer
+//! that would exceed the limit together with others is refused; a single answer above the limit is sent alone. An
+//! answer is complete before it is sent, so it has an ETag and a length, and is compressed once.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl LongAnswers {
     /// The response that `render` makes for an answer of about this many bytes.
     ///
     /// # Errors
-    /// Too many long answers are being sent.
+    /// The long answers that are being sent leave too little of the shared memory.
     pub(super) async fn response(
         &self,
         bytes: usize,
@@ -69,7 +69,7 @@ impl LongAnswers {
     }
 }
 
-/// The result of `work`. If it takes milliseconds, it runs on the blocking pool, where it delays no other request.
+/// The result of `work`. If `takes_long`, the work runs on the blocking pool, where it delays no other request.
 pub(super) async fn on_blocking_pool<T: Send + 'static>(
     takes_long: bool,
     work: impl FnOnce() -> T + Send + 'static,

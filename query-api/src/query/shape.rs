@@ -17,7 +17,7 @@ use super::sql::{self, MAX_EXACT_VALUES};
 use super::window::Window;
 use crate::problem::{Kind, Problem};
 
-/// Most rows of an answer before its limit: keys times buckets.
+/// Most rows of an answer before its limit is applied: combinations of dimension values times buckets.
 pub(super) const MAX_CELLS: usize = 100_000;
 
 /// The values of a row's dimensions; `None` for the values that `top` merges.
@@ -37,9 +37,9 @@ pub(super) struct Shaped {
     pub(super) total: usize,
     /// Whether rows were left out because of the limit.
     pub(super) truncated: bool,
-    /// The cursor of the rows that were left out; `None` if there is no next page.
+    /// The cursor of the next page; `None` if there is no next page, or if it would be refused.
     pub(super) next: Option<Cursor>,
-    /// The latest edge between buckets before which everything is counted; `None` if there is none.
+    /// The latest edge of a bucket before which everything is counted; `None` if there is no such edge.
     pub(super) complete_until: Option<i64>,
     /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
     /// of all partitions.
@@ -48,7 +48,7 @@ pub(super) struct Shaped {
     pub(super) rollups: Vec<String>,
     /// Start and end.
     pub(super) window: (i64, i64),
-    /// Whether the window ends before the moment from which on the rollups have every event.
+    /// Whether all rollups that are read have every event only from the end of the window on, or from later on.
     pub(super) is_before_since: bool,
     /// What the window is compared with; `None` if the query asks for no comparison.
     pub(super) compared: Option<ComparedWindow>,
@@ -68,7 +68,7 @@ pub(super) struct ComparedWindow {
 /// A row of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
-    /// Start of its bucket.
+    /// Start of the row's bucket.
     pub(super) start: i64,
     pub(super) keys: Keys,
     pub(super) figures: Vec<Option<i128>>,
@@ -79,15 +79,14 @@ pub(super) struct Row {
 /// What a measure is compared with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
-    /// The measure in the other window.
+    /// The measure in the counterpart of the row's bucket, or in a part of the counterpart if the bucket is not over.
     pub(super) then: Option<i128>,
-    /// The measure in the equally long part of this bucket, or in all of it if the bucket is over.
+    /// The measure in the row's bucket, or in the equally long part of the bucket if the bucket is not over.
     pub(super) now: Option<i128>,
 }
 
 impl Comparison {
-    /// The change as a ratio: 0.25 is a quarter more; `None` if a value is absent, or the one in the other window is
-    /// 0.
+    /// The change as a ratio: 0.25 is a quarter more; `None` if one of the values is absent, or if `then` is 0.
     pub(super) fn change(self) -> Option<f64> {
         let (then, now) = (self.then.filter(|then| *then != 0)?, self.now?);
         #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than the digits of a double")]
@@ -97,7 +96,7 @@ impl Comparison {
 }
 
 impl Row {
-    /// Whether this row has the values that `top` merges.
+    /// Whether this is the row into which `top` merges values.
     pub(super) fn is_others(&self) -> bool {
         self.keys.iter().any(Option::is_none)
     }
@@ -140,7 +139,7 @@ pub(super) fn shape(
     let mut slices_found = joined(query, slices, rows).into_iter();
     let mut found = slices_found.next().expect("there is the query's own window");
     let compared = slices.compared.as_ref().map(|compared| Others::new(compared, slices_found));
-    // If ClickHouse limits the rows, there is nothing to fill: there is one bucket, and each key has a row in it.
+    // If ClickHouse limits the rows, no row is missing: there is only one bucket, and each key has a row in it.
     if query.fill != Fill::None && !is_limited {
         let others = compared.as_ref().map(Others::keys).unwrap_or_default();
         fill(&mut found, others, query, window, now)?;
@@ -170,7 +169,7 @@ pub(super) fn shape(
     let truncated = rows.len() > query.limit;
     rows.truncate(query.limit);
     // If ClickHouse does not limit the rows, each page is cut from all rows, and a query of more than `MAX_CELLS` rows
-    // may be refused. So its next page is not offered.
+    // may be refused. So no next page of such a query is offered.
     let has_next = truncated && (is_limited || total <= MAX_CELLS);
     let next = rows.last().filter(|_| has_next).map(|row| Cursor::after(row, query));
     let complete_from = slices.main.plan.parts.iter().map(|part| part.complete_from);
@@ -222,7 +221,7 @@ fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> 
         .collect();
     let mut joined: Vec<Joined> = slices.iter().map(|_| Joined::new()).collect();
     for row in rows {
-        // The statement selects no rows of other parts or buckets; if the server sent any, they are ignored.
+        // The statement selects no rows of other parts or buckets; if the server sent such rows, they are ignored.
         let Some((at, slice, part)) = parts.get(usize::from(row.part).wrapping_sub(1)) else { continue };
         let Some(bucket) = slice.window.bucket_at(row.start) else { continue };
         let found = joined[*at].entry((bucket, row.keys)).or_insert_with(|| vec![None; query.measures.len()]);
@@ -233,7 +232,7 @@ fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> 
     joined
 }
 
-/// What was found in the slices that the query's window is compared with.
+/// What was found in the slices of the comparison.
 struct Others<'a> {
     compared: &'a Compared,
     whole: Joined,
@@ -274,7 +273,7 @@ impl<'a> Others<'a> {
     }
 }
 
-/// Adds a row for each key in each bucket that has begun.
+/// Adds the missing rows: then each key of `found` and of `others` has a row in each bucket that has begun.
 fn fill(
     found: &mut Joined,
     others: BTreeSet<Keys>,
@@ -298,14 +297,15 @@ fn fill(
     Ok(())
 }
 
-/// The measures of a bucket, in the order of the query; null for a measure that the slice does not have.
+/// The measures of a bucket, in the order of the query; null for a measure that the slice does not have, or whose
+/// rollup does not have every event of the bucket.
 fn figures(query: &Query, slice: &Slice, bucket: usize, found: Option<&Found>) -> Vec<Option<i128>> {
     let start = slice.window.edges[bucket];
     let figure = |place: usize| {
         let (part, at) = slice.plan.part_of(place)?;
         if part.complete_from.is_some_and(|complete_from| start < complete_from) {
-            // The rollup does not have every event of this bucket. What it has, such as the late events of an expired
-            // bucket, would be a wrong number.
+            // The rollup does not have every event of this bucket. A count of the events that it has, such as the late
+            // events of an expired bucket, would be wrong.
             return None;
         }
         found.and_then(|found| found[place]).unwrap_or_else(|| match (query.fill, &part.measures[at].1) {
@@ -319,8 +319,8 @@ fn figures(query: &Query, slice: &Slice, bucket: usize, found: Option<&Found>) -
     (0..query.measures.len()).map(figure).collect()
 }
 
-/// The order of rows. Unless rows are ordered by time, the row that `top` merges comes after all others, because it
-/// is not one of the ranked values.
+/// The order of rows. Unless rows are ordered by time, the row into which `top` merges values comes after all others,
+/// because it is not one of the ranked values.
 fn compare(query: &Query, order: &Order, a: &Row, b: &Row) -> Ordering {
     let directed = |ordering: Ordering| match order.direction {
         Direction::Ascending => ordering,

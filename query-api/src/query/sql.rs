@@ -1,8 +1,8 @@
 //! Writes the one statement of a query: a SELECT for each part, joined by UNION ALL.
 //!
 //! Invariant: no text of a request is part of the statement, only names that are declared, numbers, and parameters
-//! that the server binds. Aliases begin with a capital letter and columns are qualified, because a declared name may
-//! be any lower-case name.
+//! that the server binds. A declared name may be any lower-case name. So aliases begin with a capital letter and
+//! columns are qualified, and neither can be confused with a declared name.
 
 mod page;
 
@@ -14,7 +14,8 @@ use super::params::{Accuracy, Fill, MAX_LIMIT, Partial, Query};
 use super::plan::{Part, Source, Span};
 use super::window::Window;
 
-/// Most rows that a part may return; more are refused.
+/// Most rows for each part of a statement. If the result has more rows than all parts may have together, ClickHouse
+/// fails the statement.
 pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 
 /// Up to this many distinct values, summed over the buckets that are merged, `accuracy=auto` counts exactly.
@@ -27,7 +28,7 @@ pub(super) const SAMPLE_FACTOR: u64 = 16;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Statement {
     pub(crate) text: String,
-    /// The values of the names in braces. All values are arrays, because the server would unescape a plain text.
+    /// The values of the names in braces. All values are arrays, because ClickHouse would unescape a plain text.
     pub(crate) parameters: Vec<(String, Parameter)>,
     /// Settings that limit the statement.
     pub(crate) settings: Vec<(&'static str, String)>,
@@ -45,7 +46,7 @@ pub(crate) enum Parameter {
 /// The limits of one statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Longest run of the statement, in seconds.
+    /// Longest time that ClickHouse may execute the statement, in seconds.
     pub(super) seconds: u64,
     /// Most rows of tables that are read, by the estimate of the index.
     pub(super) rows_to_read: u64,
@@ -86,8 +87,8 @@ pub(super) fn statement(query: &Query, slices: &Slices, tenant: &str, limits: Li
     Statement { text: selects.join("\nUNION ALL\n"), parameters, settings }
 }
 
-/// Whether ClickHouse can order the rows and leave out those beyond the limit. It cannot if rows are still filled in,
-/// joined or set to null after they were read.
+/// Whether ClickHouse can order the rows and leave out those beyond the limit. It cannot if this service still adds,
+/// joins, drops or reorders rows, or sets values to null, after it has read the rows.
 pub(super) fn is_limited(query: &Query, slices: &Slices) -> bool {
     let Slice { window, plan } = &slices.main;
     let [part] = &plan.parts[..] else { return false };
@@ -136,7 +137,7 @@ impl Select<'_> {
             self.size().unwrap_or_else(|| "0".to_owned()),
             self.rows(),
         );
-        // As a subquery, so that ClickHouse does not apply its ORDER BY to the whole union.
+        // Without the subquery, ClickHouse would apply this ORDER BY to the whole union.
         if limit.is_empty() { select } else { format!("SELECT * FROM (\n{select}\n)") }
     }
 
@@ -170,8 +171,8 @@ impl Select<'_> {
         let (Some(top), true) = (&query.top, query.ranked() == Some(at)) else {
             return self.column(column);
         };
-        // In every part, values are ranked over the query's whole window. The empty text means that the field is
-        // absent, and is not ranked.
+        // In every part, values are ranked by the first measure over the query's whole window. The empty text, which
+        // means that the field is absent, is not ranked.
         let (part, place) = self.main.plan.part_of(0).expect("the query's window has all measures");
         let ranking = Self { window: &self.main.window, part, ..*self };
         let (column, ranked) = (self.column(column), ranking.column(&part.keys[at]));
@@ -201,8 +202,8 @@ impl Select<'_> {
             (Measure::UniqExact(_), Accuracy::Exact) => format!("toInt128({exact})"),
             (Measure::UniqExact(_), Accuracy::Fast) => format!("toInt128({})", sampled()),
             (Measure::UniqExact(_), Accuracy::Auto) => {
-                // ClickHouse evaluates the size before it reads the rows, so it reads and merges only one of the two
-                // columns.
+                // The size is a scalar subquery, which ClickHouse evaluates before it reads the rows. So only one of
+                // the two columns is read and merged.
                 let size = self.size().expect("the part has a distinct count");
                 format!("toInt128(if({size} > {MAX_EXACT_VALUES}, {}, {exact}))", sampled())
             }

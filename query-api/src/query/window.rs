@@ -1,4 +1,4 @@
-//! Which buckets a query covers: from its bounds, grain and zone, at a given moment.
+//! Computes the buckets that a query covers, from its bounds, grain and time zone, at a given moment.
 //!
 //! Bounds are moved outward to whole buckets. Invariant: a [`Window`] has at least one bucket and at most
 //! [`MAX_BUCKETS`], and all of its edges fit into a `DateTime` of ClickHouse. All instants are seconds since 1970.
@@ -21,7 +21,7 @@ const MAX_UNEVEN_BUCKETS: usize = 10_000;
 pub(crate) enum Bound {
     /// The moment at which the query is answered.
     Now,
-    /// The start of the last N buckets, the current one included.
+    /// The start of the last N units of this grain, the current unit included.
     Last(i64, Grain),
     /// The start of a local day.
     Day(Date),
@@ -54,7 +54,8 @@ impl Bound {
         })
     }
 
-    /// The instant, rounded outward to a second.
+    /// The second that the bound means at the moment `now`. An instant between two seconds is rounded outward: up if it
+    /// is the end of a window, down if it is the start.
     fn resolve(self, calendar: &Calendar, now: i64, is_end: bool) -> i64 {
         match self {
             Self::Now => now,
@@ -67,8 +68,8 @@ impl Bound {
         }
     }
 
-    /// The unit of the bound, for a query without a grain: the unit in which the bound is written, or for an instant
-    /// the coarsest unit that begins there.
+    /// The unit of the bound, for a query without a grain: the unit in which the bound is written. For an instant, the
+    /// coarsest of day, hour and quarter of an hour that begins at the instant, or else a minute.
     fn grain(self, calendar: &Calendar) -> Grain {
         match self {
             Self::Now => Grain::None,

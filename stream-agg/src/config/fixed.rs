@@ -11,7 +11,7 @@ pub(crate) const CONSUMER: [(&str, &str); 6] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
-    // The aggregator chooses the offset to start at. If the log no longer has it, the partition must stop.
+    // The aggregator chooses the offset to start at. If the log no longer has this offset, the partition must stop.
     ("auto.offset.reset", "error"),
     // A record that the disk or the network damaged must stop the partition, not become another event.
     ("check.crcs", "true"),

@@ -19,7 +19,7 @@ pub(crate) struct Process {
     pub(crate) pipeline: Option<Pipeline>,
     /// Whether Kafka has revoked the partition.
     pub(crate) revoked: bool,
-    /// Whether Kafka considers the process dead and has assigned its partition to another process.
+    /// Whether Kafka considers the process dead and may assign its partition to another process.
     pub(crate) lost: bool,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Process {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pipeline {
     pub(crate) progress: Progress,
-    /// The last commit that the pipeline knows.
+    /// The last commit that the pipeline has read from Kafka or that Kafka has confirmed.
     pub(crate) known: Option<Commit>,
     /// A commit that was sent but not answered yet.
     pub(crate) committing: Option<Commit>,
@@ -71,7 +71,7 @@ impl Pipeline {
             Self { progress: Progress::new(resume.from), known: committed, committing: None, batch: None };
         if let Some(last) = resume.rebuild {
             let last = Some(last.next().to_i64() - 1);
-            // The markers are read first, because another process may have inserted rows of the batch.
+            // The markers are read before an insert, because another process may have inserted rows of the batch.
             pipeline.open(
                 Commit { from: resume.from.to_i64(), last },
                 Attempts::of(true),

@@ -49,7 +49,8 @@ impl Cell {
         self.tokens.contains(token)
     }
 
-    /// Remembers a token. ClickHouse cannot deduplicate statements without a token.
+    /// Remembers a token. An empty token is not remembered, because ClickHouse does not deduplicate inserts without a
+    /// token.
     pub(crate) fn record(&mut self, token: &str) {
         if !token.is_empty() {
             self.tokens.insert(token.to_owned());

@@ -12,8 +12,8 @@ pub(crate) struct Commit {
 pub(crate) struct Sent {
     pub(crate) process: usize,
     pub(crate) commit: Commit,
-    /// Whether the call is still running. If so, the commit has the current generation of its process. Otherwise it
-    /// is in a socket buffer, with the generation in which it was sent.
+    /// Whether the call is still running. If so, the commit has the current generation of its process. Otherwise the
+    /// commit is in a socket buffer, with the generation in which it was sent.
     pub(crate) under_way: bool,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Kafka {
     pub(crate) committed: Option<Commit>,
     pub(crate) owner: Option<usize>,
     pub(crate) wire: Vec<Sent>,
-    /// Whether a declared batch was changed or withdrawn.
+    /// Whether a declared batch was changed or withdrawn, or the committed offset went back.
     pub(crate) changed: bool,
 }
 
@@ -39,7 +39,7 @@ impl Kafka {
         self.owner = self.owner.filter(|owner| *owner != process);
     }
 
-    /// Ends the calls of `process`. The commits that they have sent may still arrive.
+    /// Ends the calls of `process`. The commits that these calls have sent may still arrive.
     pub(crate) fn end_calls(&mut self, process: usize) {
         self.wire.iter_mut().filter(|s| s.process == process).for_each(|s| s.under_way = false);
     }

@@ -41,7 +41,7 @@ pub(crate) struct System {
     cells: [Cell; 2],
     statements: Vec<Statement>,
     processes: [Process; 2],
-    /// Whether a partition could not start.
+    /// Whether a pipeline could not start.
     refused: bool,
 }
 
@@ -127,7 +127,7 @@ impl Model for Bounds {
                 };
                 !system.refused && !system.processes.iter().any(stopped)
             }),
-            // If no such state can be reached, the other properties hold without proving anything.
+            // If the model never reached this state, the other properties could hold without proving anything.
             Property::sometimes("all is counted after every failure", |bounds, system: &System| {
                 let Bounds { crashes, moves, losses, kills, .. } = system.left;
                 let done = Commit { from: bounds.records, last: None };
@@ -367,7 +367,7 @@ impl System {
         };
     }
 
-    /// Passes the result of a statement to the process that waits for it.
+    /// Passes the result of a statement to the process that waits for the result, if any.
     fn answer(&mut self, statement: &Statement, done: bool) {
         let now = self.now;
         if let Some(at) = statement.process {
@@ -410,8 +410,8 @@ impl System {
         }
     }
 
-    /// Ends a process or its membership in the group. Requests that the process has sent to Kafka and ClickHouse may
-    /// still take effect, except commits of a member that Kafka considers dead.
+    /// Ends a process, or its membership in the group. Requests that the process has sent to Kafka and ClickHouse may
+    /// still take effect, except commits of a process that Kafka considers dead.
     fn end(&mut self, at: usize) {
         self.stop_waiting(at);
         if self.processes[at].lost {
@@ -435,7 +435,7 @@ impl System {
         self.pipeline(at).batch.as_mut().expect("only a declared batch is inserted")
     }
 
-    /// Normalizes the state, so that states with only irrelevant differences become equal.
+    /// Normalizes the state: states that differ only in irrelevant ways become equal.
     fn tidy(&mut self) {
         let (now, cells) = (self.now, &self.cells);
         self.statements.retain(|s| {

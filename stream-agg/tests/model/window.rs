@@ -3,13 +3,13 @@
 //!
 //! It is separate from [`super::system`], because a combined model would have too many states: each of the two has
 //! several hundred thousand. In this model, a commit or an insert into one cell happens completely or not at all, and
-//! only one process exists at a time. The other model covers the failures of commits and inserts. There, rows are
-//! only offsets, and that model shows that a declared batch keeps its offsets and is inserted into each cell once. This
-//! model shows the rest: the rows of a batch depend only on these offsets.
+//! only one process exists at a time. The other model covers the failures of commits and inserts. In that model, rows
+//! are only offsets; it shows that a declared batch keeps its offsets and is inserted into each cell once. This model
+//! shows the rest: the rows of a batch depend only on these offsets.
 //!
-//! The functions of the service decode, remember and restore records. Only the look-up of a record from a spool is
-//! written here, in the same way as in `collect.rs`. A queue may be empty at any moment although the log has more
-//! records, which models a slow fetch. A state contains the rows of the window instead of the window itself.
+//! The model calls the functions of the service to decode, remember and restore records. Only the look-up of a record
+//! from a spool is written again here, as in `pipeline/collect.rs`. A queue may be empty at any moment although the log
+//! has more records, which models a slow fetch. A state contains the rows of the window instead of the window itself.
 
 mod log;
 mod pipeline;
@@ -55,7 +55,7 @@ pub(crate) struct System {
     /// The cell of the ledger, then the cell of `events`.
     cells: [Cell; 2],
     owner: Option<Pipeline>,
-    /// Whether a partition could not start.
+    /// Whether a pipeline could not start.
     refused: bool,
 }
 
@@ -151,7 +151,7 @@ impl Model for Bounds {
                 system.cells.iter().all(|cell| below(cell) == from.to_i64() as usize)
             }),
             Property::always("no operator is needed", |_, system: &System| !system.refused),
-            // If no such state can be reached, the other properties hold without proving anything.
+            // If the model never reached this state, the other properties could hold without proving anything.
             Property::sometimes("all is counted after every failure", |bounds, system: &System| {
                 let done = |(from, text): &(NextOffset, String)| {
                     from.to_i64() as usize == bounds.records && intent(text).last.is_none()
@@ -239,7 +239,7 @@ impl System {
             Some(Pipeline { stops: false, collector, sent: None, progress, inserting: None, after: None });
     }
 
-    /// The applier receives a message and declares the batch in it, if there is one.
+    /// The applier receives a message. If the message contains a batch, the applier declares the batch.
     fn take(&mut self) {
         let pipeline = self.pipeline();
         match pipeline.sent.take().expect("a message was sent") {

@@ -152,7 +152,7 @@ async fn a_query_api_with_other_rollups_logs_the_fix_and_keeps_its_last_answers(
     // The running query API keeps its answer, marks it as stale, and logs the reason.
     counted(1, true).await;
     let reason = format!(
-        "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
+        "this process declares rollups {ours:016x}, stream-agg {theirs:016x}: restart this process with the \
          ROLLUPS_FILE that stream-agg was started with"
     );
     let log = running.process().log_tail();

@@ -63,7 +63,7 @@ fn only_buckets_that_are_over_are_compared_as_a_whole() {
     let cut = compared.cut.unwrap();
     assert_eq!(cut.bucket, 2);
     assert_eq!(cut.now.window.to(), at("2026-11-28T14:20:00Z"));
-    // Before the window begins there is nothing to compare.
+    // The window lies in the future, so there is nothing to compare yet.
     let later = [("grain", "day"), ("from", "2026-12-01"), ("to", "2026-12-02"), ("compare", "previous")];
     let compared = slices(NOW, &later).unwrap().compared.unwrap();
     assert_eq!((compared.whole, compared.cut), (None, None));
@@ -88,7 +88,7 @@ fn the_cut_is_where_the_rollups_of_all_measures_have_an_edge() {
     // If the rollup of a measure has no smaller buckets, the other measures are still compared.
     let both = cut(&[("measures", "sessions,events"), ("rollup", "sessions_daily,event_hourly")]);
     assert_eq!(both, ends("2026-11-28T14:00:00Z", "2026-11-27T14:00:00Z"));
-    // Minutes are kept for a week, so for a year ago there are only hours.
+    // Minutes are kept for a week, so only hours can be compared with those of a year ago.
     let year = [("grain", "day"), ("from", "-1d"), ("compare", "year")];
     let cut = slices(NOW, &year).unwrap().compared.unwrap().cut.unwrap();
     assert_eq!(cut.then.window.to(), at("2025-11-28T14:00:00Z"));

@@ -36,8 +36,8 @@ fn one_row() -> Vec<u8> {
     bytes
 }
 
-/// Sends the statement to a server that answers with these bytes. Returns the fetched rows, and the request that the
-/// server received.
+/// Sends the statement to a server that responds with this status and body. Returns the fetched rows, and the request
+/// that the server received.
 async fn sent(
     statement: Statement,
     status: StatusCode,

@@ -7,7 +7,8 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::{Config, QueryApi};
 
-/// The answer of a service whose ClickHouse does not answer: status, problem's code, first parameter at fault.
+/// Sends a request to a service that cannot reach ClickHouse. Checks the status of the response, the code of the
+/// problem, and the first parameter at fault.
 async fn check(request: Request<Body>, status: u16, code: &str, param: Option<&str>) {
     let vars = Vars::from_pairs([("CLICKHOUSE_URL", "http://127.0.0.1:9")]);
     let service = QueryApi::start(Config::from_vars(&vars).unwrap()).service();

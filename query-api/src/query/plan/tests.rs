@@ -92,7 +92,7 @@ fn a_refusal_names_the_grain_that_is_needed() {
 
 #[test]
 fn a_rollup_that_reaches_back_far_enough_comes_first() {
-    // Both rollups can answer by the hour, but `event_minutely` keeps only a week.
+    // The hours could be read from either rollup, but `event_minutely` keeps only a week.
     check(
         &[("rollup", "event_minutely,event_hourly"), ("grain", "hour"), ("from", "-2d")],
         &["event_hourly"],
@@ -115,7 +115,7 @@ fn filters_must_imply_the_where_of_a_rollup() {
 
 #[test]
 fn a_filter_that_the_where_does_not_imply_needs_a_dimension() {
-    // The rollup counts plays and views together, so it cannot answer for views alone.
+    // The rollup counts plays and views together, so views alone cannot be read from it.
     let plan = planned(&[("measures", "shown"), ("from", "-7d"), ("filter", "event:in:play|view")]).unwrap();
     assert_eq!(plan.parts[0].sources[0].filtered, [None]);
     check_refused(&[("measures", "shown"), ("from", "-7d"), ("filter", "event:eq:view")], "filter", &[]);
@@ -161,7 +161,7 @@ fn users_of_whole_days_come_from_days_and_those_at_the_edges_from_hours() {
     let plan = planned(&given).unwrap();
     assert_eq!(plan.parts[0].sources[0].span, Span::Without(vec![first, last]));
     assert_eq!(plan.parts[0].sources[1].span, Span::Within(vec![(first, first + DAY), (last, last + DAY)]));
-    // A filter on the event needs the rollup that has it.
+    // A filter on the event needs a rollup with the dimension `event`.
     let filtered = [&given[..], &[("filter", "event:eq:a")]].concat();
     check(&filtered, &["users_daily", "users_hourly"]);
     // Hours are enough if no whole day lies between the bounds, and days are enough if all days are whole.
@@ -186,7 +186,7 @@ fn a_rollup_that_has_every_event_of_the_window_comes_first() {
     let given = [("from", "-7d"), ("rollup", "event_daily")];
     let plan = planned_with(&given, &late).unwrap();
     assert_eq!(plan.parts[0].complete_from, Some(second("2026-11-25T00:00:00Z")));
-    // The hourly rollup may begin to count within the window if hours are read only for the time after that.
+    // The hourly rollup may have begun to count within the window, if hours are read only after this beginning.
     let users = [("measures", "users"), ("from", "2026-11-20T00:00:00Z"), ("to", "2026-11-27T03:00:00Z")];
     let late = since("users_hourly", "2026-11-26T00:00:00Z");
     check_with(&users, &late, &["users_all_daily", "users_hourly"]);

@@ -11,7 +11,7 @@ fn query(given: &[(&str, &str)]) -> Query {
     Query::parse(&pairs).unwrap()
 }
 
-/// An answer of rows of dimensions and measures, all of the bucket of 2026-10-25 01:00 UTC.
+/// An answer with these rows, all in the bucket that begins at 2026-10-25 01:00 UTC.
 fn shaped(rows: &[Given<'_>]) -> Shaped {
     let start = 1_792_890_000;
     let row = |(keys, figures): &Given<'_>| Row {

@@ -250,7 +250,7 @@ fn rows_that_clickhouse_limits_have_pages_however_many_there_are() {
 
 #[test]
 fn an_unfinished_hour_is_compared_with_an_equally_long_part() {
-    // 20 events by 14:20; the hour before had 20 by 13:20, and 60 in all.
+    // There were 20 events from 14:00 to 14:20. The hour before had 20 events by 13:20, and 60 events in all.
     let hour = asked(&[("grain", "hour"), ("from", "-1h"), ("compare", "previous")]);
     let cut = hour.slices.compared.as_ref().unwrap().cut.as_ref().unwrap();
     let ends = |slice: &Slice| (slice.window.from(), slice.window.to());
@@ -281,7 +281,7 @@ fn buckets_are_compared_by_their_number_and_the_unfinished_one_is_cut() {
         row(6, "2026-11-28T00:00:00Z", &[], &[Some(3)]),
         row(7, "2026-11-21T00:00:00Z", &[], &[Some(10)]),
     ];
-    // Users are counted by the hour, so all are cut at 14:00. A week before, there were no users by then.
+    // Users are counted by the hour, so both measures are cut at 14:00. A week before, there were no users by 14:00.
     let expected = ["2026-11-27 00:00:00 30 4 40:-0.25 4:0", "2026-11-28 00:00:00 16 4 10:0.5 0:null"];
     days.check(&rows, &expected);
     assert_eq!(
@@ -349,7 +349,7 @@ fn each_page_states_the_number_of_all_rows() {
         .shape(&rows)
         .unwrap();
     assert_eq!((joined.rows.len(), joined.total), (2, 3));
-    // Here ClickHouse leaves out rows, and reports how many there are.
+    // Here ClickHouse leaves out rows, and reports the number of all rows.
     let limited = rows.map(|row| FetchedRow { total: 77, ..row });
     let page = asked(&[("from", "-2d"), ("dimensions", "event"), ("limit", "2")]).shape(&limited).unwrap();
     assert_eq!((page.rows.len(), page.total, page.truncated), (2, 77, true));

@@ -1,4 +1,4 @@
-//! The clauses by which ClickHouse returns only one page of a query's rows: their order, the cursor and the limit.
+//! The clauses for the order of rows, the cursor and the limit, with which ClickHouse returns only one page of a query.
 
 use std::fmt;
 

@@ -39,8 +39,8 @@ pub(super) struct Row {
 }
 
 /// The expected result: which records are counted. A record is counted if its id is new and no earlier stored record
-/// in the window has its event. An earlier record is in the window if it is young enough and not too many ids follow
-/// it.
+/// in the window has the same event. An earlier record is in the window if it is not too old and if not too many ids
+/// follow.
 pub(super) fn stored(log: &[Logged], limits: &WindowLimits) -> Vec<bool> {
     let mut stored = Vec::new();
     for (at, Logged { event, record, time }) in log.iter().enumerate() {
@@ -56,7 +56,7 @@ pub(super) fn stored(log: &[Logged], limits: &WindowLimits) -> Vec<bool> {
     stored
 }
 
-/// The row that the record becomes, given `window`, which then remembers the record.
+/// Adds the next record to `window`, and returns the row that the record becomes.
 pub(super) fn remember(window: &mut Window, log: &[Logged], next: Next, limits: &WindowLimits) -> Row {
     let Next { offset, known } = next;
     let Logged { event, record, time } = log[index(offset)];

@@ -25,12 +25,12 @@ pub(super) struct Pipeline {
 /// The state of the collector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Collector {
-    /// The last record of the batch that the collector rebuilds.
+    /// The last record of the batch that the collector rebuilds; `None` if it rebuilds none.
     pub(super) rebuild: Option<Offset>,
     pub(super) start: NextOffset,
     pub(super) open: Vec<Row>,
     pub(super) window: Vec<Row>,
-    /// The intent before the open batch.
+    /// The intent that describes the window before the open batch.
     pub(super) before: String,
     /// A request to Kafka for the end of the log, which the collector sent because its queue is empty.
     pub(super) question: Option<Question>,
@@ -92,7 +92,7 @@ impl Pipeline {
 
     fn events_of_collector(&self, bounds: &Bounds, system: &System, events: &mut Vec<Event>) {
         let Collector { rebuild, open, .. } = &self.collector;
-        // The collector queries the ledger only once every record below the open batch is in it.
+        // The collector looks up a record in the ledger only once the ledger has every record below the open batch.
         let next = system.log.get(self.read().to_i64() as usize);
         let asks = |next: &Logged| next.record as i64 != self.read().to_i64();
         if next.is_some_and(|next| !asks(next) || self.progress.applied() >= self.collector.start) {
@@ -148,7 +148,7 @@ impl Pipeline {
         self.collector.open.last().map_or(self.collector.start, |row| row.offset.next())
     }
 
-    /// The check whether the partition is idle, if there is a window.
+    /// The check whether the partition is idle; `None` if the window is empty.
     fn idle_check(&self, bounds: &Bounds, log: &[Logged]) -> Option<IdleCheck> {
         let Collector { rebuild, open, window, .. } = &self.collector;
         let state = match rebuild {
