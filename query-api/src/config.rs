@@ -32,7 +32,7 @@ pub struct Config {
     /// How often the prepared answers are read from ClickHouse, and how long that may take.
     pub refresh: RefreshConfig,
     /// About how many users of hours and voters of polls one refresh may merge; a quarter of this number is for voters:
-    /// `POLL_MAX_USERS`, default 20 000 000. ClickHouse needs about 100 ns for each user or voter. Lower it if
+    /// `REFRESH_MAX_USERS`, default 20 000 000. ClickHouse needs about 100 ns for each user or voter. Lower it if
     /// refreshes miss `REFRESH_DEADLINE`.
     pub max_merged_users: u64,
     /// Limits of queries.
@@ -180,7 +180,7 @@ impl Config {
                 password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
             },
             refresh,
-            max_merged_users: vars.parsed_or("POLL_MAX_USERS", DEFAULT_MAX_USERS)?,
+            max_merged_users: vars.parsed_or("REFRESH_MAX_USERS", DEFAULT_MAX_USERS)?,
             cors: CorsConfig::from_vars(vars)?,
             access: AccessConfig::from_vars(vars)?,
             query: QueryConfig::from_vars(vars)?,

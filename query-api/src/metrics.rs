@@ -16,8 +16,8 @@ pub struct Metrics {
     /// The description of each metric.
     pub descriptions: Vec<MetricDescription>,
     requests: IntCounterVec,
-    polls: IntCounterVec,
-    poll_seconds: Histogram,
+    refreshes: IntCounterVec,
+    refresh_seconds: Histogram,
     as_of: IntGauge,
     cold_waiting: IntGauge,
     left_out: IntGauge,
@@ -124,9 +124,9 @@ impl Metrics {
                 "Requests by route and status code.",
                 &["route", "code"],
             ),
-            polls: metrics.counter_vec("polls_total", "Refreshes of the prepared answers by result.", &["result"]),
-            poll_seconds: metrics.histogram(
-                "poll_seconds",
+            refreshes: metrics.counter_vec("refreshes_total", "Refreshes of the prepared answers by result.", &["result"]),
+            refresh_seconds: metrics.histogram(
+                "refresh_seconds",
                 "Duration of a refresh of the prepared answers.",
                 DEFAULT_BUCKETS,
             ),
@@ -166,8 +166,8 @@ impl Metrics {
 
     /// Counts a refresh.
     pub(crate) fn refreshed(&self, succeeded: bool, duration: Duration) {
-        self.polls.with_label_values(&[if succeeded { "ok" } else { "error" }]).inc();
-        self.poll_seconds.observe(duration.as_secs_f64());
+        self.refreshes.with_label_values(&[if succeeded { "ok" } else { "error" }]).inc();
+        self.refresh_seconds.observe(duration.as_secs_f64());
     }
 
     /// Sets the `as_of` of the latest snapshot.

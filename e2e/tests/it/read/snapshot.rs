@@ -87,14 +87,14 @@ async fn a_late_event_in_an_old_hour_is_visible_as_soon_as_one_in_a_hot_hour() {
 
 #[tokio::test]
 async fn hot_hours_stay_fresh_while_old_hours_of_two_million_users_are_read() {
-    read_old_hours("snapshot_many_users", 20, 100_000, &[("POLL_MAX_USERS", "250000")]).await;
+    read_old_hours("snapshot_many_users", 20, 100_000, &[("REFRESH_MAX_USERS", "250000")]).await;
 }
 
 #[tokio::test]
 #[ignore = "takes two minutes: ./dev test --full"]
 async fn hot_hours_stay_fresh_while_old_hours_of_forty_million_users_are_read() {
     // Less than the default, so that the cold hours need more refreshes than a read waits for.
-    let few = ("POLL_MAX_USERS", "8000000");
+    let few = ("REFRESH_MAX_USERS", "8000000");
     read_old_hours("snapshot_most_users", 80, 500_000, &[("REFRESH_INTERVAL", "3s"), few]).await;
 }
 
