@@ -224,7 +224,7 @@ async fn events_that_kafka_may_have_are_not_said_to_be_stored_nowhere_by_a_full_
     let directory = TempDir::new().unwrap();
     let spool = directory.path().to_str().unwrap();
     let pairs = [("SPOOL_DIR", spool), ("SPOOL_MIN_FREE", "1000000TiB"), ("DURABLE_WAIT", "300ms")];
-    let (edge, broker) = edge_beside_broker(&pairs).await;
+    let (edge, broker) = edge_with_external_broker(&pairs).await;
     broker.broker_round_trip_time(1, DEADLINE).unwrap();
     let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
