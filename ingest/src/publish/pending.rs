@@ -56,7 +56,7 @@ mod tests {
         let of = |records: &[Result<(), Refusal>]| result_of_request(records.iter());
         assert_eq!(of(&[Ok(()), Ok(())]), Ok(()));
         assert_eq!(of(&[full.clone(), full.clone()]), full);
-        assert_eq!(of(&[shed.clone()]), shed);
+        assert_eq!(of(&[shed.clone(), shed.clone()]), shed);
         for records in [[Ok(()), full.clone()], [full.clone(), Ok(())], [shed, Err(Refusal::NotDurable)]] {
             assert_eq!(of(&records), Err(Refusal::NotDurable));
         }
