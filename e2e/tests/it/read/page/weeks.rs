@@ -77,8 +77,9 @@ fn growth(events: &[TestEvent], today: i64) -> Value {
     };
     let this_week = today - 6 * DAY;
     let countries: BTreeSet<&str> = events.iter().map(|made| made.country.as_str()).collect();
-    // The keys are the events of the last 7 days in percent of the events of the 7 days before. They are whole numbers,
-    // because an `f64` cannot be a key of the map. A country without events in the 7 days before has no growth.
+    // Each key is the number of events in the last 7 days, in percent of the number in the 7 days before. It is a whole
+    // number, because an `f64` cannot be a key of a `BTreeMap`. A country without events in the 7 days before has no
+    // growth.
     let growths: BTreeMap<usize, Value> = countries
         .into_iter()
         .map(|country| (country, count(country, this_week), count(country, this_week - 7 * DAY)))
@@ -97,8 +98,8 @@ fn users_of(events: &[TestEvent], start: i64) -> usize {
     of_day.map(|made| &made.user).collect::<BTreeSet<_>>().len()
 }
 
-/// The number of users who reached each step in the last 7 days, and the step that most users of the step before it did
-/// not reach.
+/// The number of users who reached each step in the last 7 days, and the step at which the number of users falls most:
+/// the number who reached the previous step minus the number who reached this step.
 fn drop_off(events: &[TestEvent], today: i64) -> Value {
     let names = STEPS.map(|(step, _)| step);
     let of_week: Vec<_> = events.iter().filter(|made| made.time.0 >= today - 6 * DAY).collect();
