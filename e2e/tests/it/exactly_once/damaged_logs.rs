@@ -1,5 +1,5 @@
-//! If a record is missing from the log or unreadable, the aggregator stops its partition. The aggregator never skips
-//! such a record on its own.
+//! If a record is missing from the log of a partition or is unreadable, the aggregator stops the partition. It never
+//! skips such a record without an operator's command.
 //!
 //! Some of these tests change Kafka's files while Kafka is stopped. Others delete records, or delete a topic and create
 //! it again.

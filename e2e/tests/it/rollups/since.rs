@@ -84,8 +84,8 @@ impl Late {
         }
     }
 
-    /// The moments of a rollup that counts none of the records so far, but every later record: in each partition, a
-    /// millisecond after the newest record.
+    /// The moments of a rollup that counts none of the records so far, but every later record: for each partition with
+    /// records, a millisecond after its newest record.
     async fn after_all_records(&self) -> Vec<[String; 2]> {
         let sql = "SELECT kp, toString(max(kafka_time) + INTERVAL 1 MILLISECOND) FROM ledger WHERE tenant = '*' \
                    GROUP BY kp ORDER BY kp";

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use super::super::people::{funnel, users};
 use crate::oracle::TestEvent;
 
-/// The steps of the page's funnel. Each step has the probability, in percent, that a visit with the previous step has
-/// this step too.
+/// The steps of the page's funnel. Each has its probability, in percent, in a visit that has all earlier steps.
 const STEPS: [(&str, u8); 4] = [("visit", 100), ("view", 90), ("signup_start", 70), ("signup", 25)];
 /// Countries, each with its visits per day on the last 6 days and its visits per day before that.
 const COUNTRIES: [(&str, i64, i64); 3] = [("FR", 9, 8), ("JP", 12, 5), ("CA", 4, 6)];
