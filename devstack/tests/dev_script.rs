@@ -1,4 +1,5 @@
-//! `./dev` names a mistake in one line, before it builds or starts anything.
+//! `./dev` reports a wrong command or flag in one line, and each missing tool in a line of its own, before it builds or
+//! starts anything.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 
 use std::fs;

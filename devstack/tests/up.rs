@@ -1,4 +1,4 @@
-//! Starts and stops `devstack up` in the way that a person does.
+//! Starts and stops `devstack up` as a person does.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 #![cfg(target_os = "linux")]
 

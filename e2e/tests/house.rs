@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const CRATES: [&str; 8] =
     ["schemas", "runtime", "ingest", "stream-agg", "query-api", "devstack", "benches", "e2e"];
 
-/// For each room, the rooms that it imports, each with one example of such an import: the file and the path.
+/// For each room, the rooms that it imports. Each imported room has one of its imports as an example: `file: path`.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
 #[test]

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// A mutant is a patch that breaks a rule of the code, so that the named test fails. A patch that no longer applies
-/// breaks nothing, so it cannot show that the test would fail. `./dev mutants` would notice this only after it has
-/// built a copy of the workspace.
+/// A mutant is a patch that breaks a rule of the code. Its first line names the test that must then fail. A patch that
+/// no longer applies breaks nothing, so it cannot show that the test would fail. `./dev mutants` would notice this only
+/// after it has built a copy of the workspace.
 #[test]
 fn every_mutant_applies_and_names_the_test_that_kills_it() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");

@@ -1,5 +1,5 @@
 //! The documentation is correct: generated pages are current, links have targets, the index names every page, and the
-//! first pages stay short.
+//! pages that people read first stay short.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 

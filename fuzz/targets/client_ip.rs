@@ -1,4 +1,4 @@
-//! Whatever the headers are, a client address is found. If the peer is not trusted, it is the address of the peer.
+//! With any headers, the edge finds a client address. If the peer is not trusted, it is the address of the peer.
 
 #![no_main]
 

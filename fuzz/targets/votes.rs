@@ -1,4 +1,4 @@
-//! If a line is rewritten as a vote and is valid, its event name is `vote`.
+//! If a line that was rewritten as a vote is a valid event, its event name is `vote`.
 
 #![no_main]
 

@@ -40,7 +40,7 @@ pub(crate) enum Expected {
     Refused(u16, &'static str),
 }
 
-/// A line of a body that is not blank, or an element of an array, and what becomes of it.
+/// A non-blank line of a body, or an element of an array, and what the edge must do with it.
 pub(crate) struct Line {
     /// The number of the line in the decoded body, or of the element in the array, from 1.
     pub(crate) number: usize,
@@ -94,13 +94,13 @@ fn json(name: &str, body: impl Into<Vec<u8>>, expected: Expected) -> Case {
     Case { content_type: "application/json", ..plain(name, body, expected) }
 }
 
-/// A report of one valid line, for a body without other lines that are not blank.
+/// A report of one valid line, for a body whose other lines are all blank.
 fn good(number: usize, text: &[u8]) -> Expected {
     let text = String::from_utf8(text.to_vec()).expect("a good line is text");
     Expected::Lines(vec![Line { number, verdict: Ok(text) }])
 }
 
-/// A report of a valid event, and of text after it that is not JSON.
+/// A report of a valid event as line 1, and of text after the event that is not JSON as line 2.
 fn then_bad(text: &[u8]) -> Expected {
     let text = String::from_utf8(text.to_vec()).expect("a good line is text");
     let bad = Line { number: 2, verdict: Err(("bad_json", None)) };

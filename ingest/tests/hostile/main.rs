@@ -1,7 +1,7 @@
-//! Hostile bodies sent to the edge's service. Each gets the response that it must get. The edge's records have the
-//! accepted lines, and the aggregator would read them as they were sent.
+//! Sends hostile bodies to the edge's service. Each body gets the response that its case expects. The records of the
+//! edge have exactly the accepted lines, and the aggregator's parser reads each of them with the content that was sent.
 //!
-//! The edge has a spool and no Kafka, so the stored lines are read from the file of the spool.
+//! The edge has a spool and no Kafka, so the test reads the stored lines from the file of the spool.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 

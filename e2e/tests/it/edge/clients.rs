@@ -142,6 +142,6 @@ async fn the_examples_for_clients_are_accepted_and_counted() {
     let counted =
         "SELECT event, sum(events) FROM rollup.event_hourly WHERE tenant != '' GROUP BY event ORDER BY event";
     let expected = [["from_curl", "3"], ["from_go", "2"], ["from_javascript", "2"], ["from_python", "3"]];
-    let waited = wait_for("all to be counted", DEADLINE, async || world.rows(counted).await == expected);
+    let waited = wait_for("the event counts", DEADLINE, async || world.rows(counted).await == expected);
     waited.await.unwrap();
 }

@@ -1,5 +1,6 @@
-//! Floods the edge with large bodies: in one test with slow bodies, in the other with compressed ones. The edge keeps
-//! its memory limit, answers the requests beyond it with 503 and `Retry-After`, and serves normally afterwards.
+//! Floods the edge with large bodies: in one test with slow bodies, in another with compressed bodies. The edge stays
+//! within its memory limit: it answers requests that would exceed the limit with 503 and `Retry-After`. After the
+//! flood, it serves normally.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -109,8 +110,8 @@ impl Flood {
     }
 }
 
-/// The text of an answer, and the time from the connection to its end. The text is empty if the edge closed the
-/// connection without an answer.
+/// The text of an answer, and the time from the opening of the connection to the end of the answer. The text is empty
+/// if the edge closed the connection without an answer.
 #[derive(Default)]
 struct RawAnswer(String, Duration);
 

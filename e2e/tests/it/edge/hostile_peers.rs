@@ -157,8 +157,8 @@ async fn a_request_head_that_is_not_valid_http1_is_refused() {
         let start = &sent[..sent.len().min(60)];
         assert_eq!(codes(&edge, sent.as_bytes()).await, expected, "{start:?}");
     }
-    // The edge closes the connection before it has read this many bytes. That resets the connection, and the client
-    // may then lose the answer.
+    // These heads are so long that the edge closes the connection before it has read them completely. The unread bytes
+    // make TCP reset the connection, and the client may then lose the answer.
     for sent in [long(10 << 20), header(10 << 20), headers(1 << 20)] {
         assert!(matches!(codes(&edge, sent.as_bytes()).await[..], [] | [431]));
     }

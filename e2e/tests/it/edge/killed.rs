@@ -12,9 +12,10 @@ use crate::world::{DEADLINE, Edge, World};
 
 /// Number of clients of the edge that is stopped.
 const CLIENTS: u64 = 32;
-/// Number of answers with `Connection: close` after which a client changes to the other edge.
+/// Number of answers with `Connection: close` from the edge that is stopped, after which a client changes to another
+/// edge.
 const CLOSES_BEFORE_CHANGE: usize = 5;
-/// Number of requests that each client sends to the other edge after the change.
+/// Number of requests that each client sends to the edge that it changed to.
 const REQUESTS_AFTER_CHANGE: usize = 20;
 
 async fn killed(name: &'static str, has_spool: bool) {

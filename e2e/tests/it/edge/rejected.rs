@@ -72,6 +72,6 @@ async fn at_most_ten_rejected_lines_a_second_are_kept_as_samples() {
         kept >= 10 && world.number(COUNT_DEAD_LETTERS).await == kept
     });
     all.await.unwrap();
-    assert!(kept <= most, "{kept} of 10000 were kept, at most {most} are allowed");
+    assert!(kept <= most, "{kept} of 10000 rejected lines were kept as samples, at most {most} are allowed");
     edge.assert_balanced().await;
 }

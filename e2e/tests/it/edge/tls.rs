@@ -144,10 +144,10 @@ async fn a_new_certificate_is_used_without_a_failed_request_and_a_bad_one_is_not
     wait_for("the metric to be 0", DEADLINE, async || !is_stale(&edge).await).await.unwrap();
 
     install(&world, &third.pem, &first.key);
-    wait_for("the metric to report the bad pair", DEADLINE, async || is_stale(&edge).await).await.unwrap();
+    wait_for("the metric to report the mismatch", DEADLINE, async || is_stale(&edge).await).await.unwrap();
     assert_eq!(shown(&edge).await, second.der);
     install(&world, &third.pem, &third.key);
-    wait_for("the repaired pair", DEADLINE, async || shown(&edge).await == third.der).await.unwrap();
+    wait_for("the third certificate", DEADLINE, async || shown(&edge).await == third.der).await.unwrap();
     assert!(!is_stale(&edge).await);
 
     let log = std::fs::read_to_string(edge.service.process().log()).unwrap();

@@ -192,11 +192,11 @@ async fn nothing_is_inserted_after_a_part_was_lost_until_an_operator_decides() {
     let path =
         "SELECT data_paths[1] FROM system.tables WHERE database = currentDatabase() AND name = 'events'";
     let path = counted.world.rows(path).await.remove(0).remove(0);
-    // ClickHouse detaches a part under this name if it cannot read the part when it starts.
+    // If ClickHouse at its start cannot read a part, it detaches the part and puts `broken-on-start_` before its name.
     std::fs::create_dir_all(format!("{path}detached/broken-on-start_20260101_1_1_0")).unwrap();
     let drop = "ALTER TABLE once_lost_part.events DROP DETACHED PART 'broken-on-start_20260101_1_1_0'";
-    // If an operator restored only this table, it would lack the rows that were inserted after the backup. The markers
-    // of later batches would hide that these rows are missing.
+    // If an operator restored only this table, the table would lack the rows that were inserted after the backup. The
+    // markers of later batches would hide that these rows are missing.
     let restore = ["restore all tables from the same backup", "`stream-agg adopt` for every partition"];
     counted
         .assert_refuses_to_start(

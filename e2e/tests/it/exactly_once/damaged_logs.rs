@@ -1,5 +1,5 @@
-//! If a record is missing from the log or unreadable, the aggregator stops its partition. The aggregator never skips
-//! such a record on its own.
+//! If a record is missing from the log of a partition or is unreadable, the aggregator stops the partition. It never
+//! skips such a record without an operator's command.
 //!
 //! Some of these tests change Kafka's files while Kafka is stopped. Others delete records, or delete a topic and create
 //! it again.
@@ -221,7 +221,7 @@ async fn a_truncated_log_that_grew_again_is_refused_and_counted_in_addition_afte
     log.stop(aggregator).await;
     for forgotten in [&["adopt", "0"][..], &["adopt", "0", "--new-log"]] {
         let refused = log.world.run("stream-agg", forgotten, &[]).await;
-        assert!(refused.is_err(), "{forgotten:?} would count records twice or not at all");
+        assert!(refused.is_err(), "{forgotten:?} must fail: it would count records twice or not at all");
     }
     let adopt = ["adopt", "0", "--new-log", "--from", "1"];
     log.world.run("stream-agg", &adopt, &[]).await.unwrap();
@@ -277,8 +277,8 @@ async fn a_topic_recreated_while_it_is_read_is_never_counted_as_the_old_topic() 
     wait_for_readyz(&aggregator, &["deleted and created again", "--new-log"]).await;
     assert_eq!(world.number(RECORDED).await, 3);
     aggregator.terminate().await.unwrap();
-    // Imitates a tool that reset the offset, and 30 days without events, after which the ledger is empty. Then only
-    // tables with a longer retention than the ledger show that there was another log before.
+    // Imitates a tool that reset the committed offset, and then 30 days without events. The ledger is then empty, and
+    // only tables with a longer retention show that the partition had another log before.
     world.commit_partition(0, 0, "");
     world.rows("CREATE TABLE forgotten AS ledger ENGINE = Memory").await;
     world.rows("INSERT INTO forgotten SELECT * FROM ledger").await;

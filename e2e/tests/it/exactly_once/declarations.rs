@@ -13,7 +13,7 @@ use crate::wire::enriched;
 use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 
 /// Tables that refuse the first batch: the raw table, and a table with the rollups `users_hourly` and `sessions_daily`.
-/// Both processes declare `users_hourly`, and only the first process declares `sessions_daily`.
+/// A second process, which is to finish the batch, declares `users_hourly` but not `sessions_daily`.
 const CLOSED: [&str; 2] = ["events", "rollup_states"];
 
 /// Appends a record to partition 0, with three events of now and one event of the year 2010.
@@ -47,7 +47,8 @@ where
 /// A world in which a declared batch is in only some of its tables, and no aggregator runs.
 struct PartlyStored {
     world: World,
-    /// The rollups file of the second process. Compared with the first process, one rollup is added and one is removed.
+    /// The rollups file of the second process: the built-in rollups, which the first process declares, without
+    /// `sessions_daily` but with [`ADDED_ROLLUP`].
     file: String,
 }
 
@@ -59,7 +60,7 @@ impl PartlyStored {
         }
         produce(&world);
         let mut first = world.start("stream-agg", &[STATIC_MEMBER]);
-        // The batch stays declared until all tables have it.
+        // The batch stays declared, because the tables in `CLOSED` refuse it.
         wait_until_returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["4"]])
             .await;
         wait_until_returns(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;

@@ -1,5 +1,6 @@
-//! Events with client times at the limits of the tables count once, at their client time or, if it is out of range, at
-//! the time of their arrival. No such event stops a partition.
+//! Events with the earliest and the latest client time that any settings can allow count once at their client time.
+//! Events with times outside this range count once at the time of their arrival. None of these events stops a
+//! partition.
 
 use devstack::{Stack, wait_for};
 use schemas::rollup::Rollups;
@@ -48,7 +49,7 @@ async fn events_at_the_limits_of_time_count_once_also_after_a_restart() {
             world.rows(both).await == [[posted.to_string(), posted.to_string()]]
         });
         waited.await.unwrap();
-        // The second aggregator starts at the offset that the first one committed.
+        // The aggregator of the next pass starts at the offset that this one committed.
         assert!(aggregator.terminate().await.unwrap().success());
     }
     for table in ["events", "rollup_sums"] {
@@ -62,8 +63,8 @@ async fn events_at_the_limits_of_time_count_once_also_after_a_restart() {
     let trusted = |time: i64| [(time / 1000).to_string(), "trusted".to_owned(), "2".to_owned()].to_vec();
     let expected = [vec![trusted(0)], world.rows(arrived).await, vec![trusted(ahead.floor(HOUR).0)]].concat();
     assert_eq!(world.rows(hours).await, expected);
-    // `long_kept` has dropped the two trusted events of January 1970, because they are older than its retention of
-    // forty years.
+    // `long_kept` has dropped the two `trusted` events of 1970-01-01, because they are older than its retention of
+    // forty years. The two `trusted` events with a time in the future remain.
     let kept = "SELECT dim1, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
     assert_eq!(world.rows(kept).await, [["replaced", "6"], ["trusted", "2"]]);
     world.run("stream-agg", &["audit"], &widest).await.unwrap();

@@ -132,7 +132,8 @@ async fn one_insert_makes_one_part_for_any_size_and_any_server_defaults() {
     let large = async || world.number(recorded).await == records as u64;
     wait_for("the large batch", DEADLINE, large).await.unwrap();
     aggregator.terminate().await.unwrap();
-    // A small batch is tested too, because a server with these defaults would hold it back to collect more rows.
+    // A small batch is tested too, because with [`HOSTILE`] as defaults the server would hold it back to
+    // collect more rows.
     append(1, 3);
     let _aggregator = world.start("stream-agg", &LOADER);
     world.assert_counted(&oracle.counts()).await;

@@ -1,7 +1,8 @@
-//! If ClickHouse has detached a broken part, the aggregator inserts nothing until an operator has attached the part
-//! again. If rows of a declared batch have vanished with a part, the aggregator inserts them under another token.
+//! If ClickHouse has detached a broken part, the aggregator inserts nothing until an operator has attached or dropped
+//! the part. If rows of a declared batch have vanished with a part, the aggregator inserts them again with another
+//! deduplication token.
 //!
-//! These tests change ClickHouse's files in the way that a broken disk would.
+//! These tests change ClickHouse's files as a broken disk would.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,7 @@ async fn a_part_detached_as_broken_is_found_within_a_minute_and_stops_all_insert
     assert_eq!(admin.metric("stream_agg_inserts_held").await, Some(0));
 }
 
-/// A world on its own servers, whose files a test may change.
+/// A world on Kafka and ClickHouse servers of its own, so that a test may change ClickHouse's files.
 async fn on_own_servers(name: &'static str) -> (Stack, Counted) {
     let (stack, world) = World::on_own_servers(name).await;
     (stack, Counted::new(world))
@@ -112,7 +113,7 @@ async fn a_part_that_is_unreadable_after_a_kill_is_found_before_the_next_insert(
     let data = table.join(&name).join("data.bin");
     let whole = fs::read(&data).unwrap();
     fs::write(&data, &whole[..whole.len() / 2]).unwrap();
-    // ClickHouse does not answer, so the second batch is declared and its inserts fail.
+    // ClickHouse is down. The second batch is declared in Kafka, but its inserts fail.
     counted.append();
     wait_for_readyz(&aggregator, &["clickhouse does not answer"]).await;
     stack.clickhouse.start().await.unwrap();
@@ -146,7 +147,7 @@ async fn rows_of_a_lost_part_whose_token_remains_are_inserted_under_another_toke
     let mut aggregator = world.start("stream-agg", &[STATIC_MEMBER]);
     wait_for_readyz(&aggregator, &["rollup_states", "stream-agg split 0"]).await;
     let stored = "SELECT count() FROM events WHERE tenant != ''";
-    wait_for("its raw rows", DEADLINE, async || world.number(stored).await == 3).await.unwrap();
+    wait_for("the raw rows of the batch", DEADLINE, async || world.number(stored).await == 3).await.unwrap();
     aggregator.kill9();
     let (name, table) = counted.part().await;
     stack.clickhouse.kill9().unwrap();

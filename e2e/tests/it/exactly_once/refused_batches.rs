@@ -15,7 +15,7 @@ use crate::world::{DEADLINE, World};
 
 /// Time after which the group removes a member that was killed.
 const SESSION: Duration = Duration::from_secs(45);
-/// How long a command waits before it changes anything, until every insert of an earlier process must have ended.
+/// Longest time that a command waits for the inserts of earlier processes to end, before it changes anything.
 const INSERTS_END: Duration = Duration::from_secs(60);
 
 fn random_events(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {

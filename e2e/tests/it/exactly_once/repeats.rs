@@ -218,8 +218,8 @@ async fn a_spooled_record_is_looked_up_once_the_ledger_has_all_earlier_batches()
     let refused = async || admin.metric("stream_agg_insert_errors_total").await.unwrap_or_default();
     wait_for("a refused insert", DEADLINE, async || refused().await > 0).await.unwrap();
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
-    // The aggregator retries the refused insert after 15 s. If the lookup of the spooled record did not wait
-    // for the ledger, it would have run by then and found nothing.
+    // The aggregator retries the refused insert after 15 s. A lookup of the spooled record that did not wait for the
+    // ledger would have run before this retry and found nothing.
     let before = refused().await;
     wait_for("another refused insert", DEADLINE, async || refused().await > before).await.unwrap();
     world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;

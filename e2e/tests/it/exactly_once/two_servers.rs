@@ -21,10 +21,10 @@ const EVENTS: usize = 20;
 
 /// The id of each server of the local stack.
 const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
-/// The id of the second server, as queries for markers read it.
+/// The id of the second server in the answers to queries for markers, which send their SQL in the body.
 const SECOND_ID: &str = "222222222222";
-/// The SQL expression for the id of a server, in its form in a body and in its form in a URL. Each form is followed by
-/// a replacement of the same length, which evaluates to another id.
+/// The SQL expression for the id of a server, as it is in a request body and as it is encoded in a URL. Each has a
+/// replacement of the same length, which evaluates to an id that is not [`FIRST_ID`].
 const SERVER_ID_EXPRESSIONS: [(&str, &str); 2] = [
     ("toString(serverUUID())", "toString(222222222222)"),
     ("toString%28serverUUID%28%29%29", "toString%282222222222222222%29"),

@@ -54,7 +54,7 @@ async fn a_service_raises_its_open_files_limit_and_answers_on_ipv4_and_ipv6() {
         assert_eq!(soft, hard, "{service}");
         if service == "ingest" {
             let shown = Http::new(format!("http://[::1]:{admin}")).metric("ingest_open_files_limit").await;
-            assert_eq!(shown, getrlimit(Resource::Nofile).maximum, "as the log and the page of metrics say");
+            assert_eq!(shown, getrlimit(Resource::Nofile).maximum, "the metric shows the hard limit");
         }
     }
 }

@@ -51,8 +51,8 @@ async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) ->
     sent
 }
 
-/// The client of an edge that is ready; none if no edge is. The search begins at another edge for each client number,
-/// so the load is spread over the edges.
+/// The HTTP client of an edge that is ready; none if no edge is ready. The client number chooses the edge at which the
+/// search begins, so the load is spread over the edges.
 async fn ready_edge(edges: &[(Http, Http)], client: u64) -> Option<&Http> {
     for turn in 0..edges.len() {
         let (http, admin) = &edges[(client as usize + turn) % edges.len()];

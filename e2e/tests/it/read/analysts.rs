@@ -1,5 +1,5 @@
-//! The views of `bi` for analysts, with any rollups. ClickHouse's users for analysts have no rights other than to read
-//! these views.
+//! The views of `bi`, which analysts read: they show built-in and declared rollups. ClickHouse's users for analysts can
+//! read these views and have no other rights.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -419,7 +419,8 @@ async fn a_filter_on_a_view_uses_the_primary_key_of_its_table() {
         } else {
             TimeColumn::at_noon(&world, time).await
         };
-        // How many days ago the earlier row is: in an earlier month, unless the view shows only a few days.
+        // The age of the earlier row, in days. 60 days are always in an earlier month. Rollups with a retention keep
+        // only a few days, so their view would not show such a row.
         let earlier = if rollup.retention_days.is_some() { 3 } else { 60 };
         let row = |(tenant, days): (&str, u32)| {
             format!(

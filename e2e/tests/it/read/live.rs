@@ -8,7 +8,7 @@ use tokio::time::{self, Instant};
 use crate::oracle::now;
 use crate::world::{DEADLINE, World};
 
-/// A rollup that counts users by minute. The built-in rollups have none like it.
+/// A rollup that counts users by minute. No built-in rollup does.
 const ACTIVE: &str = r#"
 [[rollup]]
 name = "active_minutely"

@@ -93,8 +93,8 @@ fn time_left_of_the_day() -> Duration {
     Duration::from_millis(left.unsigned_abs())
 }
 
-/// The events that are posted first, the events that are posted later, and an oracle that has counted the posted
-/// events.
+/// The events that the script asks for: `events` first, and `weeks` later. The oracle has counted those that were
+/// posted so far.
 struct Posted {
     events: Vec<TestEvent>,
     weeks: Vec<TestEvent>,

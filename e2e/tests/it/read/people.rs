@@ -32,8 +32,8 @@ fn random_events(rng: &mut Rng, count: usize, days: i64) -> Vec<TestEvent> {
         if rng.u8(..3) == 0 {
             (events[at].time, events[at].user) = (events[at - 1].time, events[at - 1].user.clone());
         } else if rng.u8(..2) == 0 {
-            // This event is of the same user as the previous one and at most an hour from it, so that some users
-            // complete several steps of a funnel.
+            // This event is of the same user as the previous one and within an hour of it, so that some users complete
+            // several steps of a funnel.
             let time = events[at - 1].time.0 + rng.i64(-HOUR..HOUR);
             events[at].time = UnixMillis(time.clamp(first, now().0));
             events[at].user = events[at - 1].user.clone();
@@ -78,8 +78,8 @@ pub(super) fn users<'a>(events: &'a [TestEvent], name: &str, start: i64, length:
     events.iter().filter(of_period).map(|made| made.user.as_str()).collect()
 }
 
-/// The result of plain counting: for each cohort, its size and a cell for each period. The cell is null if the period
-/// is not finished at `as_of`.
+/// The result of plain counting: for each cohort, the number of its users, and for each period, how many of them have
+/// the event `again` in this period. The number for a period is null if the period has not ended at `as_of`.
 fn cohorts(
     events: &[TestEvent],
     (first, again): (&str, &str),

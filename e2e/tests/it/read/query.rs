@@ -250,7 +250,7 @@ async fn many_users_are_estimated_from_a_sample_unless_the_query_asks_for_exact_
     let world = World::new("query_accuracy").await;
     let api = world.query_api().await;
     let http = &api.http;
-    // Writes two states, as the aggregator does: one of the hashes of all users, and one, for the sample, of the hashes
+    // Writes two states, as the aggregator does: `uniq1` has the hashes of all users, and `sample1` has only the hashes
     // below 2^60.
     let many = async |day: &str, users: u64| {
         let insert = format!(
@@ -380,7 +380,8 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let minute = now().floor(MINUTE).0;
     let at = |minutes: i64| UnixMillis(minute - minutes * MINUTE).to_string();
     let day = 24 * 60;
-    // Yesterday has three events up to the current time of day, and two events that are a few minutes later than that.
+    // Five events are about a day old: three are at or just before the current minute of the day, and two are a few
+    // minutes after it. Two events are of the last minutes, and two are about two days old.
     let times = [
         at(day),
         at(day + 1),

@@ -15,7 +15,7 @@ struct Example {
     answer: Option<String>,
 }
 
-/// The examples of a page: blocks of `sh`, each with the block of `json` that directly follows it.
+/// The examples of a page: blocks of `sh`, each with the block of `json` that directly follows it, if any.
 fn examples(page: &str) -> Vec<Example> {
     let mut examples = Vec::new();
     let mut rest = page;

@@ -15,16 +15,16 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent};
 use crate::world::World;
 
-/// Three zones whose clocks are put back within the days of the events, in Havana to midnight. The last zone is UTC.
+/// UTC, and three zones that put their clocks back on one of [`EVENT_DAYS`]. Havana puts them back to midnight.
 const ZONES: [&str; 4] = ["Europe/Berlin", "America/New_York", "America/Havana", "UTC"];
-/// The first hour that the oracle knows, and the first hour after those that it knows.
+/// The hours that the oracle knows: the first hour, and the hour after the last one.
 const KNOWN_HOURS: (&str, &str) = ("2025-07-20 00:00:00", "2025-12-20 00:00:00");
 /// The days that have events: the first day, and the number of days.
 const EVENT_DAYS: (&str, i64) = ("2025-10-24 00:00:00", 12);
 /// Grains, in the order in which the Python script prints their buckets.
 const GRAINS: [&str; 4] = ["hour", "day", "week", "month"];
 
-/// A Python script that prints, for each zone and each known hour, the start of the bucket of each grain that contains
+/// A Python script that prints, for each zone, each known hour and each grain, the start of the bucket that contains
 /// the hour.
 const CALENDAR: &str = r#"
 import json, sys
@@ -158,8 +158,8 @@ impl RandomQuery {
             days: (from, from + rng.i64(1..=longest)),
             filters,
             fills: rng.bool(),
-            // With `week`, the compared window begins a week earlier. For a window of whole months, it would not
-            // consist of whole months.
+            // With `week`, the compared window is the queried window a week earlier. If the queried window consists of
+            // whole months, the compared window does not.
             compare: compare.filter(|compare| *compare != "week" || grain != "month"),
             accuracy: ["auto", "exact"][rng.usize(..2)],
             form: ["json", "ndjson", "csv"][rng.usize(..3)],

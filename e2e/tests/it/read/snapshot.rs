@@ -13,7 +13,7 @@ use crate::client::HttpResponse;
 use crate::oracle::now;
 use crate::world::{DEADLINE, QueryApi, World};
 
-/// Starts a query API with more variables.
+/// Starts a query API with these additional variables.
 async fn query_api(world: &World, more: &[(&str, &str)]) -> QueryApi {
     let mut service = world.start("query-api", more);
     service.wait_ready().await.unwrap();

@@ -44,7 +44,7 @@ async fn ask(world: &World, tenant: &str, sql: &str) -> Result<String, String> {
     world.ask_as((&reader, PASSWORD), &database, sql).await
 }
 
-/// The databases whose names have the form of the name of a tenant's database.
+/// All databases whose names have the prefix of the databases of tenants.
 async fn databases(world: &World) -> Vec<Vec<String>> {
     let all = world.bi_database();
     let sql = format!("SELECT name FROM system.databases WHERE startsWith(name, '{all}_') ORDER BY name");
@@ -206,7 +206,7 @@ async fn a_removed_tenant_loses_its_database_and_login_and_all_tenants_get_new_r
     for tenant in ["acme", "shop"] {
         assert_eq!(ask(&world, tenant, count).await.as_deref(), Ok("0"));
     }
-    // A database that `migrate` did not create, although its name has the form of the name of a tenant's database.
+    // This database has the name that a database for the tenant `theirs` would have, but `migrate` did not create it.
     world.rows(&format!("CREATE DATABASE {}_theirs", world.bi_database())).await;
     let refused = migrate(&world, &["acme", "shop", "theirs"], &[OLD_SERVER, declared]).await.unwrap_err();
     assert!(refused.contains("_theirs`") && refused.contains("did not create it"), "{refused}");
@@ -249,8 +249,8 @@ async fn a_migration_after_two_concurrent_ones_leaves_exactly_the_databases_of_i
     let (_stack, world) =
         World::on_own_servers_with_tenants("tenants_twice", &rollups, &tenants(&["acme", "shop"])).await;
     for last in [&["acme"][..], &["shop"], &["acme", "shop"], &[]] {
-        // The second migration may remove the database of `shop` while the first one creates it. The migration that
-        // fails because of this must name the database in its error.
+        // The second migration may remove the database of `shop` while the first migration creates it. If a migration
+        // fails because of this, its error must name the database.
         let (one, other) = tokio::join!(
             migrate(&world, &["acme", "shop"], &[OLD_SERVER]),
             migrate(&world, &["acme"], &[OLD_SERVER])

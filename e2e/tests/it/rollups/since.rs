@@ -9,7 +9,7 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::produce;
 use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 
-/// Partitions with records. The other two stay empty.
+/// The partitions with records. The topic's two other partitions stay empty.
 const USED: [i32; 2] = [0, 2];
 /// The moment that `rollup_since` has while the events of a partition are not counted in the rollup.
 const NOT_COUNTED: &str = "2299-12-31 00:00:00.000";
@@ -84,8 +84,8 @@ impl Late {
         }
     }
 
-    /// The moments of a rollup that counts none of the records so far, but every later record: in each partition, a
-    /// millisecond after the newest record.
+    /// The moments of a rollup that counts none of the records so far, but every later record: for each partition with
+    /// records, a millisecond after its newest record.
     async fn after_all_records(&self) -> Vec<[String; 2]> {
         let sql = "SELECT kp, toString(max(kafka_time) + INTERVAL 1 MILLISECOND) FROM ledger WHERE tenant = '*' \
                    GROUP BY kp ORDER BY kp";

@@ -13,7 +13,7 @@ use crate::world::{DEADLINE, World};
 
 const EVENTS: [&str; 3] = ["view", "play", "click"];
 
-/// For each country: the count of each of [`EVENTS`] in the last seven days, and the count of all of them of all time.
+/// For each country: the count of each of [`EVENTS`] in the last seven days, and the total of all three of all time.
 #[derive(Default)]
 struct Sums(BTreeMap<String, ([u64; 3], u64)>);
 

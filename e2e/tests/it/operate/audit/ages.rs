@@ -117,7 +117,8 @@ async fn events_whose_time_is_not_trusted_are_compared_on_the_day_of_their_arriv
     let today = now();
     let yesterday = UnixMillis(today.0 - DAY);
     let from = UnixMillis::parse("2000-01-01 00:00:00").unwrap();
-    // Two pairs of times. In each pair, the first is just within the limits, and the second is a millisecond outside.
+    // The earliest and the latest client time that the aggregator trusts by default: the start of 2000, and a day after
+    // the arrival. Each is followed by a time that is a millisecond outside the limit.
     for sent in [from, UnixMillis(from.0 - 1), today, UnixMillis(today.0 + 1)] {
         produce_events_of(&world, sent, yesterday, &[]);
     }

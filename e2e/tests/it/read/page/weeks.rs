@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use super::super::people::{funnel, users};
 use crate::oracle::TestEvent;
 
-/// The steps of the page's funnel. Each step has the probability, in percent, that a visit with the previous step has
-/// this step too.
+/// The steps of the page's funnel. Each has its probability, in percent, in a visit that has all earlier steps.
 const STEPS: [(&str, u8); 4] = [("visit", 100), ("view", 90), ("signup_start", 70), ("signup", 25)];
 /// Countries, each with its visits per day on the last 6 days and its visits per day before that.
 const COUNTRIES: [(&str, i64, i64); 3] = [("FR", 9, 8), ("JP", 12, 5), ("CA", 4, 6)];
@@ -77,8 +76,9 @@ fn growth(events: &[TestEvent], today: i64) -> Value {
     };
     let this_week = today - 6 * DAY;
     let countries: BTreeSet<&str> = events.iter().map(|made| made.country.as_str()).collect();
-    // The keys are the events of the last 7 days in percent of the events of the 7 days before. They are whole numbers,
-    // because an `f64` cannot be a key of the map. A country without events in the 7 days before has no growth.
+    // Each key is the number of events in the last 7 days, in percent of the number in the 7 days before. It is a whole
+    // number, because an `f64` cannot be a key of a `BTreeMap`. A country without events in the 7 days before has no
+    // growth.
     let growths: BTreeMap<usize, Value> = countries
         .into_iter()
         .map(|country| (country, count(country, this_week), count(country, this_week - 7 * DAY)))
@@ -97,8 +97,8 @@ fn users_of(events: &[TestEvent], start: i64) -> usize {
     of_day.map(|made| &made.user).collect::<BTreeSet<_>>().len()
 }
 
-/// The number of users who reached each step in the last 7 days, and the step that most users of the step before it did
-/// not reach.
+/// The number of users who reached each step in the last 7 days, and the step at which the number of users falls most:
+/// the number who reached the previous step minus the number who reached this step.
 fn drop_off(events: &[TestEvent], today: i64) -> Value {
     let names = STEPS.map(|(step, _)| step);
     let of_week: Vec<_> = events.iter().filter(|made| made.time.0 >= today - 6 * DAY).collect();
