@@ -226,7 +226,8 @@ impl Cluster {
         }
     }
 
-    /// Looks for a fatal error of Kafka's client, or else fetches the metadata once. Returns whether Kafka is reachable.
+    /// Checks whether Kafka's client has a fatal error; if it has none, fetches the metadata once. Returns whether
+    /// Kafka is reachable.
     fn check(&self, producer: &Producer) -> bool {
         self.check_requested.store(false, Ordering::Release);
         if let Some((_, reason)) = producer.client().fatal_error() {

@@ -8,9 +8,9 @@
 //! record is refused as a whole and may be sent again; if a request was already answered, its lines in the record are
 //! counted as lost.
 //!
-//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition, each accumulator, of which a
-//! partition has two, keeps a buffer of at most one record. A lock is held only while lines are copied and records are
-//! handed to librdkafka or to the spool, never across an await.
+//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight. In addition, each partition has two
+//! accumulators, and each of them keeps a buffer of at most one record. A lock is held only while lines are copied and
+//! records are handed to librdkafka or to the spool, never across an await.
 
 mod config;
 

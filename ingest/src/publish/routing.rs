@@ -14,7 +14,7 @@ const OVERFLOW_PERCENT: usize = 80;
 /// The destination of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
-    /// Kafka; if Kafka does not acknowledge the record, the spool, if there is one.
+    /// Kafka. If there is a spool, a record that Kafka does not acknowledge then goes to the spool.
     Kafka,
     /// The spool, without an attempt to send the record to Kafka.
     Spool,

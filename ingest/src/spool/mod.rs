@@ -158,7 +158,7 @@ impl Spool {
     }
 
     /// The oldest records after the id `after`: at most `records` records and `bytes` bytes, but at least one record if
-    /// there is any. None while the file cannot be used. Waits for the disk.
+    /// there is any. Empty while the file cannot be used. Waits for the disk.
     pub fn oldest(&self, after: Uuid, records: usize, bytes: usize) -> Vec<SpooledRecord> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.submit(Job::Oldest { after, records, bytes, answer });
