@@ -52,7 +52,7 @@ pub struct Edge {
 pub enum RunError {
     /// Accepted events are lost: neither Kafka nor the spool has confirmed them, and their clients got no
     /// error.
-    #[error("store all events in kafka or in the spool before exiting ({0})")]
+    #[error("accepted events are lost: neither kafka nor the spool confirmed them ({0})")]
     Lost(Summary),
     /// Kafka's client has a fatal error, so only a new process can send again. No event is lost.
     #[error("write to kafka: kafka's client has a fatal error: {reason}; restart the edge ({summary})")]

@@ -88,7 +88,7 @@ pub enum Refusal {
     Aborted,
     /// The request has no key, and a key is required.
     NoKey,
-    /// No such key is declared.
+    /// The key of the request is not declared.
     UnknownKey,
     /// The key is disabled.
     KeyDisabled,
@@ -98,7 +98,7 @@ pub enum Refusal {
     IpDenied,
     /// The request exceeds the rate of its key or of its address; it would be allowed after this many seconds.
     RateLimited(u32),
-    /// The edge has no such path.
+    /// The edge has no route with the path of the request.
     NotFound,
     /// The path allows only `POST`.
     MethodNotAllowed,

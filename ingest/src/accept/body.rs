@@ -236,8 +236,8 @@ fn decompress_with(
     }
 }
 
-/// Reads and drops the rest of a body that the edge does not use, within limits. Returns whether the body ended: only
-/// then can the connection be used for another request.
+/// Reads and drops the rest of a body that the edge does not use, within limits. Returns whether the body was read
+/// to its end: only then can the connection be used for another request.
 pub async fn drain<B>(body: &mut B, headers: &HeaderMap) -> bool
 where
     B: Body<Data = Bytes> + Unpin,

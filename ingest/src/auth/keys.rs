@@ -115,7 +115,7 @@ pub enum AuthMode {
     Required,
 }
 
-/// What identifies an event without an `event_id`, if the request has this key and no `Idempotency-Key`.
+/// What a key declares to identify events without an `event_id`, in requests without an `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeyIdentity {
     /// Nothing: a repeated event counts again.

@@ -149,7 +149,7 @@ impl Cluster {
         self.refused_record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests an early check, because a failure may mean that Kafka is unreachable.
+    /// Requests an early check. Called after a failure, because the failure may mean that Kafka is unreachable.
     pub(super) fn request_check(&self) {
         if !self.check_requested.swap(true, Ordering::AcqRel) {
             self.wake();

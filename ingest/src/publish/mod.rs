@@ -60,7 +60,7 @@ use crate::metrics::Metrics;
 use crate::outcome::Refusal;
 use crate::spool::{Spool, SpoolConfig};
 
-/// How long [`Publisher::flush`] waits for purged records to end, which includes writing them to the spool.
+/// How long [`Publisher::flush`] waits for purged records to end. If there is a spool, it stores them in this time.
 pub(crate) const PURGE_WAIT: Duration = Duration::from_secs(10);
 /// How much longer than `DURABLE_WAIT` a record may take to end: librdkafka checks for timed-out records once a second,
 /// and the spool waits for its disk.

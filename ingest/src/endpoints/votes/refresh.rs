@@ -91,7 +91,7 @@ struct Source {
     token_file: Option<PathBuf>,
 }
 
-/// Fetches the results from query-api at `url` about every `interval`, until the future is cancelled.
+/// Fetches the results from query-api at `url` about every `interval`, until the future is dropped.
 pub async fn run(
     url: String,
     token_file: Option<PathBuf>,
