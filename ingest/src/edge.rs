@@ -50,8 +50,8 @@ pub struct Edge {
 /// Why an edge ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Accepted events are lost: neither Kafka nor the spool has confirmed them, and their clients got no
-    /// error.
+    /// Accepted events are lost: neither Kafka nor the spool has confirmed them, and no response has
+    /// reported the loss to their clients.
     #[error("accepted events are lost: neither kafka nor the spool confirmed them ({0})")]
     Lost(Summary),
     /// Kafka's client has a fatal error, so only a new process can send again. No event is lost.

@@ -1,6 +1,6 @@
 //! Warnings about accepted events: labels that are left out because they cannot be read, and field names of other SDKs.
 //!
-//! An event with `userId` instead of `user_id` is valid, but it has no user, which its sender probably did not intend.
+//! An event with `userId` instead of `user_id` is valid but has no user, although its sender probably meant to name one.
 
 use std::borrow::Cow;
 

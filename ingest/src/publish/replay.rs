@@ -69,8 +69,8 @@ struct Replayer {
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
     stopped: Arc<AtomicBool>,
-    /// A pass sends all records of the spool, oldest first. This is the id of the last record that the current pass is
-    /// done with, whether or not Kafka accepted the record.
+    /// A pass sends all records of the spool, oldest first. `last` is the id of the last record that the current pass
+    /// is done with, whether or not Kafka accepted the record.
     last: Uuid,
 }
 

@@ -182,7 +182,8 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        // The last owner may be the callback of a record. It runs on the spool's thread, which cannot join itself.
+        // The last owner may be the callback of a record. A callback runs on the spool's thread, which cannot join
+        // itself.
         let thread = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
         if let Some(thread) = thread {
             let _ended = thread.join();
