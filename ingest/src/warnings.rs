@@ -1,6 +1,6 @@
 //! Warnings about accepted events: labels that are left out because they cannot be read, and field names of other SDKs.
 //!
-//! An event with `userId` instead of `user_id` is valid but has no user, although its sender probably meant to name one.
+//! An event with `userId` instead of `user_id` is valid but has no user, although its sender meant to name one.
 
 use std::borrow::Cow;
 
