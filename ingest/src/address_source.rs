@@ -13,7 +13,7 @@ pub enum AddressSource {
     /// `Forwarded`.
     Forwarded,
     /// `X-Forwarded-For` or `Forwarded` with a malformed hop: the client is the hop to the right of the malformed one,
-    /// or the peer if there is none.
+    /// or the peer if the malformed hop is the rightmost one.
     Malformed,
 }
 

@@ -38,14 +38,14 @@ pub enum CommandError {
     #[error("write the output")]
     Write(#[from] io::Error),
     /// The replay was stopped before it had sent all records.
-    #[error("send the spool to kafka: stopped with {0} records left; they stay in the spool")]
+    #[error("send the spool to kafka: stopped before the end; {0} records stay in the spool")]
     Stopped(u64),
     /// Kafka's client has a fatal error and cannot send again.
-    #[error("send the spool to kafka: {reason}; {left} records are left, which stay in the spool")]
+    #[error("send the spool to kafka: {reason}; {left} records stay in the spool")]
     FatalError {
         /// The fatal error.
         reason: String,
-        /// The number of records that are left.
+        /// The number of records that stay in the spool.
         left: u64,
     },
 }

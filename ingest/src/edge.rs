@@ -50,8 +50,9 @@ pub struct Edge {
 /// Why an edge ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Accepted events are lost: neither Kafka nor the spool has confirmed them, and their clients do not know it.
-    #[error("store all events in kafka or in the spool before exiting ({0})")]
+    /// Accepted events are lost: neither Kafka nor the spool has confirmed them, and no response has
+    /// reported the loss to their clients.
+    #[error("accepted events are lost: neither kafka nor the spool confirmed them ({0})")]
     Lost(Summary),
     /// Kafka's client has a fatal error, so only a new process can send again. No event is lost.
     #[error("write to kafka: kafka's client has a fatal error: {reason}; restart the edge ({summary})")]
@@ -129,9 +130,10 @@ impl Edge {
         layers::stack(&self.http)
     }
 
-    /// Serves both ports until `shutdown` is cancelled, or until Kafka's client has a fatal error. If the spool accepts
-    /// records, the edge serves for a while after the error. Then the edge drains: it reports not ready but serves for
-    /// the drain delay, stops accepting requests, finishes the open ones, and flushes their events to Kafka.
+    /// Serves the port for clients and the admin port until `shutdown` is cancelled, or until Kafka's client has a
+    /// fatal error. If the spool accepts records, the edge serves for a while after the error. Then the edge drains: it
+    /// reports not ready but serves for the drain delay, stops accepting requests, finishes the open ones, and flushes
+    /// their events to Kafka.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Summary, RunError> {
         let (stop_accepting, stop) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, stop.clone()));

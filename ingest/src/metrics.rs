@@ -2,8 +2,8 @@
 //!
 //! Invariants, in the names of the metrics below: received = accepted + rejected, and accepted = delivered + spooled +
 //! queued + not_durable + lost. Each event has one outcome: a spooled event stays counted as spooled after its replay
-//! to Kafka. `spool_replayed_total` counts replays, also of events that an earlier process spooled. Tenants, users and
-//! paths are never labels.
+//! to Kafka. `spool_replayed_total` counts every replayed event, even if an earlier process spooled it. Tenants, users
+//! and paths are never labels.
 
 use std::time::Duration;
 

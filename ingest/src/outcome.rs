@@ -88,7 +88,7 @@ pub enum Refusal {
     Aborted,
     /// The request has no key, and a key is required.
     NoKey,
-    /// No such key is declared.
+    /// The key of the request is not declared.
     UnknownKey,
     /// The key is disabled.
     KeyDisabled,
@@ -98,7 +98,7 @@ pub enum Refusal {
     IpDenied,
     /// The request exceeds the rate of its key or of its address; it would be allowed after this many seconds.
     RateLimited(u32),
-    /// The edge has no such path.
+    /// The edge has no route with the path of the request.
     NotFound,
     /// The path allows only `POST`.
     MethodNotAllowed,
@@ -237,7 +237,7 @@ impl Refusal {
         self.kind().status()
     }
 
-    /// The limit, in bytes or events, that the request exceeded; `None` if the refusal is not about such a limit.
+    /// The limit, in bytes or events, that a request with status `413` exceeded; `None` for every other refusal.
     pub fn limit(&self) -> Option<usize> {
         if let RefusalKind::PayloadTooLarge { limit } = self.kind() { Some(limit) } else { None }
     }
@@ -287,7 +287,7 @@ impl Refusal {
             Self::NoKey => "A key is required",
             Self::UnknownKey => "The key is unknown",
             Self::KeyDisabled => "The key is disabled",
-            Self::OriginDenied | Self::IpDenied => "The key is not allowed here",
+            Self::OriginDenied | Self::IpDenied => "The key does not allow this origin or address",
             Self::RateLimited(_) => "Too many events",
             Self::NotFound => "There is no such path",
             Self::MethodNotAllowed => "The method is not allowed",
@@ -333,7 +333,7 @@ impl Refusal {
             Self::OriginDenied => "the key does not allow requests from pages of this origin".into(),
             Self::IpDenied => "the key does not allow requests from this address".into(),
             Self::RateLimited(_) => {
-                "the request exceeds the allowed events per second; nothing of this request was stored".into()
+                "the request exceeds the allowed events per second; no event of the request was stored".into()
             }
             Self::NotFound => {
                 let posts = Route::ALL.into_iter().filter_map(Route::path).map(|path| format!("POST {path}"));
@@ -356,15 +356,15 @@ impl Refusal {
             }
             Self::Internal => "the server failed; the events may or may not be stored".into(),
             Self::Overloaded(_) => {
-                "the server is at one of its limits; nothing of this request was stored".into()
+                "the server is at one of its limits; no event of the request was stored".into()
             }
             Self::NotDurable => "the events may or may not be stored".into(),
-            Self::NoPartitions => "kafka has not been reached yet; nothing of this request was stored".into(),
+            Self::NoPartitions => "kafka has not been reached yet; no event of the request was stored".into(),
             Self::SpoolFull => {
-                "kafka does not accept the events and the spool is full; nothing of this request was stored"
+                "kafka does not accept the events and the spool is full; no event of the request was stored"
                     .into()
             }
-            Self::Draining => "the server is stopping; nothing of this request was stored".into(),
+            Self::Draining => "the server is stopping; no event of the request was stored".into(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Warnings about accepted events: labels that are left out because they cannot be read, and field names of other SDKs.
 //!
-//! An event with `userId` instead of `user_id` is valid, but it has no user, which its sender probably did not intend.
+//! An event with `userId` instead of `user_id` is valid but has no user, although its sender meant to name one.
 
 use std::borrow::Cow;
 
@@ -25,8 +25,8 @@ impl<'a> Props<'a> for LookAlikes {
     }
 }
 
-/// The index in [`FIELDS`] of the field that a client probably means by `name`, a field name of Segment, PostHog,
-/// Mixpanel, Amplitude or GA4. The result `properties` means that the client sent an object whose fields belong at the
+/// If `name` is a field name of Segment, PostHog, Mixpanel, Amplitude or GA4: the index in [`FIELDS`] of the field that
+/// the client probably means. The index of `properties` means that the client sent an object whose fields belong at the
 /// top level, next to `event`. The length of the name is compared first, because the function is called for every
 /// unknown field.
 fn intended_field(name: &[u8]) -> Option<usize> {

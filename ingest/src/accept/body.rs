@@ -1,8 +1,8 @@
 //! Reads and decompresses the bodies of requests, within limits.
 //!
 //! Invariant: the bytes of a body are reserved before they are read, by [`super::Acceptor::read_body`], and the memory
-//! for the decompressed body is reserved before anything is written to it. Not reserved: the windows of zstd, and the
-//! spare capacity of the buffer that joins the frames of a body.
+//! for the decompressed body is reserved before anything is written to it. Two things are not reserved: the windows of
+//! zstd, and the spare capacity of the buffer that joins the frames of a body.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use super::config::BodyLimits;
 use crate::content::{Encoding, MEDIA_TYPES};
 use crate::outcome::{Bound, Refusal};
 
-/// How long a decompressed body may be whatever its ratio, within `MAX_DECODED_BYTES`; [`MAX_RATIO`] limits only the
-/// bytes beyond this length.
+/// A body may decompress to this many bytes plus [`MAX_RATIO`] times its compressed length, but to no more than
+/// `MAX_DECODED_BYTES`. So a short body may have any ratio.
 const RATIO_FREE_BYTES: usize = 1 << 20;
-/// Beyond [`RATIO_FREE_BYTES`], the most decompressed bytes for each compressed byte. Ordinary NDJSON has a lower
-/// ratio.
+/// The most decompressed bytes for each compressed byte, in addition to [`RATIO_FREE_BYTES`]. Ordinary NDJSON has a
+/// lower ratio.
 const MAX_RATIO: usize = 100;
 /// The binary logarithm of the largest zstd window: 8 MiB, as RFC 8878 recommends. The memory for windows is not
 /// reserved but bounded: decompression never awaits, so each thread has at most one window at a time.
@@ -193,8 +193,8 @@ pub fn decompress(
     decompressed.map(Bytes::from)
 }
 
-/// The encoding in which a body is compressed although its headers name none, recognized by the first bytes of the
-/// body.
+/// The encoding of a body that is compressed although its headers name no encoding. The first bytes of the body show
+/// the encoding. `None` if the body is not compressed.
 fn undeclared_encoding(body: &[u8]) -> Option<Encoding> {
     Encoding::ALL.into_iter().find(|encoding| encoding.magic().is_some_and(|magic| body.starts_with(magic)))
 }
@@ -236,8 +236,8 @@ fn decompress_with(
     }
 }
 
-/// Reads and drops the rest of a body that the edge does not use, within limits. Returns whether the body ended: only
-/// then can the connection be used for another request.
+/// Reads and drops the rest of a body that the edge does not use, within limits. Returns whether the body was read
+/// to its end: only then can the connection be used for another request.
 pub async fn drain<B>(body: &mut B, headers: &HeaderMap) -> bool
 where
     B: Body<Data = Bytes> + Unpin,

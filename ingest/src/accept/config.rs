@@ -15,8 +15,8 @@ const MIB: usize = 1 << 20;
 pub struct AcceptConfig {
     /// The limits on bodies.
     pub limits: BodyLimits,
-    /// The database that finds the country of events that a client sends without one; `None`: these events have no
-    /// country.
+    /// The database that finds the country of a client's address, for events that the client sends without a country.
+    /// `None`: these events have no country.
     pub geoip: Option<GeoIpConfig>,
     /// Events per second of one user above which the user's events are spread over all partitions: `HOT_KEY_RATE`,
     /// default 0. 0 never spreads them. Set it only if one user overloads a partition: repeats of a spread event may

@@ -2,8 +2,8 @@
 //!
 //! A body is an array, one object per line, or a sequence of objects that may span several lines. The bytes of the body
 //! decide which, and not its content type, because some clients declare `text/plain` and send an array. Invariant: an
-//! invalid event does not affect any other event, with one exception: if the quotes or brackets of an event that does
-//! not end with its line do not balance, the events after it cannot be found (see `values`). No I/O.
+//! invalid event does not affect any other event, with one exception: if the events are not separated by lines, and the
+//! quotes or brackets of an event do not balance, the events after it cannot be found (see `values`). No I/O.
 
 use std::iter;
 use std::ops::Range;

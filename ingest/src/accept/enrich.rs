@@ -91,8 +91,9 @@ pub fn enrich(
 
 /// The partition of an event: xxh3-64 (seed 0) of the tenant, a zero byte and the key of the event, modulo the number
 /// of partitions. The key is `user_id`, else `device_id`, else `session`, as text; else the 16 bytes of `event_id`. An
-/// event with none of these goes to the spare partition of the request. If a user sends too many events, the key of
-/// these events is `event_id`, as if they had no user; the second value returned is true for such an event.
+/// event with none of these goes to the spare partition of the request. While a user is hot, its events are spread:
+/// they are treated as if they had no user, so their key is `event_id`. The second value returned says whether the
+/// event is spread.
 ///
 /// This rule must never change: deduplication recognizes a repeated event only within its partition.
 fn partition(users: &mut UserHasher, event: &Event<'_>, partitions: Partitions<'_>) -> (u32, bool) {

@@ -19,7 +19,7 @@ use schemas::event::Country;
 use tokio_util::sync::CancellationToken;
 
 /// Path of a MaxMind database (`.mmdb`) that finds the country of a client's address: `GEOIP_DB`, default none. It sets
-/// `country` if the client sends none. Replace the file by renaming; the edge then reloads it.
+/// `country` if the client sends none. To update it, rename a new file to this path; the edge then reloads it.
 #[derive(Clone)]
 pub struct GeoIpConfig {
     path: PathBuf,

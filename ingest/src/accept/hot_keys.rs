@@ -2,12 +2,13 @@
 //!
 //! The counts are a count-min sketch: each event of a user is counted in two cells, selected by the two halves of the
 //! user's hash, and the lower count is the estimate. The memory is fixed, and a user who shares only one cell with a
-//! hot user does not become hot because of that. Counting takes no lock. If several requests count at the same moment,
-//! some events at the start of a second may not be counted, which does not matter.
+//! hot user does not become hot because of the shared cell. Counting takes no lock. If several requests count at the
+//! same moment, some events at the start of a second may not be counted. The count is then slightly too low, which is
+//! accurate enough.
 //!
-//! While a user is hot, the `event_id` of an event selects its partition, and not the user. A user stays hot for an
-//! hour after the last second with too many events. So if an event is sent while its user is hot, and is repeated
-//! within an hour, the repeat goes to the same partition and is recognized. No clock.
+//! While a user is hot, the partition of each of its events is selected by the `event_id` and not by the user. A user
+//! stays hot for an hour after the last second with too many events. So if an event is sent while its user is hot, and
+//! is repeated while the user is still hot, the repeat goes to the same partition and is recognized. No clock.
 
 use std::array;
 use std::num::NonZeroU32;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use schemas::time::UnixMillis;
 
-/// The cells for each half of the hash; 256 KiB in all.
+/// The number of cells for each half of the hash. The cells of both halves take 256 KiB.
 const CELLS: usize = 1 << 13;
 /// How long a key stays hot after the last second in which it exceeded the rate, in seconds.
 const HOT_SECONDS: u32 = 3600;
@@ -34,7 +35,7 @@ struct Cell {
     hot_until: AtomicU32,
 }
 
-/// The counts, with the second in which one request arrived.
+/// The counts, and the second in which a request arrived: the events of the request are counted in that second.
 #[derive(Clone, Copy)]
 pub struct HotKeyCounts<'a> {
     keys: &'a HotKeys,

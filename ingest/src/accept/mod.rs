@@ -58,7 +58,7 @@ use crate::route::Route;
 /// Turns bodies into enriched lines; shared by all requests.
 pub struct Acceptor {
     limits: BodyLimits,
-    /// One permit for each byte that bodies may use: `IN_FLIGHT_BYTES` without [`CPU_WORK_BYTES`].
+    /// One permit for each byte that bodies may use: `IN_FLIGHT_BYTES` minus [`CPU_WORK_BYTES`].
     in_flight: Arc<Semaphore>,
     cpu_work: CpuWorkBudget,
     geoip: Option<Arc<GeoIp>>,

@@ -9,13 +9,13 @@ use tokio::task;
 
 use crate::content::Encoding;
 
-/// The budget: the most bytes of long bodies that are worked on at once. The budget is a part of `IN_FLIGHT_BYTES`. A
-/// body that is longer than the budget takes all of it.
+/// The size of the budget, in bytes; the budget is a part of `IN_FLIGHT_BYTES`. Work on a body that is longer than the
+/// budget takes all of the budget.
 pub const CPU_WORK_BYTES: usize = 64 << 20;
 /// How much of the budget the decompression of one long body takes: half, so that at most two long bodies are
 /// decompressed at once, on any number of cores.
 const DECOMPRESSION_BYTES: usize = CPU_WORK_BYTES / 2;
-/// The length from which a body counts as long, because the work on such a body takes milliseconds.
+/// A body of this length or more counts as long: work on it takes milliseconds.
 const LONG_BYTES: usize = 256 * 1024;
 /// How many times longer a typical body of events becomes when it is decompressed.
 const TYPICAL_RATIO: usize = 8;
@@ -36,7 +36,7 @@ impl CpuWorkBudget {
     /// Runs `work`, which takes `bytes` of the budget. Work that takes less than `LONG_BYTES` runs at once. Other
     /// work first waits for the budget, and then runs in [`task::block_in_place`]: the thread hands its other tasks
     /// over to another thread, so the work does not delay other requests. On a runtime with a single thread, as in a
-    /// test, the work delays them.
+    /// test, the work does delay other requests.
     pub async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
         if bytes < LONG_BYTES {
             return work();

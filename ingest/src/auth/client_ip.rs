@@ -151,9 +151,9 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> (IpAd
 }
 
 /// The address in the `for` parameter of an element of `Forwarded`, if the element has exactly one. A proxy may copy
-/// text from the client into other parameters, such as `host`. If such text contains a comma, the split at commas
-/// breaks it into pieces. Such a piece must not be read as an element, so text with an unmatched quote or a backslash
-/// is not read.
+/// text from the client into other parameters, such as `host`. If the copied text contains a comma, the split at commas
+/// breaks it into pieces, and no piece must be read as an element. The rightmost piece then has an unmatched quote or a
+/// backslash, so the result for such text is `None`, and the caller reads no further piece.
 fn element(text: &str) -> Option<IpAddr> {
     if text.contains('\\') || text.matches('"').count() % 2 == 1 {
         return None;

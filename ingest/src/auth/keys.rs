@@ -74,8 +74,9 @@ impl keys::DeclaredKey for DeclaredKey {
         &self.sha256
     }
 
-    /// `before` is the key with the same id before a reload of the file. If the rate is unchanged, the new key keeps
-    /// the limiter of `before`, so that the reload does not reset how much of the rate is used.
+    /// Checks the declared key. `before` is the key that had the same id before the file was reloaded. If the rate is
+    /// unchanged, the new key keeps the limiter of `before`, so that the reload does not reset how much of the rate is
+    /// used.
     fn resolve(self, before: Option<&Key>) -> Result<Key, String> {
         if !is_tenant(&self.tenant) {
             return Err("its tenant must be 1 to 64 characters, each one of a-z, 0-9, _ and -".to_owned());
@@ -114,7 +115,7 @@ pub enum AuthMode {
     Required,
 }
 
-/// What identifies an event without an `event_id`, if the request has this key and no `Idempotency-Key`.
+/// What a key declares to identify events without an `event_id`, in requests without an `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeyIdentity {
     /// Nothing: a repeated event counts again.
@@ -124,7 +125,7 @@ pub enum KeyIdentity {
     DeviceSequence,
 }
 
-/// The sender of a request: its valid key. `None` if the request was accepted without a key.
+/// The sender of a request: the valid key in the request, or `None` if the request was accepted without a key.
 #[derive(Debug, Clone, Default)]
 pub struct Caller(Option<Arc<Key>>);
 

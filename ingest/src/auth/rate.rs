@@ -39,7 +39,7 @@ pub fn of_addresses(vars: &Vars) -> Result<Option<RateConfig>, VarError> {
 pub enum Charge {
     /// One event, so that a sender that has used up its rate is refused before its body is read.
     First,
-    /// The other events of a request. The number includes the first event, which is not charged again.
+    /// All events but the first, which is already charged. The number is the count of all events of the request.
     Rest(usize),
 }
 

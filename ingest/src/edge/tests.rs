@@ -408,10 +408,7 @@ async fn a_fatal_error_of_kafkas_client_ends_a_replay_with_the_reason() {
     let (stop, mut out) = (CancellationToken::new(), Vec::new());
     let ended = timeout(DEADLINE, commands::replay(&config, stop, &mut out)).await.unwrap();
     let error = ended.unwrap_err().to_string();
-    assert!(
-        error.contains("authorization failed")
-            && error.ends_with("1 records are left, which stay in the spool")
-    );
+    assert!(error.contains("authorization failed") && error.ends_with("1 records stay in the spool"));
 }
 
 #[tokio::test]

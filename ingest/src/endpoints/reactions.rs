@@ -16,8 +16,8 @@ use schemas::time::UnixMillis;
 
 use crate::outcome::Refusal;
 
-/// The range of timestamps that a reaction may have. A reaction with a timestamp outside this range would count in the
-/// hour of its arrival, and would be missing from the hour that its sender then queries.
+/// The range of timestamps that a reaction may have. The edge refuses any other timestamp, because the aggregator would
+/// count the reaction in the hour of its arrival: it would be missing from the hour that its sender then queries.
 pub type Times = RangeInclusive<UnixMillis>;
 
 /// Earliest `timestamp` of a reaction: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z. An earlier one gets
@@ -72,7 +72,7 @@ pub fn by_query(query: &str, times: Times) -> Result<String, Refusal> {
             return Err(bad(format!("`{name}` is repeated or contradicts another parameter")));
         }
     }
-    let reaction = reaction.ok_or_else(|| bad("one of `click` and `impression` is missing"))?;
+    let reaction = reaction.ok_or_else(|| bad("exactly one of `click` and `impression` is required"))?;
     let timestamp = timestamp.ok_or_else(|| bad("`timestamp` is missing"))?;
     let user = user.ok_or_else(|| bad("`user` is missing"))?.replace('+', " ");
     line(&percent_decoded(timestamp)?, &percent_decoded(&user)?, reaction, times)

@@ -67,8 +67,8 @@ impl CorsConfig {
             Self::Off => return,
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Listed(list) => {
-                // Responses to origins that are not in the list get this header too: a cache must not reuse them for
-                // another origin.
+                // Responses to origins that are not in the list also get `Vary: Origin`: a cache must not reuse these
+                // responses for another origin.
                 headers.append(VARY, HeaderValue::from_static("origin"));
                 list.iter().find(|listed| Some(*listed) == origin).cloned()
             }

@@ -140,7 +140,7 @@ fn accepted_encodings() -> HeaderValue {
     HeaderValue::from_str(&names).expect("names of encodings are ASCII")
 }
 
-/// A random number between `seconds` and twice that, so that refused clients do not retry at the same time.
+/// A random number from `seconds` to twice `seconds`, so that refused clients do not retry at the same time.
 fn with_jitter(seconds: u32) -> HeaderValue {
     HeaderValue::from(fastrand::u32(seconds..=seconds.saturating_mul(2)))
 }
@@ -179,7 +179,7 @@ struct Voted<'a> {
     poll: Option<&'a PollResult>,
 }
 
-/// The members that the problem of a refused request has in addition to those of every problem.
+/// The members of a problem (RFC 9457) that only refused requests have, in addition to those of [`Problem`].
 #[derive(Serialize)]
 struct Refused<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -153,7 +153,7 @@ impl RecordAccumulator {
     }
 }
 
-/// The lines in pieces of at most [`MAX_BYTES`], each with whole lines.
+/// The lines in pieces of at most [`MAX_BYTES`]; each piece ends at the end of a line.
 fn pieces(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = value;
     iter::from_fn(move || {

@@ -149,7 +149,7 @@ impl Cluster {
         self.refused_record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests an early check, because a failure may mean that Kafka is unreachable.
+    /// Requests an early check. Called after a failure, because the failure may mean that Kafka is unreachable.
     pub(super) fn request_check(&self) {
         if !self.check_requested.swap(true, Ordering::AcqRel) {
             self.wake();
@@ -226,7 +226,8 @@ impl Cluster {
         }
     }
 
-    /// Looks for a fatal error of Kafka's client, or else fetches the metadata once. Returns whether Kafka is reachable.
+    /// Checks whether Kafka's client has a fatal error; if it has none, fetches the metadata once. Returns whether
+    /// Kafka is reachable.
     fn check(&self, producer: &Producer) -> bool {
         self.check_requested.store(false, Ordering::Release);
         if let Some((_, reason)) = producer.client().fatal_error() {

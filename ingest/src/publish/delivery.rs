@@ -216,8 +216,8 @@ impl Delivery {
             _ => RecordEnd::NOT_DURABLE,
         };
         self.router.cluster.record_failed(code);
-        // Only a record that librdkafka did not queue is certainly not in Kafka. Only the requests of such a record may
-        // be refused because the spool is full, which says that nothing is stored.
+        // The refusal `SpoolFull` says that none of the events is stored. This is certain only for a record that
+        // librdkafka did not queue; any other record may be in Kafka.
         let if_full =
             if code == Some(RDKafkaErrorCode::QueueFull) { RecordEnd::SPOOL_FULL } else { end.clone() };
         self.put_into_spool(record, value, if_full, end)

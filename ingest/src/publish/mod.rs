@@ -8,9 +8,9 @@
 //! record is refused as a whole and may be sent again; if a request was already answered, its lines in the record are
 //! counted as lost.
 //!
-//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition, each accumulator, of which a
-//! partition has two, keeps a buffer of at most one record. A lock is held only while lines are copied and records are
-//! handed to librdkafka or to the spool, never across an await.
+//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight. In addition, each partition has two
+//! accumulators, and each of them keeps a buffer of at most one record. A lock is held only while lines are copied and
+//! records are handed to librdkafka or to the spool, never across an await.
 
 mod config;
 
@@ -60,7 +60,7 @@ use crate::metrics::Metrics;
 use crate::outcome::Refusal;
 use crate::spool::{Spool, SpoolConfig};
 
-/// How long [`Publisher::flush`] waits for purged records to end, which includes writing them to the spool.
+/// How long [`Publisher::flush`] waits for purged records to end. If there is a spool, it stores them in this time.
 pub(crate) const PURGE_WAIT: Duration = Duration::from_secs(10);
 /// How much longer than `DURABLE_WAIT` a record may take to end: librdkafka checks for timed-out records once a second,
 /// and the spool waits for its disk.

@@ -36,9 +36,9 @@ impl PendingRecords {
     }
 }
 
-/// The result of a request whose records ended with these results. A record may be refused with the reason that it is
-/// stored nowhere. The request may be refused with this reason only if all its records were; if the results differ, the
-/// events may or may not be stored.
+/// The result of a request whose records ended with these results. Some refusals, such as [`Refusal::SpoolFull`], say
+/// that a record is stored nowhere. The request gets the same refusal only if all its records got it; if the results
+/// differ, the refusal says that the events may or may not be stored.
 fn result_of_request<'a>(mut records: impl Iterator<Item = &'a Result<(), Refusal>>) -> Result<(), Refusal> {
     let first = records.next().unwrap_or(&Ok(()));
     if records.all(|result| result == first) { first.clone() } else { Err(Refusal::NotDurable) }

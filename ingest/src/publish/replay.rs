@@ -24,7 +24,7 @@ use crate::spool::store::SpooledRecord;
 const BATCH_LIMITS: (usize, usize) = (200, 1 << 20);
 /// The pause after a batch, and between two checks for records that may be sent.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The pause after Kafka did not accept some records. No record is lost: they stay in the spool and are sent again.
+/// The pause after Kafka did not accept some records; these records stay in the spool and are sent again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Nothing is replayed while the lines that wait for Kafka or the spool take more than this percentage of
 /// `UNACKED_BYTES`.
@@ -69,8 +69,8 @@ struct Replayer {
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
     stopped: Arc<AtomicBool>,
-    /// A pass sends all records of the spool, oldest first. This is the id of the last record that the current pass is
-    /// done with, whether or not Kafka accepted the record.
+    /// A pass sends all records of the spool, oldest first. `last` is the id of the last record that the current pass
+    /// is done with, whether or not Kafka accepted the record.
     last: Uuid,
 }
 

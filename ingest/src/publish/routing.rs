@@ -14,7 +14,7 @@ const OVERFLOW_PERCENT: usize = 80;
 /// The destination of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
-    /// Kafka; if Kafka does not acknowledge the record, the spool, if there is one.
+    /// Kafka. If there is a spool, a record that Kafka does not acknowledge then goes to the spool.
     Kafka,
     /// The spool, without an attempt to send the record to Kafka.
     Spool,
@@ -27,9 +27,9 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// The destination of a record that is sent now. The record goes to the spool, if the spool accepts records, while
-    /// Kafka is unreachable or the waiting bytes exceed [`OVERFLOW_PERCENT`]; otherwise, the record goes to Kafka.
-    /// Refused if Kafka is unreachable and there is a spool that does not accept records.
+    /// The destination of a record that is sent now: the spool, if the spool accepts records and either Kafka is
+    /// unreachable or the waiting bytes exceed [`OVERFLOW_PERCENT`]. Refused if Kafka is unreachable and there is a
+    /// spool that does not accept records. In all other cases, the destination is Kafka.
     pub(super) fn destination(&self, waiting: &Admission) -> Result<Destination, Refusal> {
         let Some(spool) = &self.spool else { return Ok(Destination::Kafka) };
         let is_down = self.cluster.is_down();

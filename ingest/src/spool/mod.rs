@@ -158,7 +158,7 @@ impl Spool {
     }
 
     /// The oldest records after the id `after`: at most `records` records and `bytes` bytes, but at least one record if
-    /// there is any. None while the file cannot be used. Waits for the disk.
+    /// there is any. Empty while the file cannot be used. Waits for the disk.
     pub fn oldest(&self, after: Uuid, records: usize, bytes: usize) -> Vec<SpooledRecord> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.submit(Job::Oldest { after, records, bytes, answer });
@@ -182,7 +182,8 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        // The last owner may be the callback of a record. It runs on the spool's thread, which cannot join itself.
+        // The last owner may be the callback of a record. A callback runs on the spool's thread, which cannot join
+        // itself.
         let thread = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
         if let Some(thread) = thread {
             let _ended = thread.join();

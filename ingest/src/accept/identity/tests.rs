@@ -33,7 +33,7 @@ fn an_idempotency_key_is_used_unchanged_or_the_request_is_refused() {
     }
 }
 
-/// Golden values. If they change, an event that is repeated across an upgrade counts twice.
+/// Golden values. If they change, an event that is sent before an upgrade and repeated after it counts twice.
 #[test]
 fn derived_ids_never_change() {
     let line = r#"{"event":"a","device_id":"d","session":"s","sequence":7}"#;

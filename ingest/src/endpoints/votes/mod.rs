@@ -84,7 +84,8 @@ fn rewrite(line: &str) -> Result<(String, String), Fault> {
     Ok((event_line(&fields), poll))
 }
 
-/// The text of a field of a vote; `None` if the field is absent, `null` or empty, as in every event.
+/// The text of a field of a vote; `None` if the field is absent, `null` or empty. These three mean the same in every
+/// event.
 fn text_of(fields: &[(Cow<'_, str>, &RawValue)], name: &'static str) -> Result<Option<String>, Fault> {
     let mut values = fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.get());
     let value = values.next().unwrap_or("null");

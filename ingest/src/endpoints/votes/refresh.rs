@@ -20,10 +20,11 @@ use crate::metrics::Metrics;
 
 /// The longest response that is read. Query-api returns some tens of thousands of options at most.
 const MAX_RESPONSE_BYTES: usize = 16 << 20;
-/// The longest time that a fetch may take, which is two requests, even if the interval is longer.
+/// The longest time that a fetch, which consists of two requests, may take, even if the interval is longer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// For this long after the start, failures are not logged, because query-api may be starting at the same time.
+/// For this long after the start, failures before the first successful fetch are not logged, because query-api may be
+/// starting at the same time.
 const STARTUP_GRACE: Duration = Duration::from_secs(30);
 
 /// The results of the last successful fetch; `None` before it.
@@ -60,7 +61,7 @@ pub struct PollResultsConfig {
     /// results.
     pub token_file: Option<PathBuf>,
     /// Time between two fetches of poll results, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s. While fetches succeed, the
-    /// results in answers to votes are at most about that much older than the query API's.
+    /// results in answers to votes are at most about one interval older than the query API's.
     pub interval: Duration,
 }
 
@@ -90,7 +91,7 @@ struct Source {
     token_file: Option<PathBuf>,
 }
 
-/// Fetches the results from query-api at `url` about every `interval`, until the future is cancelled.
+/// Fetches the results from query-api at `url` about every `interval`, until the future is dropped.
 pub async fn run(
     url: String,
     token_file: Option<PathBuf>,
@@ -124,7 +125,7 @@ pub async fn run(
                 tracing::warn!(
                     url = source.url,
                     error,
-                    "cannot fetch poll results; the previous ones stay in use, trying again"
+                    "cannot fetch poll results; trying again; the previous results stay in use"
                 );
             }
             Err(_) => {}
