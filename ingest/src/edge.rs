@@ -143,7 +143,7 @@ impl Edge {
         let (served, fatal_error) = tokio::join!(serving, self.drain_after(shutdown, stop_accepting));
         // Flush even if the drain took too long.
         if let Err(error) = served {
-            tracing::warn!(%error, "requests were aborted because the drain took too long");
+            tracing::warn!(%error, "the open requests did not end in time; they may not be answered");
         }
         self.stop_refreshing.cancel();
         let summary = self.pending_events().flush(FLUSH_WAIT).await;

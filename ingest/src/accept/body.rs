@@ -96,6 +96,25 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     }
 }
 
+/// The decompressed body of a request. Its bytes are reserved until it is dropped.
+pub struct ReservedBody {
+    bytes: Bytes,
+    _reserved: Reservation,
+}
+
+impl ReservedBody {
+    /// A body whose bytes are in the reservation.
+    pub fn new(bytes: Bytes, reserved: Reservation) -> Self {
+        Self { bytes, _reserved: reserved }
+    }
+}
+
+impl AsRef<[u8]> for ReservedBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Bytes that a request has reserved from the budget that all bodies share. Dropping the reservation releases the
 /// bytes.
 pub struct Reservation {

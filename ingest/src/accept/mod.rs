@@ -36,7 +36,7 @@ use schemas::line::Prefix;
 use schemas::time::UnixMillis;
 use tokio::sync::Semaphore;
 
-use self::body::{BodyHeaders, Reservation};
+use self::body::{BodyHeaders, Reservation, ReservedBody};
 pub use self::config::{AcceptConfig, BodyLimits};
 use self::enrich::{Chunk, Partitions};
 use self::geoip::GeoIp;
@@ -114,13 +114,8 @@ impl Acceptor {
         &self.cpu_work
     }
 
-    /// Reads the whole body of a request and decompresses it. The caller must keep the reservation for as long as the
-    /// body is in memory.
-    pub async fn read_body<B>(
-        &self,
-        headers: &HeaderMap,
-        body: &mut B,
-    ) -> Result<(Bytes, Reservation), Refusal>
+    /// Reads the whole body of a request and decompresses it.
+    pub async fn read_body<B>(&self, headers: &HeaderMap, body: &mut B) -> Result<ReservedBody, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -133,7 +128,7 @@ impl Acceptor {
         let cost = decompression_cost(encoding, bytes.len());
         let decompress = || body::decompress(bytes, encoding, &self.limits, &mut reserved);
         let bytes = self.cpu_work.run(cost, decompress).await?;
-        Ok((bytes, reserved))
+        Ok(ReservedBody::new(bytes, reserved))
     }
 
     /// Turns the body of a request into enriched lines.

@@ -51,7 +51,7 @@ where
     match route {
         Route::Events | Route::Counters | Route::Votes => {
             match app.acceptor.read_body(&head.headers, &mut body).await {
-                Ok((bytes, _reserved)) => store_events(app, &request, &head, bytes).await,
+                Ok(body) => store_events(app, &request, &head, body).await,
                 Err(refusal) => refuse_unread(refusal, &head, body).await,
             }
         }
@@ -74,7 +74,12 @@ fn admit(app: &App, route: Route, head: &Parts, ip: IpAddr) -> Result<Caller, Re
     app.auth.authenticate(head, ip)
 }
 
-async fn store_events(app: &App, request: &AdmittedRequest, head: &Parts, body: Bytes) -> ApiResponse {
+async fn store_events(
+    app: &App,
+    request: &AdmittedRequest,
+    head: &Parts,
+    body: impl AsRef<[u8]> + Send,
+) -> ApiResponse {
     let body = match store(app, request, head, body).await {
         Ok(_) if request.preferences.minimal => ResponseBody::StoredMinimal(request.ack),
         Ok(report) if request.context.route == Route::Votes => vote_response(app, request, report),
@@ -105,7 +110,7 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let applied = Preferences { minimal: false, ..request.preferences };
-    let stored = store(app, request, head, line.into()).await;
+    let stored = store(app, request, head, line).await;
     let close = !body::drain(&mut body, &head.headers).await;
     match stored {
         Ok(_) => ApiResponse { body: ResponseBody::NoContent, close, applied },
@@ -118,9 +123,9 @@ async fn store(
     app: &App,
     request: &AdmittedRequest,
     head: &Parts,
-    body: Bytes,
+    body: impl AsRef<[u8]> + Send,
 ) -> Result<Report, ResponseBody> {
-    let bytes = body.len();
+    let bytes = body.as_ref().len();
     let publish = || accept_and_publish(app, request, head, body);
     let (report, pending) = app.acceptor.cpu_work().run(bytes, publish).await?;
     match (pending, request.ack) {
@@ -137,24 +142,22 @@ fn accept_and_publish(
     app: &App,
     request: &AdmittedRequest,
     head: &Parts,
-    body: Bytes,
+    body: impl AsRef<[u8]>,
 ) -> Result<(Report, Option<PendingRecords>), Refusal> {
     let AdmittedRequest { context, ack, trace, .. } = request;
     let identity = Identity::of(&head.headers, context.caller.identity())?;
-    // Until Kafka has been reached once, the partitions are unknown, and the request is refused here: before any of its
-    // lines is read and counted.
+    // While the partitions are not known, the request is refused here: before any of its lines is read and counted.
     let partitions = app.publisher.partitions()?;
     let Accepted { chunks, report, samples } =
-        app.acceptor.accept(&app.auth, context, identity, &body, partitions)?;
+        app.acceptor.accept(&app.auth, context, identity, body.as_ref(), partitions)?;
+    drop(body);
+    let publish = || app.publisher.publish(chunks, *ack, *trace);
+    let pending = if report.accepted == 0 { None } else { Some(publish()?) };
+    // A refused request is sent again, with its rejected lines: only an answered one leaves samples.
     if !samples.is_empty() {
         app.publisher.send_samples(partitions.spare, &samples);
     }
-    drop(body);
-    if chunks.is_empty() {
-        return Ok((report, None));
-    }
-    let pending = app.publisher.publish(chunks, *ack, *trace)?;
-    Ok((report, Some(pending)))
+    Ok((report, pending))
 }
 
 /// Refuses a request whose body was not read to its end.

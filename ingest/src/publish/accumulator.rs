@@ -2,11 +2,12 @@
 //!
 //! There is no linger time. The first request that appends to an empty record must send the record, after the requests
 //! that are ready at the same moment have appended their lines. While two records are in flight, lines are collected in
-//! the open record, which is sent when a record in flight ends. A full record is sent at once.
+//! the open record. A full record is sent at once, so more than two can be in flight. The open record is sent once fewer
+//! than two are in flight.
 //!
-//! Invariant: if the open record contains lines, then either a caller must send it, or two records are in flight and
-//! the first of the two to end sends it. This file has no I/O, no clock and no lock. The caller holds the lock of the
-//! accumulator while it sends, so that records are sent in the order in which they were closed.
+//! Invariant: if the open record contains lines, then either a caller must send it, or at least two records are in
+//! flight, and the end of one of them sends it. This file has no I/O, no clock and no lock. The caller holds the lock of
+//! the accumulator while it sends, so that records are sent in the order in which they were closed.
 
 use std::iter;
 use std::mem;
@@ -112,7 +113,7 @@ impl RecordAccumulator {
         Appended { receipts, must_send }
     }
 
-    /// Sends the open record, unless two records are in flight: it is then sent when the first of the two ends. The
+    /// Sends the open record, unless two or more records are in flight: it is then sent once fewer than two are. The
     /// caller of [`RecordAccumulator::append`] calls this if [`Appended::must_send`] is true.
     pub fn send_open(&mut self, mut send: impl FnMut(&Record) -> bool) {
         self.send_pending = false;

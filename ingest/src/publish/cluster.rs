@@ -121,7 +121,10 @@ impl Cluster {
 
     /// Notes that a record was not acknowledged in time: Kafka counts as unreachable until the next check.
     pub(super) fn record_timed_out(&self) {
-        self.set(State::Unreachable);
+        // Any other state already says more exactly why.
+        if !self.is_down() {
+            self.set(State::Unreachable);
+        }
     }
 
     /// Notes that a record failed. After an authorization error, Kafka counts as unreachable for [`REFUSAL_TIME`], even

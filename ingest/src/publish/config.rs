@@ -59,7 +59,7 @@ pub struct KafkaConfig {
     /// creates it.
     pub topic: String,
     /// Longest wait for Kafka's acknowledgement: `DURABLE_WAIT`, default 10s, at least 1ms. Then the events go to the
-    /// spool; without a spool, the client gets `503`. Keep it shorter than your clients' timeout.
+    /// spool; without a spool, the client gets `503`, at most 5 s later. Keep the sum below your clients' timeout.
     pub durable_wait: Duration,
     /// Memory for events that Kafka has not acknowledged yet: `UNACKED_BYTES`, default 96 MiB. Requests beyond it get
     /// `503`. It adds to `IN_FLIGHT_BYTES`; keep it below the queue of Kafka's client, which is 256 MiB.

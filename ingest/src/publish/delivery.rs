@@ -200,9 +200,9 @@ impl Delivery {
         tracing::debug!(partition = record.partition, %error, "kafka did not accept a record");
         let code = error.rdkafka_error_code();
         let end = match code {
-            // When the edge stops, it purges the records that have not ended. Their requests are not answered any more,
-            // so the events count as lost unless the spool stores them. After a fatal error, Kafka's client purges
-            // records too, but then their requests still wait and can be refused.
+            // When the edge stops, it purges the records that have not ended. The process may end before their requests
+            // are answered, so the events count as lost unless the spool stores them. After a fatal error, Kafka's
+            // client purges records too, but then the process goes on and can refuse their requests.
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
                 if self.admission.is_closed() =>
             {
@@ -243,7 +243,8 @@ impl Delivery {
             let end = match result {
                 Ok(()) => RecordEnd::SPOOLED,
                 Err(PutError::Full) => if_full,
-                Err(PutError::Off) => otherwise,
+                // The spool may have written the record before its disk failed, and replay it later.
+                Err(PutError::Off) => RecordEnd { result: Err(Refusal::NotDurable), ..otherwise },
             };
             delivery.end(&record, end);
             delivery.send_next(record.partition, record.destination);
@@ -269,8 +270,9 @@ impl Delivery {
         self.metrics.acknowledged(record.sent_at.elapsed());
         self.metrics.ended(end.outcome, u64::from(record.lines - record.answered));
         self.metrics.ended(end.outcome.after_early_response(), u64::from(record.answered));
-        self.admission.leave(u64::from(record.lines), record.bytes);
         record.receipt.set(end.result).expect("a record ends once");
+        // After it, a process that stops may end.
+        self.admission.leave(u64::from(record.lines), record.bytes);
     }
 }
 

@@ -62,8 +62,8 @@ use crate::spool::{Spool, SpoolConfig};
 
 /// How long [`Publisher::flush`] waits for purged records to end. If there is a spool, it stores them in this time.
 pub(crate) const PURGE_WAIT: Duration = Duration::from_secs(10);
-/// How much longer than `DURABLE_WAIT` a record may take to end: librdkafka checks for timed-out records once a second,
-/// and the spool waits for its disk.
+/// How much longer than `DURABLE_WAIT` a request waits for its records: librdkafka checks for timed-out records once a
+/// second, and the spool waits for its disk. A record that first waits for earlier ones of its partition may end later.
 const END_WAIT: Duration = Duration::from_secs(5);
 
 /// Why the publisher cannot start.
