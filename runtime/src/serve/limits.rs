@@ -128,7 +128,7 @@ mod tests {
     fn headers_up_to_the_limits_are_accepted_and_no_more() {
         let limits = ConnectionLimits { header_bytes: 100, ..ConnectionLimits::default() };
         let refuses = |bytes: usize| {
-            // The other 9 bytes are `GET/` and, around the value, `x: ` and `\r\n`.
+            // Besides the value of the header, 9 bytes count: `GET`, `/`, `x: ` and `\r\n`.
             let request = Request::get("/").header("x", "v".repeat(bytes - 9)).body(());
             limits.refuses(&request.unwrap())
         };

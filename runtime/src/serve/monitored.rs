@@ -1,5 +1,7 @@
-//! Records the bytes and the requests of a connection in its [`Activity`], as they pass. The stream also replaces the
-//! responses that hyper makes itself, and is closed so that the peer receives the last response.
+//! Records in the [`Activity`] of a connection when bytes pass, and when requests begin and end.
+//!
+//! [`MonitoredStream`] also replaces the responses that hyper makes itself, and gives the peer time to receive the last
+//! response before the connection is closed.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;

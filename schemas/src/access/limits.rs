@@ -7,8 +7,8 @@ pub(super) struct Profile {
     pub(super) about: &'static str,
     /// Settings with their values.
     pub(super) settings: &'static [(&'static str, u64)],
-    /// Settings that users with this profile may change although `readonly` is 1, each with its least and its greatest
-    /// value, if it has such bounds.
+    /// Settings that users with this profile may change although `readonly` is 1, each with the least and the greatest
+    /// value that is allowed; `None` if every value is allowed.
     pub(super) changeable: &'static [(&'static str, Option<(u64, u64)>)],
 }
 
@@ -17,7 +17,7 @@ pub(super) struct Profile {
 pub(super) struct Quota {
     pub(super) name: &'static str,
     pub(super) seconds: u32,
-    /// Limits for each interval of this many seconds.
+    /// Limits for each interval of `seconds`.
     pub(super) limits: &'static [(&'static str, u64)],
 }
 

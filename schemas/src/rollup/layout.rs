@@ -99,7 +99,8 @@ impl Expiry {
     }
 }
 
-/// The prefix of the names by which queries ask for a sample. No declared name begins with a capital letter.
+/// The prefix of the names by which queries ask for a sample. It is never the beginning of a declared name, because
+/// declared names begin with a lower-case letter.
 const SAMPLE_PREFIX: &str = "Sample_";
 
 impl Rollup {
@@ -214,10 +215,11 @@ impl Rollup {
         sql.replace(&format!("{{{}}}", self.name), &self.source())
     }
 
-    /// The condition for the rows of this rollup within the retention, in its table aliased as `T`.
+    /// The condition for the rows of this rollup that are within the retention. In the condition, the rollup's table has
+    /// the alias `T`.
     pub(crate) fn condition(&self) -> String {
-        // A retention never changes, so all rows of a rollup without a retention are in one table partition, and with
-        // this condition ClickHouse opens no other.
+        // The retention of a rollup never changes, so all rows of a rollup without a retention are in the table
+        // partition of the day 2149-06-06. With the condition on `expires`, ClickHouse opens no other table partition.
         let kept = match self.retention_days {
             Some(days) => format!("T.bucket >= toDateTime(toDate(now('UTC')) - {days}, 'UTC')"),
             None => "T.expires = '2149-06-06'".to_owned(),
