@@ -56,7 +56,7 @@ pub struct ServingView {
 }
 
 impl ServingView {
-    /// Whether the rollup that the view reads is declared, with all columns that are needed.
+    /// Whether the rollup that the view reads is declared and has all `columns`.
     pub fn is_declared(&self, rollups: &Rollups) -> bool {
         rollups.get(self.rollup).is_some_and(|rollup| rollup.has_columns(self.columns))
     }

@@ -154,8 +154,8 @@ impl AsyncWrite for MonitoredStream {
     }
 
     /// Closes our side, then reads and discards bytes until the peer closes its side, or until the peer has paused for
-    /// [`LINGER`] or [`LONGEST_LINGER`] is over. If we closed the connection at once, a peer that still sends would lose
-    /// our response, because the kernel resets a connection that is closed with unread bytes.
+    /// [`LINGER`] or [`LONGEST_LINGER`] is over. If we closed the connection at once, a peer that still sends would
+    /// lose our response, because the kernel resets a connection that is closed with unread bytes.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, lingering, .. } = &mut *self;
         let (timeout, latest) = match lingering {

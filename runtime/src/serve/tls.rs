@@ -63,8 +63,8 @@ enum BadFile {
 }
 
 impl TlsConfig {
-    /// Reads and checks the files that `TLS_CERT` (the certificate, then those of its issuers) and
-    /// `TLS_KEY` name; `None` if neither is set.
+    /// Reads and checks the files that `TLS_CERT` (the certificate, then the certificates of its issuers) and `TLS_KEY`
+    /// name; `None` if neither variable is set.
     pub fn from_vars(vars: &Vars) -> Result<Option<Self>, VarError> {
         let read = |path: &str, text: &str| Ok::<_, Infallible>((PathBuf::from(path), text.to_owned()));
         let missing = |name, hint| Err(VarError::Missing { name, hint });
@@ -94,7 +94,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Uses the pair that was read with the configuration. `stale` is 1 while the files cannot be used.
+    /// Uses the certificate and key that were read with the configuration. `stale` is 1 while the files cannot be used.
     pub fn new(config: TlsConfig, stale: IntGauge) -> Self {
         let current = config.pair.server_config().expect("the pair was checked with the configuration");
         Self { config, current: ArcSwap::from_pointee(current), stale }

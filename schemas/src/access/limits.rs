@@ -34,8 +34,8 @@ pub(super) const POLLER: Profile = Profile {
 pub(super) const BI: Profile = Profile {
     name: "bi",
     about: "The limits of an analyst's query, and the settings that drivers and tools may send: those that change the \
-            format of a result or make it smaller. `max_rows_to_read` has no limit: ClickHouse counts by the index and \
-            before a LIMIT, so it would refuse a preview of a large view.",
+            format of a result or make it smaller. `max_rows_to_read` is not set: ClickHouse compares this limit with \
+            the rows that the index selects, before a LIMIT applies, so it would refuse a preview of a large view.",
     settings: &[
         ("readonly", 1),
         ("max_execution_time", 30),
