@@ -15,7 +15,7 @@ impl RetryPolicy {
     /// A policy whose waits double, from `shortest` up to `longest`.
     ///
     /// # Panics
-    /// If `shortest` is zero or above `longest`; in a constant that is a compile error.
+    /// If `shortest` is zero or above `longest`; in a constant, the panic is a compile error.
     pub const fn new(shortest: Duration, longest: Duration) -> Self {
         let (least, most) = (shortest.as_nanos(), longest.as_nanos());
         assert!(0 < least && least <= most, "the shortest wait is above zero and not above the longest");

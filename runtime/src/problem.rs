@@ -8,8 +8,8 @@ use serde::Serialize;
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// The members that every problem has. Its `type` is `/problems/` and then the `code`. Both are stable: releases do
-/// not change them.
+/// The members that every problem has. The JSON also has the member `type`: `/problems/` followed by the `code`. The
+/// `type` and the `code` of a problem are stable: releases do not change them.
 #[derive(Debug, Clone, Copy)]
 pub struct Problem<'a> {
     /// The status of the response.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::time::{DAY, HOUR, UnixMillis};
 
-/// Arrival times that can be stored: 1970 to 2058. Even the longest retention of a time in this range ends before
+/// Arrival times that can be stored: 1970 to 2058. Even for the last of these times, the longest retention ends before
 /// 2106-02-07, when ClickHouse's `DateTime`, the type of buckets, wraps around to 1970. `Date`, the type of the day on
 /// which rollups expire, ends in 2149.
 pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
@@ -22,8 +22,9 @@ pub struct TimeLimits {
 }
 
 impl TimeLimits {
-    /// The longest `ahead`, in milliseconds: a year of 365.25 days. It is limited because every retention, also that
-    /// of an event with such a time, must end before 2106, when ClickHouse's `DateTime` ends.
+    /// The longest `ahead`, in milliseconds: a year of 365.25 days. `ahead` is limited because every retention must end
+    /// before 2106, when ClickHouse's `DateTime` ends, even the retention of an event whose time is `ahead` of its
+    /// arrival.
     pub const MAX_AHEAD: i64 = 8766 * HOUR;
 }
 
@@ -38,7 +39,9 @@ impl FromStr for Earliest {
         let time = UnixMillis::parse(text).ok_or("write for example `2000-01-01T00:00:00Z`")?;
         let Range { start, end } = STORABLE;
         if !STORABLE.contains(&time) {
-            return Err(format!("rollups can hold times from {start} to before {end}; write such a time"));
+            return Err(format!(
+                "rollups can hold times from {start} to before {end}; write a time in this range"
+            ));
         }
         Ok(Self(time))
     }

@@ -1,6 +1,7 @@
-//! Enums whose variants have a name that other processes see: one table has the variants, their names and `ALL`.
+//! A macro that declares an enum and the names of its variants in one table, for names that other processes see.
 
-/// An enum with `ALL` and the name of each variant, as `VariantName = "name"`.
+/// Declares an enum with variants of the form `Variant = "name"`, the list `ALL` of its variants, and a function that
+/// returns the name of a variant.
 macro_rules! named_enum {
     (
         $(#[$attribute:meta])*

@@ -7,7 +7,7 @@
 //! | `id` | UUIDv7 of the record, hyphenated; the same when the record is sent again or through the spool |
 //! | `spooled` | `1` if the record came through the spool; else absent |
 //! | `kind` | `rejected` if the lines are [samples](crate::sample) of lines that the edge rejected; absent for events |
-//! | `traceparent` | that of the first request in the record with a sampled [trace](crate::trace); absent if there is none |
+//! | `traceparent` | from the first request in the record that has a sampled [trace](crate::trace); else absent |
 
 use uuid::Uuid;
 

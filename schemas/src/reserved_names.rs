@@ -15,7 +15,7 @@ pub(crate) const COUNTRY_TOTALS: &str = "country_totals";
 /// The view that shows the moment before which everything that was in Kafka is counted.
 pub const FRESHNESS: &str = "freshness";
 
-/// The view that counts the lines that arrived, and how many were stored, repeats or unreadable.
+/// The view that counts the lines that arrived, and how many of them were stored, repeated and unreadable.
 pub(crate) const PIPELINE_HEALTH: &str = "pipeline_health";
 
 /// Names that a rollup cannot have: names of tables, and names of other views in the database of its view.

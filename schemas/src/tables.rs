@@ -51,17 +51,17 @@ pub struct ServingView {
     pub migration: Migration,
     /// The rollup that the view reads; the view is created only if that rollup is declared.
     pub rollup: &'static str,
-    /// The dimensions and measures of that rollup which the view and query-api read.
+    /// The dimensions and measures that the view and query-api read from that rollup.
     pub columns: &'static [&'static str],
 }
 
 impl ServingView {
-    /// Whether the rollup that the view reads is declared, with all columns that are needed.
+    /// Whether the rollup that the view reads is declared and has all `columns`.
     pub fn is_declared(&self, rollups: &Rollups) -> bool {
         rollups.get(self.rollup).is_some_and(|rollup| rollup.has_columns(self.columns))
     }
 
-    /// The statement that creates the view; `None` if the rollup or a column that it reads is not declared.
+    /// The statement that creates the view; `None` if its rollup or one of its `columns` is not declared.
     pub fn statement(&self, rollups: &Rollups) -> Option<String> {
         let rollup = rollups.get(self.rollup).filter(|_| self.is_declared(rollups))?;
         Some(rollup.substitute_in(self.migration.sql))

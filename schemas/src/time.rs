@@ -91,7 +91,8 @@ impl fmt::Display for UnixMillis {
 
 /// Days of a year before each of its months, in a year of 365 days.
 const BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-/// Days from the beginning of the year 0 to the epoch.
+/// Days from the beginning of the year 0 to the epoch, without the leap day of the year 0: [`days`] does not count that
+/// leap day either.
 const DAYS_TO_EPOCH: i64 = 719_527;
 
 /// Days since the epoch of `YYYY-MM-DD`, by the Gregorian calendar.
@@ -104,7 +105,8 @@ fn days(text: [u8; 10]) -> Option<i64> {
     if !(1..=12).contains(&month) || day < 1 || day > month_length(year, month) {
         return None;
     }
-    // The last year whose 29 February, if that year has one, is before this day.
+    // `past` is the last year whose February has ended before this day. `leap_days` counts the leap days of the years
+    // from 1 to `past`.
     let past = if month <= 2 { year - 1 } else { year };
     let leap_days = past / 4 - past / 100 + past / 400;
     Some(365 * year + leap_days + BEFORE_MONTH[month as usize - 1] + day - 1 - DAYS_TO_EPOCH)
@@ -166,7 +168,7 @@ fn zone_offset(text: &[u8]) -> Option<i64> {
 struct Form {
     /// `0` at the places of digits, and the fixed bytes at the others.
     text: u64,
-    /// The bits that every text of this form has in common with `text`.
+    /// A mask of the bits that are the same in every text of this form.
     equal: u64,
     /// A mask of the low half of each digit's byte.
     values: u64,
@@ -192,7 +194,7 @@ impl Form {
         }
     }
 
-    /// The numbers of two digits, each at the place of its first digit; `None` if the text has another form.
+    /// The two-digit numbers in `text`, each at the index of its first digit; `None` if `text` does not have this form.
     fn pairs(&self, text: [u8; 8]) -> Option<[u8; 8]> {
         let text = u64::from_le_bytes(text);
         let values = text & self.values;

@@ -502,7 +502,8 @@ mod tests {
 
     #[test]
     fn times_that_the_tables_cannot_hold_are_refused_with_the_valid_range() {
-        let range = "from 1970-01-01 00:00:00.000 to before 2059-01-01 00:00:00.000; write such a time";
+        let range =
+            "from 1970-01-01 00:00:00.000 to before 2059-01-01 00:00:00.000; write a time in this range";
         for value in ["1969-12-31T23:59:59.999Z", "1900-01-01 00:00:00", "2059-01-01T00:00:00Z"] {
             check_refused("EVENT_TIME_FROM", value, range);
         }

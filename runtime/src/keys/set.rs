@@ -26,8 +26,8 @@ pub trait DeclaredKey: DeserializeOwned + 'static {
     /// The SHA-256 of the token, as hexadecimal digits.
     fn sha256(&self) -> &str;
 
-    /// Makes the key that the service uses. `before` is the key in use that has the same id, if there is one: if its
-    /// rate is the same, the new key shares its limiter, so that what was charged stays charged.
+    /// Makes the key that the service uses. `before` is the key in use that has the same id, if there is one. The new
+    /// key keeps the limiter of each rate that has not changed, so that a reload does not reset what was charged.
     ///
     /// # Errors
     /// What is wrong with the declaration, as a phrase about the key: `its tenant must be …`.

@@ -40,8 +40,8 @@ impl Activity {
 
     /// Records bytes that arrived.
     pub(super) fn read(&mut self, bytes: &[u8], now: Instant) {
-        // No HTTP/1 method begins with `PRI`, but the preface of HTTP/2 does. If a client sends the preface in pieces,
-        // its connection has the timeouts of HTTP/1.
+        // No standard method of HTTP/1 begins with `PRI`, but the preface of HTTP/2 does. If a client sends the preface
+        // in pieces, its connection has the timeouts of HTTP/1.
         if bytes.starts_with(b"PRI") && matches!(self.phase, Phase::Headers(_)) {
             (self.http2, self.phase) = (true, Phase::Idle(now));
         }

@@ -111,7 +111,7 @@ impl Connection {
     }
 
     /// The stream, after its TLS handshake if there is a certificate; `None` if the handshake failed, or if `closing`
-    /// was cancelled before its end.
+    /// was cancelled before the handshake ended.
     async fn secured(&self, stream: TcpStream, settings: &ConnectionSettings) -> Option<Stream> {
         let Some(tls) = &settings.tls else { return Some(Stream::Left(stream)) };
         // The handshake is boxed, because the future of each connection would otherwise reserve space for the
@@ -137,7 +137,7 @@ async fn expired(closing: &CancellationToken, age: Duration) {
 }
 
 /// The service of one connection: records each request as activity, refuses a request that violates HTTP or has too
-/// many or too long headers, and adds the peer to all others.
+/// many or too long headers, and passes every other request to `service` with its [`PeerAddr`].
 fn monitored<S, B>(
     service: S,
     peer: SocketAddr,

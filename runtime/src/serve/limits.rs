@@ -76,8 +76,8 @@ impl ConnectionLimits {
     }
 
     /// Whether a request has too many headers, or too long ones. For HTTP/2, hyper's decoder already limits the bytes
-    /// of headers. For HTTP/1, hyper limits only the size of its buffer, which is larger than the limit of headers,
-    /// because the buffer also holds bytes of bodies.
+    /// of headers. For HTTP/1, hyper limits only the size of its buffer, which may be larger than the limit of
+    /// headers, because the buffer also holds bytes of bodies.
     pub(super) fn refuses<B>(&self, request: &Request<B>) -> bool {
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         let line = request.method().as_str().len() + target;
@@ -128,7 +128,7 @@ mod tests {
     fn headers_up_to_the_limits_are_accepted_and_no_more() {
         let limits = ConnectionLimits { header_bytes: 100, ..ConnectionLimits::default() };
         let refuses = |bytes: usize| {
-            // The other 9 bytes are `GET/` and, around the value, `x: ` and `\r\n`.
+            // Besides the value of the header, 9 bytes count: `GET`, `/`, `x: ` and `\r\n`.
             let request = Request::get("/").header("x", "v".repeat(bytes - 9)).body(());
             limits.refuses(&request.unwrap())
         };

@@ -1,5 +1,7 @@
-//! Records the bytes and the requests of a connection in its [`Activity`], as they pass. The stream also replaces the
-//! responses that hyper makes itself, and is closed so that the peer receives the last response.
+//! Records in the [`Activity`] of a connection when bytes pass, and when requests begin and end.
+//!
+//! [`MonitoredStream`] also replaces the responses that hyper makes itself, and gives the peer time to receive the last
+//! response before the connection is closed.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -152,8 +154,8 @@ impl AsyncWrite for MonitoredStream {
     }
 
     /// Closes our side, then reads and discards bytes until the peer closes its side, or until the peer has paused for
-    /// [`LINGER`] or [`LONGEST_LINGER`] is over. Without this, a peer that still sends would lose our response,
-    /// because the kernel resets a connection that is closed with unread bytes.
+    /// [`LINGER`] or [`LONGEST_LINGER`] is over. If we closed the connection at once, a peer that still sends would
+    /// lose our response, because the kernel resets a connection that is closed with unread bytes.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, lingering, .. } = &mut *self;
         let (timeout, latest) = match lingering {

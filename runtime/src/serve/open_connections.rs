@@ -86,14 +86,14 @@ impl OpenConnections {
         Some(OpenGuard { open: Arc::clone(self), id, network })
     }
 
-    /// Counts a failure to accept, and starts to close all idle connections. Returns how many these are.
+    /// Counts a failure to accept, and starts to close all idle connections. Returns the number of idle connections.
     pub(super) fn accept_failed(&self) -> usize {
         self.metrics.accept_failures.inc();
         self.metrics.accept_failing.set(1);
         self.make_room()
     }
 
-    /// Starts to close all idle connections. Returns how many these are.
+    /// Starts to close all idle connections. Returns the number of idle connections.
     pub(super) fn make_room(&self) -> usize {
         let connections = self.lock();
         let idle = connections.by_id.values().filter(|(activity, _)| activity.lock().is_idle());
@@ -106,7 +106,7 @@ impl OpenConnections {
     }
 }
 
-/// The entry of an open connection. Dropping it removes the entry.
+/// Guards the entry of an open connection: dropping the guard removes the entry.
 pub(super) struct OpenGuard {
     open: Arc<OpenConnections>,
     id: u64,

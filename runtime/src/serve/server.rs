@@ -111,7 +111,7 @@ async fn accept(
             // For example, no file descriptor or no memory is free: closing idle connections makes room.
             Err(error) => {
                 let idle_closed = open.accept_failed();
-                tracing::warn!(%error, idle_closed, "cannot accept a connection; closed idle ones");
+                tracing::warn!(%error, idle_closed, "cannot accept a connection; closing idle connections");
                 time::sleep(backoff.wait()).await;
             }
         }

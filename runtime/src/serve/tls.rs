@@ -63,8 +63,8 @@ enum BadFile {
 }
 
 impl TlsConfig {
-    /// Reads and checks the files that `TLS_CERT` (the certificate, then those of its issuers) and
-    /// `TLS_KEY` name; `None` if neither is set.
+    /// Reads and checks the files that `TLS_CERT` (the certificate, then the certificates of its issuers) and `TLS_KEY`
+    /// name; `None` if neither variable is set.
     pub fn from_vars(vars: &Vars) -> Result<Option<Self>, VarError> {
         let read = |path: &str, text: &str| Ok::<_, Infallible>((PathBuf::from(path), text.to_owned()));
         let missing = |name, hint| Err(VarError::Missing { name, hint });
@@ -94,7 +94,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Uses the pair that was read with the configuration. `stale` is 1 while the files cannot be used.
+    /// Uses the certificate and key that were read with the configuration. `stale` is 1 while the files cannot be used.
     pub fn new(config: TlsConfig, stale: IntGauge) -> Self {
         let current = config.pair.server_config().expect("the pair was checked with the configuration");
         Self { config, current: ArcSwap::from_pointee(current), stale }
@@ -107,8 +107,8 @@ impl Tls {
             .await;
     }
 
-    /// Uses the pair that was read from the files. If it cannot be used, the previous pair stays; the reason is
-    /// logged, and `stale` becomes 1.
+    /// Uses the certificate and key that were read from the files. If they cannot be used, the previous ones stay in
+    /// use; the reason is logged, and `stale` becomes 1.
     fn reload(&self, read: &Result<Pair, BadFile>) {
         match read.as_ref().map_err(BadFile::clone).and_then(Pair::server_config) {
             Ok(config) => {
@@ -118,7 +118,11 @@ impl Tls {
             }
             Err(bad) => {
                 let (file, reason) = self.config.files.blame(&bad);
-                tracing::error!(file = %file.display(), reason, "bad certificate or key; the previous pair stays in use");
+                tracing::error!(
+                    file = %file.display(),
+                    reason,
+                    "cannot use the certificate or key; the previous certificate and key stay in use"
+                );
                 self.stale.set(1);
             }
         }
@@ -149,8 +153,8 @@ impl Files {
 
 impl Pair {
     fn server_config(&self) -> Result<ServerConfig, BadFile> {
-        // The reasons about the key file are our own texts, because an error of rustls may quote the file. A
-        // certificate is not secret.
+        // Errors about the key file have our own texts, because a text of rustls may quote the secret key. Errors about
+        // the certificate may quote its file, which is not secret.
         let certificates = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| BadFile::Certificate("it is not PEM".to_owned()))?;

@@ -7,8 +7,8 @@ pub(super) struct Profile {
     pub(super) about: &'static str,
     /// Settings with their values.
     pub(super) settings: &'static [(&'static str, u64)],
-    /// Settings that users with this profile may change although `readonly` is 1, each with its least and its greatest
-    /// value, if it has such bounds.
+    /// Settings that users with this profile may change although `readonly` is 1, each with the least and the greatest
+    /// value that is allowed; `None` if every value is allowed.
     pub(super) changeable: &'static [(&'static str, Option<(u64, u64)>)],
 }
 
@@ -17,7 +17,7 @@ pub(super) struct Profile {
 pub(super) struct Quota {
     pub(super) name: &'static str,
     pub(super) seconds: u32,
-    /// Limits for each interval of this many seconds.
+    /// Limits for each interval of `seconds`.
     pub(super) limits: &'static [(&'static str, u64)],
 }
 
@@ -34,8 +34,8 @@ pub(super) const POLLER: Profile = Profile {
 pub(super) const BI: Profile = Profile {
     name: "bi",
     about: "The limits of an analyst's query, and the settings that drivers and tools may send: those that change the \
-            format of a result or make it smaller. `max_rows_to_read` has no limit: ClickHouse counts by the index and \
-            before a LIMIT, so it would refuse a preview of a large view.",
+            format of a result or make it smaller. `max_rows_to_read` is not set: ClickHouse compares this limit with \
+            the rows that the index selects, before a LIMIT applies, so it would refuse a preview of a large view.",
     settings: &[
         ("readonly", 1),
         ("max_execution_time", 30),

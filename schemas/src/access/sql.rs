@@ -1,8 +1,8 @@
 //! Users as statements, for servers that manage users with SQL.
 //!
 //! Invariant: the statements may be run again while the users are in use. They alter profiles, quotas and policies
-//! instead of replacing them, because a replaced one would no longer be assigned to its users. They set the declared
-//! password of the reader of a tenant, and change no other password.
+//! instead of replacing them, because a profile, quota or policy that is replaced is no longer assigned to its users.
+//! They set the declared password of the reader of a tenant, and change no other password.
 
 use super::limits::{BI, POLLER, Profile, Quota};
 use super::users::{Login, Rows, User};
@@ -25,7 +25,8 @@ pub fn user(user: &User) -> Vec<String> {
     }
     statements.extend(user.quota.into_iter().flat_map(|quota| self::quota(quota, user)));
     statements.extend(user.rows.iter().flat_map(|rows| policy(rows, &name)));
-    // A single statement grants these rights and revokes all others, so there is no moment at which the user has both.
+    // A single statement grants these rights and revokes all others, so the user never has the previous and the new
+    // rights together.
     statements.push(format!("GRANT {} TO {name} WITH REPLACE OPTION", user.rights.join(", ")));
     if !user.grantable.is_empty() {
         statements.push(format!("GRANT {} TO {name} WITH GRANT OPTION", user.grantable.join(", ")));
@@ -65,8 +66,8 @@ fn profile(profile: &Profile) -> [String; 2] {
     ]
 }
 
-/// Each user has a quota of its own: for a quota that users share, a statement about one user would replace the whole
-/// list of users.
+/// The statements that give a user a quota of its own. If users shared a quota, a statement about one of them would
+/// replace the whole list of users to which the quota applies.
 fn quota(quota: &Quota, user: &User) -> [String; 2] {
     let limits: Vec<_> = quota.limits.iter().map(|(name, most)| format!("{name} = {most}")).collect();
     let name = identifier(&user.name);
@@ -78,8 +79,8 @@ fn quota(quota: &Quota, user: &User) -> [String; 2] {
 }
 
 fn policy(rows: &Rows, name: &str) -> [String; 2] {
-    // The policy applies to every table of the database, including later ones. It is restrictive: ClickHouse combines
-    // permissive policies by OR, so another permissive policy would show more rows.
+    // The policy applies to every table of the database, including later ones. It is restrictive, because ClickHouse
+    // combines permissive policies by OR: a second permissive policy would show the user more rows.
     let policy = format!("{name} ON {}.*", rows.database);
     let rest = format!("FOR SELECT USING {} AS RESTRICTIVE TO {name}", rows.condition);
     [format!("CREATE ROW POLICY IF NOT EXISTS {policy} {rest}"), format!("ALTER ROW POLICY {policy} {rest}")]
@@ -91,9 +92,9 @@ pub fn drop_reader(name: &str) -> [String; 2] {
     [format!("DROP USER IF EXISTS {name}"), format!("DROP QUOTA IF EXISTS {name}")]
 }
 
-/// The statement that removes the definer of a tenant; its views must have been removed before. The row policy stays:
-/// another migration may be assigning it to a new definer at this moment, and a policy that is assigned to no user
-/// hides nothing.
+/// The statement that removes the definer of a tenant; its views must have been removed before. The row policy is not
+/// removed, because another migration may be assigning the policy to a new definer at this moment. A policy that is
+/// assigned to no user does no harm: it hides no rows.
 pub fn drop_definer(name: &str) -> String {
     format!("DROP USER IF EXISTS {}", identifier(name))
 }

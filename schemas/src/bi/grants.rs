@@ -34,7 +34,7 @@ pub fn tenants_definer(rollups: &Rollups, on: Databases<'_>, name: &str) -> Defi
 
 fn of_views(views: &[View], on: Databases<'_>) -> Vec<String> {
     let mut grants = of_tables(views, on, Owner::Views);
-    // The column `complete` of the other views reads `as_of`.
+    // The column `complete` of the views of rollups reads `as_of` of the view `freshness`.
     grants.push(format!("GRANT SELECT(`as_of`) ON {}.{FRESHNESS}", identifier(on.views)));
     grants
 }

@@ -30,8 +30,8 @@ pub(super) fn freshness(on: Databases<'_>) -> View {
     }
 }
 
-/// How many lines were stored, repeats or unreadable, by the hour in which Kafka appended their records. The view is
-/// not split by tenant, because the ledger is not.
+/// The numbers of stored, repeated and unreadable lines, by the hour in which Kafka appended their records. The view
+/// does not distinguish tenants, because the ledger does not.
 pub(super) fn pipeline_health(on: Databases<'_>) -> View {
     const HOUR: &str = "toStartOfHour(toDateTime(T.`kafka_time`, 'UTC'))";
     let sum = |name: &str, comment: &str, of_what: &str| {

@@ -38,8 +38,8 @@ pub(super) enum Kind {
     /// Also the type of counts: some tools have no unsigned integers, and Int64 and UInt64 have no common type.
     Int64,
     Float64,
-    /// The type of days, weeks and months: of a `DateTime`, a tool in another time zone could show the day before or
-    /// after.
+    /// The type of days, weeks and months. If they were a `DateTime`, a tool in another time zone could show the day
+    /// before or after.
     Date,
     DateTime,
     /// With milliseconds.

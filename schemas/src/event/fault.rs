@@ -29,8 +29,8 @@ named_enum! {
     /// The kinds of faults; their names are part of the HTTP contract and labels of metrics.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Code {
-        /// Not JSON, or JSON that not every reader can parse: a number beyond a double, or an unpaired surrogate in a
-        /// known field.
+        /// Not JSON, or JSON that some readers cannot parse: a number that does not fit into a double, or an unpaired
+        /// surrogate in a known field.
         BadJson = "bad_json",
         /// Not UTF-8.
         BadUtf8 = "bad_utf8",

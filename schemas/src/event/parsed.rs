@@ -18,7 +18,7 @@ pub struct Parsed<'a, P> {
     pub reserved: Reserved<'a>,
     /// All other fields.
     pub props: P,
-    /// Labels that could not be read, so that the event is stored without them.
+    /// Labels that could not be read; the event is stored without them.
     pub left_out: LeftOut,
     /// Whether `sequence` has a value.
     pub has_sequence: bool,
@@ -66,7 +66,7 @@ pub struct Reserved<'a> {
 }
 
 impl<'a> Reserved<'a> {
-    /// The names.
+    /// The names of the reserved fields.
     pub(crate) const NAMES: [&'static str; 3] = ["tenant", "ip", "server_time"];
 
     /// Whether the line has any reserved field.
@@ -104,7 +104,7 @@ impl<'a> Props<'a> for Vec<(Cow<'a, str>, &'a str)> {
     }
 }
 
-/// Labels that could not be read, so that the event is stored without them. Each has the code of its fault.
+/// Labels that could not be read, each with the code of its fault; the event is stored without these labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeftOut {
     pub(super) client_time: Option<Code>,

@@ -206,7 +206,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Bytes that are examined together.
+/// The number of bytes that are examined together.
 const BLOCK: usize = 64;
 
 /// The positions of the quotes in a line, in order. In a line without escapes, each string begins and ends with one of

@@ -7,7 +7,7 @@ use super::measure::Measure;
 /// One declared rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollup {
-    /// The name of the rollup. [`view_name`](crate::bi::view_name) has the name of its view.
+    /// The name of the rollup. [`view_name`](crate::bi::view_name) returns the name of its view.
     pub name: String,
     /// Length of a bucket.
     pub grain: Grain,

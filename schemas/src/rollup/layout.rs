@@ -24,7 +24,7 @@ pub enum Table {
 }
 
 impl Table {
-    /// Both.
+    /// Both tables.
     pub const ALL: [Self; 2] = [Self::Sums, Self::States];
 
     /// The name.
@@ -38,7 +38,8 @@ impl Table {
 
 /// The number of columns for dimensions, and so the maximum number of dimensions of a rollup.
 pub const DIMENSIONS: usize = 6;
-/// The number of columns for measures of one kind, and so the maximum number of measures of that kind in a rollup.
+/// The number of columns of each kind (`sum`, `min`, `max`, `uniq`), and so the maximum number of measures that one
+/// rollup can store in columns of that kind.
 pub const MEASURES: usize = 4;
 /// The most different retentions in one declaration: each retention has its own table partitions.
 pub const RETENTIONS: usize = 8;
@@ -46,9 +47,9 @@ pub const RETENTIONS: usize = 8;
 /// A column for measures: its kind and its number, from 1. The order is that of the columns in the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MeasureColumn {
-    /// `rows`, which stores every count.
+    /// `rows`, which stores the number of events.
     Rows,
-    /// `sum1` to `sum4`.
+    /// `sum1` to `sum4`, for sums and for counts of events that have a field.
     Sum(usize),
     /// `min1` to `min4`.
     Min(usize),
@@ -99,7 +100,8 @@ impl Expiry {
     }
 }
 
-/// The prefix of the names by which queries ask for a sample. No declared name begins with a capital letter.
+/// The prefix of the names by which queries ask for a sample. It is never the beginning of a declared name, because
+/// declared names begin with a lower-case letter.
 const SAMPLE_PREFIX: &str = "Sample_";
 
 impl Rollup {
@@ -145,7 +147,7 @@ impl Rollup {
         format!("dim{}", at + 1)
     }
 
-    /// Whether the rollup has dimensions or measures with all of these names.
+    /// Whether each of these names is the name of a dimension or a measure of this rollup.
     pub fn has_columns(&self, names: &[&str]) -> bool {
         let dimensions = self.dimensions.iter().map(Dimension::column_name);
         let all: Vec<_> = dimensions.chain(self.measures.iter().map(|(name, _)| name.clone())).collect();
@@ -214,10 +216,11 @@ impl Rollup {
         sql.replace(&format!("{{{}}}", self.name), &self.source())
     }
 
-    /// The condition for the rows of this rollup within the retention, in its table aliased as `T`.
+    /// The condition for the rows of this rollup that are within the retention. In the condition, the rollup's table
+    /// has the alias `T`.
     pub(crate) fn condition(&self) -> String {
-        // A retention never changes, so all rows of a rollup without a retention are in one table partition, and with
-        // this condition ClickHouse opens no other.
+        // The retention of a rollup never changes, so all rows of a rollup without a retention are in the table
+        // partition of the day 2149-06-06. With the condition on `expires`, ClickHouse opens no other table partition.
         let kept = match self.retention_days {
             Some(days) => format!("T.bucket >= toDateTime(toDate(now('UTC')) - {days}, 'UTC')"),
             None => "T.expires = '2149-06-06'".to_owned(),
@@ -241,7 +244,7 @@ impl Rollup {
         Expiry(u16::try_from(day).unwrap_or(u16::MAX))
     }
 
-    /// [`Rollup::expires`] as SQL: days since 1970, for the event time `time` in milliseconds.
+    /// [`Rollup::expires`] as SQL: days since 1970. `time` is an SQL expression for the event time in milliseconds.
     pub fn expires_sql(&self, time: &str) -> String {
         let Some(days) = self.retention_days else { return Expiry::NEVER.days().to_string() };
         let step = days.div_ceil(STEPS);

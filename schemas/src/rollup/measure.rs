@@ -84,8 +84,8 @@ impl fmt::Display for Measure {
 impl Measure {
     /// Every measure that a declaration with these fields can use.
     pub(super) fn all(fields: &[Field]) -> impl Iterator<Item = Self> {
-        // Does nothing at run time. With a new variant, this match does not compile, which leads the author of the
-        // variant here: a measure can be declared only if it is in the list below.
+        // This match does nothing at run time. It stops compiling when a variant is added, as a reminder to add the
+        // variant to the list below: a measure that is not in the list cannot be declared.
         let _listed = |measure: &Self| match measure {
             Self::Count | Self::CountOf(_) => {}
             Self::Sum(n) | Self::Min(n) | Self::Max(n) => match n {

@@ -184,7 +184,8 @@ fn limits_that_the_tables_cannot_support_are_reported_in_one_line_with_the_range
         (
             "EVENT_TIME_FROM",
             "1969-12-31T23:59:59Z",
-            "rollups can hold times from 1970-01-01 00:00:00.000 to before 2059-01-01 00:00:00.000; write such a time",
+            "rollups can hold times from 1970-01-01 00:00:00.000 to before 2059-01-01 00:00:00.000; \
+             write a time in this range",
         ),
         (
             "EVENT_TIME_AHEAD",
