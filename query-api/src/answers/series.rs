@@ -183,8 +183,8 @@ pub(crate) struct ActiveUsers {
 }
 
 /// The values of the `?`, in order: the start of the first of the last 5 minutes; tenants; the starts of the first of
-/// the last 30 minutes and of the current minute. The columns `events` and `users` return the users of 5 and of 30
-/// minutes.
+/// the last 30 minutes and of the current minute. The column `events` returns the users of the last 5 minutes, and the
+/// column `users` those of the last 30 minutes.
 const ACTIVE_FROM: &str = " FROM (
     SELECT tenant AS who, uniqExactMergeIf(users, bucket >= toDateTime(?, 'UTC')) AS few, uniqExactMerge(users) AS many FROM {active_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant

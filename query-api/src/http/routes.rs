@@ -197,8 +197,8 @@ async fn from_snapshot(
             }
         }
         match &mut wait {
-            // The loop looks once more after it subscribed and before it waits. Otherwise it could miss a snapshot that
-            // was published in between.
+            // After this subscribes, the loop looks at the latest snapshot again before it waits. Otherwise it could
+            // miss a snapshot that was published before the subscription.
             None => wait = Some(SnapshotWait::begin(state, longest)),
             Some(wait) => wait.next().await?,
         }

@@ -37,7 +37,7 @@ impl OpenStreams {
         Self { most, counts: Mutex::default() }
     }
 
-    /// Opens a stream for a reader with this key; `None` if readers need no key.
+    /// Opens a stream for the reader whose key has the id `key`. `key` is `None` if readers need no key.
     ///
     /// # Errors
     /// Too many streams are open.

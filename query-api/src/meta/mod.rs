@@ -68,7 +68,7 @@ struct RollupMeta<'a> {
     conditions: Vec<ConditionMeta<'a>>,
     /// For how many days a bucket is kept; null: for ever.
     retention_days: Option<u32>,
-    /// `whole`: every event is counted; `since`: every event since the moment below; `not_counted`: at present the
+    /// `whole`: every event is counted; `since`: every event from the moment `since` on; `not_counted`: at present the
     /// aggregator does not count the events of every Kafka partition, for example because the rollup was removed from
     /// the aggregator's `ROLLUPS_FILE`; `unknown`: ClickHouse has not answered yet.
     history: &'static str,

@@ -22,7 +22,7 @@ fn list(of: Value) -> Value {
     json!({"type": "array", "items": of})
 }
 
-/// CSV and NDJSON.
+/// An answer as CSV or NDJSON.
 pub(super) fn text() -> Value {
     json!({"type": "string"})
 }

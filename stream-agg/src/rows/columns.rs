@@ -146,7 +146,7 @@ pub struct Rows {
     pub event_time: Vec<UnixMillis>,
     /// When the row was received: the earlier of the times of the edge and of the broker. A rollup leaves out a row
     /// whose bucket was past the retention at this time. The earlier time is used because a clock that is ahead must
-    /// not cause that.
+    /// not cause a row to be left out.
     pub received: Vec<UnixMillis>,
 }
 

@@ -30,8 +30,8 @@ struct Cohort {
 }
 
 impl Cohorts {
-    /// The cohorts whose periods have begun at the moment `now`. The rollup lacks events from before `complete_from`;
-    /// if that is `None`, the rollup has every event.
+    /// The cohorts whose periods have begun at the moment `now`. The rollup may lack events from before
+    /// `complete_from`; if `complete_from` is `None`, the rollup has every event.
     pub(super) fn new(
         request: &Retention,
         periods: &Periods,
