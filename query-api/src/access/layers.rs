@@ -90,7 +90,7 @@ impl Access {
     }
 }
 
-/// The key of a request, for [`charge`].
+/// The key of a request, which [`identify`] passes on to [`charge`].
 #[derive(Clone)]
 struct PresentedKey(Arc<Key>);
 
@@ -119,8 +119,8 @@ async fn identify(State(keys): State<Keys>, mut request: Request, next: Next) ->
     response
 }
 
-/// The token of a request: in `Authorization: Bearer`, or in `X-Read-Key`. The URL cannot carry it, because caches
-/// and logs keep URLs.
+/// The token of a request, from `Authorization: Bearer` or from `X-Read-Key`. A token in the URL is not accepted,
+/// because caches and logs keep URLs.
 fn token(headers: &HeaderMap) -> Option<&[u8]> {
     bearer(headers).or_else(|| headers.get(X_READ_KEY).map(HeaderValue::as_bytes))
 }

@@ -217,7 +217,7 @@ impl Polls {
         Self { by_name, all, empty: PollAnswer::of_one(&[], as_of), complete, waiting, wanted }
     }
 
-    /// The answer with every poll in `by_name`, by descending votes and then by name. Its `as_of` is the earliest
+    /// The answer with every poll in `by_name`, ordered by descending votes, then name. Its `as_of` is the earliest
     /// `as_of` of these polls.
     fn all(by_name: &HashMap<String, Arc<Poll>>, as_of: &AsOf, complete: bool) -> PollAnswer {
         let mut polls: Vec<_> = by_name.iter().collect();

@@ -197,8 +197,8 @@ async fn from_snapshot(
             }
         }
         match &mut wait {
-            // After this subscribes, the loop looks at the latest snapshot again before it waits. Otherwise it could
-            // miss a snapshot that was published before the subscription.
+            // `begin` subscribes to new snapshots. The loop then looks at the latest snapshot once more before it
+            // waits. Otherwise it could miss a snapshot that was published before `begin`.
             None => wait = Some(SnapshotWait::begin(state, longest)),
             Some(wait) => wait.next().await?,
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The open streams of a process. A key may have half of the permitted streams, so one key can never shut out all
-/// others. If readers need no key, there is no limit besides that of the process.
+/// others. If readers need no key, the limit of the process is the only limit.
 pub(super) struct OpenStreams {
     most: usize,
     counts: Mutex<Counts>,

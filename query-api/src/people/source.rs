@@ -118,8 +118,8 @@ fn measure(rollup: &Rollup, counts: Counts) -> Option<&str> {
     rollup.measures.iter().find(|(_, measure)| is_asked(measure)).map(|(name, _)| name.as_str())
 }
 
-/// The dimension that a filter names: by its declared name (`props.plan`), or by its column name in the view
-/// (`plan`).
+/// The dimension that a filter names, either by the declared name (`props.plan`) or by the name of the column in the
+/// rollup's view (`plan`).
 fn dimension<'a>(rollup: &'a Rollup, filter: &Filter) -> Option<&'a Dimension> {
     let named = |dimension: &&Dimension| {
         dimension.to_string() == filter.field || dimension.column_name() == filter.field

@@ -138,7 +138,7 @@ pub struct Rows {
     pub param_str: Texts,
     pub country: Interned,
     pub event_id: Vec<Uuid>,
-    /// JSON text that ClickHouse can always read, even if it cannot read what the client sent.
+    /// JSON text that ClickHouse can always read, even if ClickHouse could not read the JSON that the client sent.
     pub props: Texts,
     pub ko: Vec<u64>,
     pub line: Vec<u16>,

@@ -66,7 +66,7 @@ impl Service {
 const RETENTION: &str = "/v1/retention?first=event:eq:a&again=event:eq:b";
 const FUNNEL: &str = "/v1/funnel?steps=event:eq:a&steps=event:eq:b";
 
-/// All paths except `/v1/live`, and last a path that does not exist.
+/// All paths except `/v1/live`. The last path does not exist.
 const PATHS: [&str; 12] = [
     "/analytics?timestamp=1700000000000",
     "/v1/counters",
