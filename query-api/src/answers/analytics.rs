@@ -265,7 +265,8 @@ mod tests {
         Analytics::new(&events, &users.iter().copied().collect(), refresh, previous)
     }
 
-    /// The users of an hour, and the second of the refresh whose `as_of` the answer has; `None` if the hour is unknown.
+    /// The number of users in the answer for an hour, and the argument `at` of the [`refresh`] that set the answer's
+    /// `as_of`; `None` if the hour is unknown.
     fn found(analytics: &Analytics, hour: UnixMillis) -> Option<(u64, i64)> {
         let (rendered, as_of) = analytics.hour(hour)?;
         let text = str::from_utf8(&rendered.body).unwrap();

@@ -15,7 +15,7 @@ use crate::rendered::rfc3339;
 const MINUTE: i64 = 60_000;
 /// How many minutes the series has, the current one included.
 const MINUTES: i64 = 60;
-/// How many event names are shown for the hour, and for the day: the most frequent ones.
+/// How many event names are shown for the hour and for the day. The most frequent names are shown.
 const TOP: usize = 20;
 
 /// The values of `part` in rows with, in this order: the events of a minute, of the hour and of the day; the users of

@@ -11,7 +11,7 @@ use schemas::time::UnixMillis;
 use super::accept::accepted_encoding;
 use crate::rendered::{AsOf, Encoding, Rendered, X_AGE_MS, X_AS_OF, etag_matches};
 
-/// A cache may answer equal requests for a second, and may serve an older response if this service fails. There is no
+/// A cache may answer equal requests for one second, and may serve an older response if this service fails. There is no
 /// `stale-while-revalidate`: with it, a cache would also serve older responses while this service works, and readers
 /// could not recognize them.
 const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=1, stale-if-error=300");

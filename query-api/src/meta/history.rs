@@ -47,7 +47,7 @@ impl History {
     }
 }
 
-/// The history of `rollup`. A rollup without a moment was declared before the first event.
+/// The history of `rollup`. A rollup that has no moment in `reach` was declared before the first event.
 pub(super) fn of(reach: Option<&Reach>, rollup: &str) -> History {
     match reach {
         Some(reach) => reach.since.get(rollup).map_or(History::Whole, |since| History::of(*since)),

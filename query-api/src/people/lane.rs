@@ -30,7 +30,7 @@ pub(super) struct Lane {
     /// Time between two refreshes.
     interval: Duration,
     deadline: Duration,
-    /// The most table rows that a statement may read, by the estimate of ClickHouse's index.
+    /// The most table rows that a statement may read, as ClickHouse estimates them from the index.
     max_rows_to_read: u64,
 }
 
