@@ -58,7 +58,7 @@ impl Access {
     }
 
     /// Adds the reader to each request of the routes, or refuses the request. Browsers send preflights without a token;
-    /// the CORS layer, which is outside of this one, answers them.
+    /// the CORS layer, which wraps this layer, answers them.
     pub(crate) fn identify(&self, routes: Router) -> Router {
         let Some(keys) = &self.keys else { return routes };
         let keys = Keys { followed: Arc::clone(keys), refused: self.refused.clone() };
@@ -90,7 +90,7 @@ impl Access {
     }
 }
 
-/// The key of a request, for [`charge`].
+/// The key of a request, which [`identify`] passes on to [`charge`].
 #[derive(Clone)]
 struct PresentedKey(Arc<Key>);
 
@@ -119,8 +119,8 @@ async fn identify(State(keys): State<Keys>, mut request: Request, next: Next) ->
     response
 }
 
-/// The token of a request: in `Authorization: Bearer`, or in `X-Read-Key`. The URL cannot carry it, because caches
-/// and logs keep URLs.
+/// The token of a request, from `Authorization: Bearer` or from `X-Read-Key`. A token in the URL is not accepted,
+/// because caches and logs keep URLs.
 fn token(headers: &HeaderMap) -> Option<&[u8]> {
     bearer(headers).or_else(|| headers.get(X_READ_KEY).map(HeaderValue::as_bytes))
 }
@@ -187,8 +187,8 @@ fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
     headers.insert(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={};w=1", rate.config().rate)));
 }
 
-/// The paths of the prepared answers, each with the measures that its answer shows. On any other path, this
-/// layer permits only keys that limit neither measures nor events.
+/// The paths of the prepared answers, each with the measures that its answer shows. On every other path, the layer
+/// [`permit_prepared`] permits only keys that limit neither measures nor events.
 const PREPARED: [(&str, &[&str]); 10] = [
     ("/analytics", &["events", "users"]),
     ("/v1/counters", &["events"]),

@@ -13,8 +13,8 @@ use crate::problem::{Kind, Problem};
 /// The tenant that everybody reads where readers need no key.
 pub(crate) const DEFAULT_TENANT: &str = "default";
 
-/// Who sent a request. Equal readers get equal answers to the same request, and other readers may not, so answers are
-/// cached by reader and request.
+/// Who sent a request. Equal readers get equal answers to the same request. Readers that are not equal may get
+/// different answers. So answers are cached by reader and request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Reader {
     /// The id of the key; `None` where readers need no key.
@@ -64,8 +64,8 @@ impl Reader {
         Err(Problem::of(Kind::Forbidden, param, format!("the key does not permit the measure `{measure}`")))
     }
 
-    /// Whether the reader may get an answer that was prepared from these measures for all readers of the tenant. Such
-    /// an answer counts all events, so a reader with filters may not get it.
+    /// Whether the reader may get an answer that shows `measures` and was prepared for all readers of the tenant. A
+    /// prepared answer counts all events, so a reader with filters may not get it.
     pub(crate) fn may_have_prepared(&self, measures: &[&str]) -> bool {
         self.filters.is_empty() && measures.iter().all(|measure| self.may_read(measure))
     }

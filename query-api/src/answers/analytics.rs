@@ -4,10 +4,10 @@
 //! for. An hour that was read and has no row is empty; an hour that was not read is unknown, never empty.
 //!
 //! Every refresh counts the events of the hours that it reads. It merges users only for the hours that need it (see
-//! [`Merge`]), and the number of users that one refresh may merge is limited. Hot hours come before cold hours. Of
-//! several hot hours, or of several cold hours, those whose number of events changed come before those whose users are
-//! only not settled yet; if that is equal, newer hours come before older ones. An hour that is not merged because of
-//! the limit keeps its previous answer with the `as_of` of that answer; if it has no previous answer, it is unknown.
+//! [`Merge`]), and the number of users that one refresh may merge is limited. Hours are merged in this order: hot hours
+//! before cold hours; then hours whose number of events changed before hours whose last merge is not settled; then
+//! newer hours before older ones. An hour that is not merged because of the limit keeps its previous answer with the
+//! `as_of` of that answer; if it has no previous answer, it is unknown.
 
 use std::collections::HashMap;
 
@@ -58,12 +58,12 @@ const COUNTED: &str = "
 
 /// The part of the statement that merges users: the first text, then [`COUNTED`], then the second text. The value of
 /// the `?` in the first text is the start of the hot window. The values of the `?` in the second text, in order: the
-/// tenants, hours, events and users of the last merges, and whether the users of each merge are settled; then the
-/// number of users that may be merged. The last hour that is merged may exceed this number.
+/// tenants, hours, events and users of the last merges, and whether each merge is settled; then the number of users
+/// that may be merged. The last hour that is merged may bring the total above this number.
 ///
 /// The cost of a merge is an upper estimate of the number of users in the states that it reads: the number of events,
-/// or twice the users of the last merge plus the events since that merge, whichever is less. Twice, because clicks
-/// and impressions have separate states, and a user may be in both.
+/// or twice the users of the last merge plus the events since that merge, whichever is less. The users count twice
+/// because clicks and impressions have separate states, and a user may be in both states.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT tenant AS who, bucket AS hour, uniqExactMerge(users) AS people FROM {users_hourly}
@@ -265,7 +265,8 @@ mod tests {
         Analytics::new(&events, &users.iter().copied().collect(), refresh, previous)
     }
 
-    /// The users of an hour, and the second of the refresh whose `as_of` the answer has; `None` if the hour is unknown.
+    /// The number of users in the answer for an hour, and the argument `at` of the [`refresh`] that set the answer's
+    /// `as_of`; `None` if the hour is unknown.
     fn found(analytics: &Analytics, hour: UnixMillis) -> Option<(u64, i64)> {
         let (rendered, as_of) = analytics.hour(hour)?;
         let text = str::from_utf8(&rendered.body).unwrap();

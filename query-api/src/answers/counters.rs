@@ -86,7 +86,7 @@ impl SnapshotAnswer for Counters {
 }
 
 impl Counters {
-    /// Sorts the countries by descending total and then by code, and renders them.
+    /// Sorts the countries by descending total, and countries with equal totals by code; then renders them.
     fn new(mut countries: Vec<CountryCounts>, days: Range<UnixMillis>, as_of: Option<UnixMillis>) -> Self {
         countries.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.code.cmp(&b.code)));
         let window = Window { from: rfc3339(days.start), to: rfc3339(days.end), tz: "UTC" };

@@ -17,20 +17,21 @@ const AS_OF: &str = "assumeNotNull((SELECT argMax(known, g) FROM (SELECT g, if(c
 /// A scalar subquery: the hash of the rollups of the aggregator that started last; 0 before one has started.
 const ROLLUPS: &str = "assumeNotNull((SELECT argMax(rollups, since) FROM configs))";
 
-/// A scalar subquery: the text of these rollups; empty if their hash is 0 or equals the bound value.
+/// A scalar subquery: the text of the rollups whose hash [`ROLLUPS`] returns; empty if the hash is 0 or equals the
+/// bound value.
 const DECLARED: &str = "assumeNotNull((SELECT if(argMax(rollups, since) IN (0, ?), '', JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))";
 
 /// A scalar subquery: for each rollup its name and the moment from which on the rollup has every event.
 const SINCE: &str = "(SELECT CAST(groupArray((Name, Since)), 'Array(Tuple(String, Int64))') FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))";
 
-/// The text of the SELECT.
+/// The text of the SELECT that returns freshness and rollups.
 pub(crate) fn select() -> String {
     let columns =
         Columns { as_of: AS_OF, rollups: ROLLUPS, declared: DECLARED, since: SINCE, ..Columns::DEFAULT };
     columns.select_named()
 }
 
-/// Binds the hash of the rollups of this process.
+/// Binds the only `?` of [`select`]: the hash of the rollups of this process.
 pub(crate) fn bind(statement: Query, ours: u64) -> Query {
     statement.bind(ours)
 }
@@ -40,7 +41,7 @@ pub(crate) fn aggregator_rollups_hash(rows: &[SnapshotRow]) -> u64 {
     rows.iter().map(|row| row.rollups).max().unwrap_or(0)
 }
 
-/// The [`Reach`] of the tables, from the only row of this SELECT.
+/// The [`Reach`] of the tables, from the only row of [`select`].
 pub(crate) fn reach(rows: &[SnapshotRow]) -> Reach {
     row(rows).map_or_else(Reach::default, |row| Reach::new(as_of(rows), &row.since, &row.declared))
 }
@@ -51,7 +52,7 @@ pub(crate) fn as_of(rows: &[SnapshotRow]) -> Option<UnixMillis> {
     row(rows).map(|row| row.as_of).filter(|as_of| *as_of > 0).map(UnixMillis)
 }
 
-/// The only row of this SELECT.
+/// The only row that [`select`] returned.
 fn row(rows: &[SnapshotRow]) -> Option<&SnapshotRow> {
     rows.iter().find(|row| row.part == 0)
 }

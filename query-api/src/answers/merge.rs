@@ -4,7 +4,7 @@
 //! merged only if the number of its events has changed since the last merge, or if the last merge is not settled.
 //! Events and users are in two tables that are inserted one after the other: a merge soon after the number of events
 //! changed may lack the users of the new events. Invariant: a merge is settled only if its `as_of` is at least
-//! [`CLOCK_SKEW`] later than the refresh that first saw the present number of events.
+//! [`CLOCK_SKEW`] later than the first merge with the present number of events.
 
 use schemas::time::{SECOND, UnixMillis};
 
@@ -19,7 +19,7 @@ pub(super) struct Merge {
     pub(super) events: u64,
     /// Distinct users.
     pub(super) users: u64,
-    /// When a refresh first saw this number of events.
+    /// When the answer to the first merge with this number of events arrived.
     changed: UnixMillis,
     /// Whether the merge certainly includes the users of all these events.
     pub(super) settled: bool,

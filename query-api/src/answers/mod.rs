@@ -46,8 +46,8 @@ pub(crate) struct Scope {
     pub(crate) max_voters: u64,
 }
 
-/// Which answers a statement leaves out because earlier statements were too slow. Each variant includes the variants
-/// before it. An answer that is left out keeps its previous content and `as_of`.
+/// Which answers a statement leaves out because earlier statements were too slow. Each variant also leaves out the
+/// answers of the variants before it. An answer that is left out keeps its previous content and `as_of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum LeftOut {
     /// Nothing.

@@ -40,7 +40,7 @@ pub(crate) struct Polls {
     pub(crate) all: PollAnswer,
     /// The answer for a poll without votes.
     empty: PollAnswer,
-    /// Whether every poll was read.
+    /// Whether every poll was certainly read.
     complete: bool,
     /// Polls that have votes but no answer, because their voters were never merged.
     waiting: HashSet<String>,
@@ -80,10 +80,12 @@ const COUNTED: &str = "
 
 /// The part of the statement that merges voters: the first text, then [`COUNTED`], then the second text. The values of
 /// the `?` in the second text, in order: the tenants, names, votes, voters and moments of the last merges; the number
-/// of voters that may be merged; [`MAX_OPTIONS`]. The last poll that is merged may exceed this number of voters.
+/// of voters that may be merged; [`MAX_OPTIONS`]. The last poll that is merged may bring the total above the number
+/// of voters that may be merged.
 ///
-/// The cost of a merge is an upper estimate of the number of voters: the number of votes, or the voters of the last
-/// merge plus the votes since that merge, whichever is less.
+/// The cost of a merge is an estimate of the number of voters: the number of votes, or the voters of the last merge
+/// plus the votes since that merge, whichever is less. It is an upper estimate, except for a poll with more than
+/// [`MAX_OPTIONS`] options: there, only the voters of the options in the last answer are known.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT who, name, choice, counted, people, sum(counted) OVER (PARTITION BY who, name) AS total FROM (
@@ -215,7 +217,7 @@ impl Polls {
         Self { by_name, all, empty: PollAnswer::of_one(&[], as_of), complete, waiting, wanted }
     }
 
-    /// The answer with every poll in `by_name`, by descending votes and then by name. Its `as_of` is the earliest
+    /// The answer with every poll in `by_name`, ordered by descending votes, then name. Its `as_of` is the earliest
     /// `as_of` of these polls.
     fn all(by_name: &HashMap<String, Arc<Poll>>, as_of: &AsOf, complete: bool) -> PollAnswer {
         let mut polls: Vec<_> = by_name.iter().collect();

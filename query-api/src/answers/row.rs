@@ -33,13 +33,14 @@ macro_rules! columns {
 }
 
 columns! {
-    /// The SELECT that returned the row.
+    /// The number of the SELECT that returned the row.
     part: u8 = "toUInt8(0)",
-    /// Milliseconds since 1970; 0 if the moment is not known, and in rows without an `as_of` of their own.
+    /// The `as_of` of the row's data, in milliseconds since 1970; 0 if it is not known, and in rows without an `as_of`
+    /// of their own.
     as_of: i64 = "toInt64(0)",
     /// Hash of the rollups of the aggregator that started last; 0 before one has started.
     rollups: u64 = "toUInt64(0)",
-    /// The text of those rollups; empty if they are the same as those of this process.
+    /// The text of the aggregator's rollups; empty if this process declares the same rollups or if `rollups` is 0.
     declared: String = "''",
     /// For each rollup its name and the moment from which on the rollup has every event, in milliseconds since 1970;
     /// 0 if the rollup has every event that ever arrived. Rollups that were declared before the first event have no
@@ -61,7 +62,7 @@ columns! {
     option: String = "''",
     votes: u64 = "toUInt64(0)",
     voters: u64 = "toUInt64(0)",
-    /// Start of a minute of `/v1/live`, in seconds since 1970; 0 in the rows of its hour and its day.
+    /// Start of a minute in the series of `/v1/live`, in seconds since 1970; 0 in rows for the current hour or day.
     start: u32 = "toUInt32(0)",
     event: String = "''",
     events: u64 = "toUInt64(0)",

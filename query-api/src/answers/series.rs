@@ -15,7 +15,7 @@ use crate::rendered::rfc3339;
 const MINUTE: i64 = 60_000;
 /// How many minutes the series has, the current one included.
 const MINUTES: i64 = 60;
-/// How many event names are shown for the hour, and for the day: the most frequent ones.
+/// How many event names are shown for the hour and for the day. The most frequent names are shown.
 const TOP: usize = 20;
 
 /// The values of `part` in rows with, in this order: the events of a minute, of the hour and of the day; the users of
@@ -183,8 +183,8 @@ pub(crate) struct ActiveUsers {
 }
 
 /// The values of the `?`, in order: the start of the first of the last 5 minutes; tenants; the starts of the first of
-/// the last 30 minutes and of the current minute. The columns `events` and `users` return the users of 5 and of 30
-/// minutes.
+/// the last 30 minutes and of the current minute. The column `events` returns the users of the last 5 minutes, and the
+/// column `users` those of the last 30 minutes.
 const ACTIVE_FROM: &str = " FROM (
     SELECT tenant AS who, uniqExactMergeIf(users, bucket >= toDateTime(?, 'UTC')) AS few, uniqExactMerge(users) AS many FROM {active_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant

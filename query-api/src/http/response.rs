@@ -11,13 +11,13 @@ use schemas::time::UnixMillis;
 use super::accept::accepted_encoding;
 use crate::rendered::{AsOf, Encoding, Rendered, X_AGE_MS, X_AS_OF, etag_matches};
 
-/// A cache may answer equal requests for a second, and may serve an older response if this service fails. There is no
+/// A cache may answer equal requests for one second, and may serve an older response if this service fails. There is no
 /// `stale-while-revalidate`: with it, a cache would also serve older responses while this service works, and readers
 /// could not recognize them.
 const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=1, stale-if-error=300");
 /// The headers of a request on which the response depends.
 const VARIES_BY: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Origin");
-/// Room for the headers that this module sets and those that layers add.
+/// The capacity of the header map: enough for the headers that this module sets and those that layers add.
 const HEADERS: usize = 16;
 
 /// `200` with the body in an encoding that the reader accepts, or `304` if the reader already has the data.

@@ -197,8 +197,8 @@ async fn from_snapshot(
             }
         }
         match &mut wait {
-            // The loop looks once more after it subscribed and before it waits. Otherwise it could miss a snapshot that
-            // was published in between.
+            // `begin` subscribes to new snapshots. The loop then looks at the latest snapshot once more before it
+            // waits. Otherwise it could miss a snapshot that was published before `begin`.
             None => wait = Some(SnapshotWait::begin(state, longest)),
             Some(wait) => wait.next().await?,
         }

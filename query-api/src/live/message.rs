@@ -34,8 +34,9 @@ pub(super) fn render(live: &LiveAnswer, now: UnixMillis, stale: bool) -> String 
     serde_json::to_string(&message).expect("numbers and texts become JSON")
 }
 
-/// Whether the state is stale: its `as_of` is not known, or more than three refresh intervals ago, so that later
-/// refreshes should have replaced the state; or the aggregator declares other rollups than this process.
+/// Whether the state is stale. It is stale if its `as_of` is not known; if its `as_of` is more than three refresh
+/// intervals ago, because later refreshes should have replaced the state; or if the aggregator declares other rollups
+/// than this process.
 pub(super) fn is_stale(state: &AppState, live: &LiveAnswer, now: UnixMillis) -> bool {
     let limit = i64::try_from(state.refresh.interval.as_millis()).unwrap_or(i64::MAX).saturating_mul(3);
     let is_young = live.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);

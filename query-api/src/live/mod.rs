@@ -140,7 +140,8 @@ struct Messages {
     snapshots: watch::Receiver<u64>,
     /// When the stream ends.
     end: Pin<Box<Sleep>>,
-    /// The number of the snapshot in the last message, and whether the message said `stale`; `None` before the first.
+    /// The number of the snapshot in the last message, and whether the message said `stale`. `None` before the
+    /// first message.
     sent: Option<(u64, bool)>,
     reader: Arc<Reader>,
     open: CountedStream,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The open streams of a process. A key may have half of the permitted streams, so one key can never shut out all
-/// others. If readers need no key, there is no limit besides that of the process.
+/// others. If readers need no key, the limit of the process is the only limit.
 pub(super) struct OpenStreams {
     most: usize,
     counts: Mutex<Counts>,
@@ -37,7 +37,7 @@ impl OpenStreams {
         Self { most, counts: Mutex::default() }
     }
 
-    /// Opens a stream for a reader with this key; `None` if readers need no key.
+    /// Opens a stream for the reader whose key has the id `key`. `key` is `None` if readers need no key.
     ///
     /// # Errors
     /// Too many streams are open.

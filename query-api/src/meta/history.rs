@@ -4,9 +4,9 @@ use schemas::time::UnixMillis;
 
 use crate::reach::Reach;
 
-/// A moment at or after this one, in seconds since 1970, means that the aggregator does not count events into the
-/// rollup at present: for such a rollup, the aggregator stores 2299-12-31 (`stream_agg::protocol::since`). The constant
-/// is one day earlier, to tolerate differences of clocks and rounding.
+/// If the moment of a rollup is at or after this one (in seconds since 1970), at least one Kafka partition has events
+/// that the aggregator does not count into the rollup at present. The aggregator then stores the moment 2299-12-31
+/// (`stream_agg::protocol::since`). The constant is one day earlier, to tolerate differences of clocks and rounding.
 const NOT_COUNTED: i64 = 10_413_619_200;
 
 /// Which events a rollup has counted.
@@ -16,7 +16,7 @@ pub(super) enum History {
     Whole,
     /// All events since this moment. Earlier events arrived before the rollup was declared.
     Since(UnixMillis),
-    /// At present, the aggregator does not count the events of every Kafka partition into the rollup.
+    /// For at least one Kafka partition, the aggregator does not count events into the rollup at present.
     NotCounted,
     /// This process has not had an answer from ClickHouse yet.
     Unknown,
@@ -47,7 +47,7 @@ impl History {
     }
 }
 
-/// The history of `rollup`. A rollup without a moment was declared before the first event.
+/// The history of `rollup`. A rollup that has no moment in `reach` was declared before the first event.
 pub(super) fn of(reach: Option<&Reach>, rollup: &str) -> History {
     match reach {
         Some(reach) => reach.since.get(rollup).map_or(History::Whole, |since| History::of(*since)),

@@ -68,9 +68,9 @@ struct RollupMeta<'a> {
     conditions: Vec<ConditionMeta<'a>>,
     /// For how many days a bucket is kept; null: for ever.
     retention_days: Option<u32>,
-    /// `whole`: every event is counted; `since`: every event since the moment below; `not_counted`: at present the
-    /// aggregator does not count the events of every Kafka partition, for example because the rollup was removed from
-    /// the aggregator's `ROLLUPS_FILE`; `unknown`: ClickHouse has not answered yet.
+    /// `whole`: every event is counted; `since`: every event from the moment `since` on; `not_counted`: for at least
+    /// one Kafka partition, the aggregator does not count events at present, for example because the rollup was removed
+    /// from the aggregator's `ROLLUPS_FILE`; `unknown`: ClickHouse has not answered yet.
     history: &'static str,
     /// The moment from which on every event is counted, if `history` is `since`; else null.
     since: Option<String>,

@@ -7,7 +7,7 @@ use super::schemas;
 use crate::problem::MEDIA_TYPE;
 use crate::query;
 
-/// Statuses of refusals on every path: the request cannot be read.
+/// The statuses with which every path refuses a request that cannot be read.
 const EVERYWHERE: [u16; 3] = [400, 408, 431];
 /// Statuses of refusals on every path if readers need a key.
 const WITH_KEYS: [u16; 3] = [401, 403, 429];

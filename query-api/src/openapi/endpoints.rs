@@ -18,7 +18,7 @@ pub(super) struct Endpoint {
     pub(super) answers: Vec<(&'static str, Value)>,
     /// Statuses of refusals, in addition to those that every path has.
     pub(super) refusals: &'static [u16],
-    /// Whether answers have an `as_of`, which their headers show in `X-As-Of` and `X-Age-Ms`.
+    /// Whether answers have an `as_of`, and thus the headers `X-As-Of` and `X-Age-Ms`.
     pub(super) has_as_of: bool,
 }
 
@@ -308,7 +308,7 @@ fn of_text(values: Values) -> Value {
     }
 }
 
-/// The schema of an array of names, which the URL separates by commas.
+/// The schema of an array of names. In the URL, the names are separated by commas.
 fn array_of_names(values: Values) -> Value {
     let mut schema =
         json!({"type": "array", "items": {"type": "string", "pattern": "^[^,]+$"}, "uniqueItems": true});

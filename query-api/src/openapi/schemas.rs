@@ -22,7 +22,7 @@ fn list(of: Value) -> Value {
     json!({"type": "array", "items": of})
 }
 
-/// CSV and NDJSON.
+/// An answer as CSV or NDJSON.
 pub(super) fn text() -> Value {
     json!({"type": "string"})
 }
@@ -95,7 +95,8 @@ pub(super) fn table(row: Value) -> Value {
     object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
 }
 
-/// A cohort. A number is null if it is not complete yet, or if the rollup lacks events of the period.
+/// A cohort. `size` and all cells are null if the rollup lacks events of the cohort's period. A cell is also null until
+/// all events of the cell's period are counted.
 pub(super) fn cohort() -> Value {
     let users = || json!({"type": ["integer", "null"], "minimum": 0});
     let members = json!({

@@ -80,7 +80,7 @@ async fn the_routes_accept_the_described_parameters_and_no_others() {
         let body = if example.is_null() { "{}".to_owned() } else { example.to_string() };
         assert!(is_read(&service, &method, &uri, &body).await, "{method} {uri}");
         for (name, values) in &query_parameters {
-            // On a path with a suffix, the value of these two parameters may contradict the suffix.
+            // On a path with a suffix, a value of `format` or `csv` may contradict the suffix.
             let is_contrary = path.contains('.') && ["format", "csv"].contains(&name.as_str());
             for value in values.iter().filter(|_| !is_contrary) {
                 assert!(

@@ -56,7 +56,8 @@ pub(crate) fn routes(config: &PageConfig) -> Router {
 }
 
 /// The content security policy: scripts and styles come from this server, images from this server or a `data:` URL, and
-/// requests go to this server; no plug-ins, forms or frames. With trusted types, no text becomes markup.
+/// requests go to this server; no plug-ins, forms or frames. Trusted types keep scripts from turning a string into
+/// markup.
 fn policy(PageConfig { frame_ancestors }: &PageConfig) -> String {
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \

@@ -131,9 +131,9 @@ fn response<T: Table>(
     respond(&rendered, &AsOf::new(answer.meta.as_of), now, headers)
 }
 
-/// Whether the answer is stale: its `as_of` is not known, or longer ago than
-/// [`Lane::longest_age`](super::lane::Lane::longest_age), so that a later answer should have replaced this one; or the
-/// aggregator declares other rollups than this process.
+/// Whether the answer is stale. It is stale if its `as_of` is not known; if its `as_of` is longer ago than
+/// [`Lane::longest_age`](super::lane::Lane::longest_age), because a later answer should have replaced this one; or if
+/// the aggregator declares other rollups than this process.
 fn is_stale(service: &PeopleService, meta: &Meta, now: UnixMillis) -> bool {
     let limit = i64::try_from(service.lane.longest_age().as_millis()).unwrap_or(i64::MAX);
     let is_young = meta.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);

@@ -1,5 +1,5 @@
-//! The lane of retention and funnels: runs only a few statements at the same time, each with a deadline. Equal requests
-//! share one answer.
+//! The queue (lane) for the statements of retention and funnels. It runs only a few statements at the same time, each
+//! with a deadline. Equal requests share one answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) struct Lane {
     /// Time between two refreshes.
     interval: Duration,
     deadline: Duration,
-    /// The most table rows that a statement may read, by the estimate of ClickHouse's index.
+    /// The most table rows that a statement may read, as ClickHouse estimates them from the index.
     max_rows_to_read: u64,
 }
 
@@ -66,8 +66,8 @@ impl Lane {
             queue_deadline: config.people.queue_deadline,
             deadline: config.people.deadline,
             cache_bytes: MAX_CACHE_BYTES,
-            // An answer is kept for this time, and not only until the next refresh: a statement may take longer than
-            // the interval between refreshes, and an equal request must not start another statement meanwhile.
+            // An answer is kept for a whole interval, and not only until the next refresh. A statement may take longer
+            // than the interval, and equal requests during that time must not start another statement.
             max_answer_age: config.refresh.interval,
         };
         Self {

@@ -39,9 +39,9 @@ pub(super) struct Meta {
     pub(super) as_of: Option<UnixMillis>,
     /// Whether the aggregator declares other rollups than this process.
     pub(super) rollups_differ: bool,
-    /// The moment before which everything is counted, in the time zone of the request. For retention: the last edge of
-    /// a period that is not after `as_of`. For a funnel: `as_of`, limited to the window. `None` if there is no such
-    /// moment.
+    /// The moment before which everything is counted, in the time zone of the request. For retention, it is the last
+    /// start or end of a period that is not later than `as_of`. For a funnel, it is `as_of`, limited to the window.
+    /// `None` if there is no such moment.
     pub(super) complete_until: Option<String>,
     /// Names of the rollups that were read; empty if raw events were read.
     pub(super) rollups: Vec<String>,
@@ -78,8 +78,8 @@ struct Window<'a> {
     tz: &'a str,
 }
 
-/// The answer as JSON, which repeats the request in `query`. `stale` says whether a later answer should have replaced
-/// this one, or the aggregator declares other rollups than this process.
+/// The answer as JSON, which repeats the request in `query`. `stale` is true if a later answer should have replaced
+/// this one, or if the aggregator declares other rollups than this process.
 pub(super) fn json<T: Table>(answer: &Answer<T>, query: &impl Serialize, stale: bool) -> Rendered {
     let Answer { data, meta } = answer;
     let rows = data.rows();

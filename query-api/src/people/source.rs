@@ -1,9 +1,9 @@
-//! Which rollup is read: one that has the measure, the fields of the conditions, and buckets that begin at the edges
-//! of the periods.
+//! Chooses the rollup that a statement reads: it must have the measure, the fields of the conditions, and buckets that
+//! begin at the edges of the periods.
 //!
-//! Of several such rollups, those that still keep the rows of the whole window are preferred; then, as for queries, the
-//! coarsest, the one with the fewest dimensions, and the first in the file. A rollup with a `where` does not hold all
-//! events, so it is never read. Pure: no clock, no I/O.
+//! If several rollups have these, a rollup that still keeps the rows of the whole window is preferred. After that, the
+//! same preferences apply as for queries: the longest buckets, then the fewest dimensions, then the first place in the
+//! file. A rollup with a `where` does not hold all events, so it is never read. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -59,8 +59,8 @@ impl Source {
     /// The best source at the moment `now`.
     ///
     /// # Errors
-    /// No rollup has everything that is needed. The error names what each rollup lacks, and the first parameter that
-    /// the rollup with the fewest lacks cannot satisfy.
+    /// No rollup has everything that is needed. The error lists what each rollup lacks. Its `param` is the first
+    /// parameter that cannot be satisfied by the rollup that lacks the least.
     pub(super) fn choose(
         rollups: &Rollups,
         reach: &Reach,
@@ -118,8 +118,8 @@ fn measure(rollup: &Rollup, counts: Counts) -> Option<&str> {
     rollup.measures.iter().find(|(_, measure)| is_asked(measure)).map(|(name, _)| name.as_str())
 }
 
-/// The dimension that a filter names: by its declared name (`props.plan`), or by its column name in the view
-/// (`plan`).
+/// The dimension that a filter names, either by the declared name (`props.plan`) or by the name of the column in the
+/// rollup's view (`plan`).
 fn dimension<'a>(rollup: &'a Rollup, filter: &Filter) -> Option<&'a Dimension> {
     let named = |dimension: &&Dimension| {
         dimension.to_string() == filter.field || dimension.column_name() == filter.field
@@ -127,7 +127,7 @@ fn dimension<'a>(rollup: &'a Rollup, filter: &Filter) -> Option<&'a Dimension> {
     rollup.dimensions.iter().find(named)
 }
 
-/// What a rollup lacks: for each lack, the parameter that asks for it and a phrase for the error message.
+/// Everything that a rollup lacks: for each item, the parameter that needs it and a phrase for the error message.
 fn lacking(rollup: &Rollup, needs: Needs<'_>) -> Vec<(&'static str, String)> {
     let mut lacks = Vec::new();
     for (param, filter) in needs.filters {

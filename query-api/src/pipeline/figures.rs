@@ -13,8 +13,8 @@ pub(super) const MAX_SECONDS: u64 = 5;
 /// The most memory that ClickHouse may use for the statement, in bytes.
 const MAX_MEMORY_BYTES: u64 = 256 << 20;
 
-/// Returns one row. Marker rows have the tenant `''`. All rows of one audit have the same `audited_at`, and are
-/// inserted together. `as_of` is 0 while a partition of the topic has not reported.
+/// The statement, which returns one row. Marker rows have the tenant `''`. All rows of one audit have the same
+/// `audited_at`, and are inserted together. `as_of` is 0 while a partition of the topic has not reported.
 const TEXT: &str = "SELECT toUnixTimestamp64Milli(now64(3)) AS read_at, P.until AS as_of, P.slowest AS slowest_partition, \
 P.partitions AS partitions, L.lines AS lines, L.stored AS stored, L.rejected AS rejected, L.duplicates AS duplicates, \
 D.samples AS rejected_samples, A.at AS audited_at, A.tables AS audited_tables, A.partly AS partly_audited, \

@@ -1,7 +1,7 @@
 //! `/v1/pipeline`: the state of the pipeline, for operators: what became of the lines of the last 24 hours, up to
 //! which moment everything is counted, and what the latest audit found.
 //!
-//! The figures are about all tenants together, because a Kafka record has lines of several tenants, and an audit
+//! The figures are about all tenants together, because a Kafka record may have lines of several tenants, and an audit
 //! compares whole tables. Invariants: only readers who are operators get the figures; ClickHouse is asked at most once
 //! per refresh interval, however many requests arrive; while ClickHouse does not answer, the latest figures are served
 //! with their age.
@@ -93,8 +93,9 @@ impl PipelineService {
         respond(&rendered, &AsOf::new(figures.as_of), now, headers)
     }
 
-    /// Whether the figures are stale: their `as_of` is not known, or more than three refresh intervals ago, so that
-    /// later figures should have replaced them; or the aggregator declares other rollups than this process.
+    /// Whether the figures are stale. They are stale if their `as_of` is not known; if their `as_of` is more than three
+    /// refresh intervals ago, because later figures should have replaced them; or if the aggregator declares other
+    /// rollups than this process.
     fn is_stale(&self, figures: &Figures, now: UnixMillis) -> bool {
         let limit = i64::try_from(self.state.refresh.interval.as_millis()).unwrap_or(i64::MAX);
         let is_young = figures.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit.saturating_mul(3));

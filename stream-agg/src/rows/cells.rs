@@ -1,8 +1,8 @@
 //! Turns a batch into cells: one block of rows for each table and each of its table partitions.
 //!
 //! Pure. Invariants:
-//! - Every block begins with a marker row. The marker says that the table partition holds its rows of all records of
-//!   the Kafka partition below `applied_end`.
+//! - Every block begins with a marker row. The marker says that, of all records of the Kafka partition below the offset
+//!   `applied_end`, the table partition holds every row that belongs to it.
 //! - All rows of a block belong to one table partition.
 //! - Equal batches give equal bytes.
 
@@ -93,15 +93,16 @@ pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells 
 }
 
 impl Cell {
-    /// The SQL condition for the marker rows of `source` in the table partition.
+    /// The SQL condition for the marker rows of `source` in the table. The caller must also select the table partition.
     pub fn marker_rows(&self, source: Source) -> String {
         marker_rows(self.table, self.backfill.as_deref(), source.partition)
             + &format!(" AND g = {}", source.log_generation)
     }
 }
 
-/// The SQL condition for the marker rows of a Kafka partition in `table`, of any generation of the Kafka log: those of
-/// the backfill that fills the rollup `backfill`; if `backfill` is `None`, those of batches.
+/// The SQL condition for the marker rows of a Kafka partition in `table`, in any generation of the Kafka log. In a
+/// table of rollups, it selects only the markers of the backfill that fills the rollup `backfill`, or only the markers
+/// of batches if `backfill` is `None`.
 pub fn marker_rows(table: &str, backfill: Option<&str>, partition: u16) -> String {
     let is_of_rollups = layout::Table::ALL.iter().any(|rollups| rollups.name() == table);
     let rollup = if is_of_rollups {

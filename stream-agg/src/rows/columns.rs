@@ -138,7 +138,7 @@ pub struct Rows {
     pub param_str: Texts,
     pub country: Interned,
     pub event_id: Vec<Uuid>,
-    /// JSON text that ClickHouse can always read, even if it cannot read what the client sent.
+    /// JSON text that ClickHouse can always read, even if ClickHouse could not read the JSON that the client sent.
     pub props: Texts,
     pub ko: Vec<u64>,
     pub line: Vec<u16>,
@@ -146,7 +146,7 @@ pub struct Rows {
     pub event_time: Vec<UnixMillis>,
     /// When the row was received: the earlier of the times of the edge and of the broker. A rollup leaves out a row
     /// whose bucket was past the retention at this time. The earlier time is used because a clock that is ahead must
-    /// not cause that.
+    /// not cause a row to be left out.
     pub received: Vec<UnixMillis>,
 }
 

@@ -107,7 +107,8 @@ impl DeadLetters {
         self.tenant.push(line::tenant_of(line).unwrap_or(UNKNOWN_TENANT));
         self.reason.push(reason.code());
         let text = String::from_utf8_lossy(&line[..line.len().min(max_bytes)]);
-        // U+FFFD has three bytes and may replace a single byte, so the text can be longer than `max_bytes`.
+        // U+FFFD has three bytes and may replace a single byte, so the text can be longer than `max_bytes` and is cut
+        // again.
         self.text.push(&text[..text.floor_char_boundary(max_bytes)]);
     }
 

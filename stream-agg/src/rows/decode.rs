@@ -211,8 +211,8 @@ pub fn decode(
 }
 
 /// Whether the record was in a spool for so long that the ledger may have dropped the row of an earlier copy of the
-/// record. Only the age of the record when Kafka appended it decides this. A query to the ledger must not, because its
-/// result would change with time.
+/// record. Only the age that the record had when Kafka appended it decides this. A query to the ledger must not decide
+/// it, because the result of the query would change with time.
 fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
     let created_at = || {
         let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
@@ -246,7 +246,7 @@ impl Arrival {
         // Version 1 of the decoding code trusted the clock of every edge.
         let replaced = version > 1 && !trusted.contains(&line.server_time.0);
         let time = if replaced { kafka_time } else { line.server_time };
-        // From version 2 on, this happens only if Kafka's time is out of this range, too, or close to its limits.
+        // From version 2 on, `time` is outside this range only if Kafka's time is also outside or close to a limit.
         if !STORABLE.contains(&time) {
             return Err(Reason::Read(ReadError::Added("server_time")));
         }

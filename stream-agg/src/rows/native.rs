@@ -69,8 +69,8 @@ impl BlockBuilder {
     /// Appends a column with few distinct texts: `LowCardinality(String)`. Each value is an index into `keys`. All
     /// indexes are written in 1, 2 or 4 bytes, depending on the number of keys.
     pub fn low_cardinality(&mut self, name: &str, keys: &[&str], values: impl IntoIterator<Item = u32>) {
-        /// ClickHouse's `SharedDictionariesWithAdditionalKeys`. The flags say that the keys are in this block; a
-        /// dictionary that blocks share is not used.
+        /// The version that ClickHouse calls `SharedDictionariesWithAdditionalKeys`. The flags below say that the keys
+        /// are in this block; a dictionary that several blocks share is not used.
         const KEYS_VERSION: u64 = 1;
         const HAS_ADDITIONAL_KEYS: u64 = 1 << 9;
         const NEEDS_UPDATE: u64 = 1 << 10;

@@ -2,8 +2,8 @@
 //!
 //! A *stratum* is the set of rows with the same minute, tenant, event, country, `device_os` and day of receipt. Rows of
 //! one stratum have the same bucket in every grain and the same event, country and `device_os`. For each rollup, they
-//! were either all received within the retention of their bucket or all after it. So most rollups, which have no other
-//! dimensions and conditions, group strata instead of rows. Pure.
+//! were either all received within the retention of their bucket or all after it. So a rollup groups strata instead of
+//! rows if its dimensions and conditions use no other fields, as in most rollups. Pure.
 
 use std::cell::OnceCell;
 use std::hash::BuildHasher as _;

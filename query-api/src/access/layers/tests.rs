@@ -66,7 +66,7 @@ impl Service {
 const RETENTION: &str = "/v1/retention?first=event:eq:a&again=event:eq:b";
 const FUNNEL: &str = "/v1/funnel?steps=event:eq:a&steps=event:eq:b";
 
-/// All paths except `/v1/live`, and last a path that does not exist.
+/// All paths except `/v1/live`. The last path does not exist.
 const PATHS: [&str; 12] = [
     "/analytics?timestamp=1700000000000",
     "/v1/counters",
@@ -141,7 +141,7 @@ async fn each_key_has_a_rate_for_answers_and_a_rate_for_queries() {
         (&refused.1[RETRY_AFTER], &refused.1[RATE_LIMIT]),
         (&json_header("1"), &json_header("\"queries\";r=0;t=1"))
     );
-    // The other rate of this key and the rates of the other key are not charged.
+    // Queries of the key `a` are not charged to its rate for answers, nor to the rates of the key `b`.
     assert_eq!(service.get("/v1/meta", &a).await.0, StatusCode::OK);
     assert_eq!(service.get("/v1/query", &b).await.1[RATE_LIMIT], "\"queries\";r=1");
 }

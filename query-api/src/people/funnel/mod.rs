@@ -1,7 +1,7 @@
 //! `/v1/funnel`: how many users did several steps in a given order.
 //!
-//! A user enters the funnel with an event of the first step, and must do the other steps in their order within a
-//! limited time after the first. Only events in the window of the request count, for all steps. [`params`] reads the
+//! A user enters the funnel with an event of the first step, and must do the later steps in their order within a
+//! limited time after the first step. Events outside the window of the request count for no step. [`params`] reads the
 //! request, [`sql`] writes two statements, and [`steps`] makes the rows of the answer. The first statement reads the
 //! number of events of all steps from a rollup; a funnel over too many events is refused. The second statement reads
 //! the raw events, ordered by the clients' times.

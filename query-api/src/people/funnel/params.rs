@@ -17,7 +17,7 @@ use crate::query::window::Bound;
 #[derive(Debug, Clone)]
 pub(crate) struct Funnel {
     pub(super) steps: Vec<Step>,
-    /// The most seconds that may lie between the first step and the last.
+    /// The longest time from the first step to the last, in seconds.
     pub(super) within_seconds: u32,
     pub(super) from: Bound,
     pub(super) to: Bound,

@@ -1,7 +1,7 @@
 //! The statements of a funnel: how many events it reads, and how many users reach each step.
 //!
-//! `windowFunnel` sorts the events of a user by time and then by step, so events of the same millisecond count in the
-//! order of the steps. Invariant: no text of a request is part of a statement.
+//! `windowFunnel` sorts the events of a user by time, and events of the same millisecond by step. So events of the same
+//! millisecond count in the order of the steps. Invariant: no text of a request is part of a statement.
 
 use schemas::rollup::Column;
 

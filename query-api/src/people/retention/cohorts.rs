@@ -30,8 +30,8 @@ struct Cohort {
 }
 
 impl Cohorts {
-    /// The cohorts whose periods have begun at the moment `now`. The rollup lacks events from before `complete_from`;
-    /// if that is `None`, the rollup has every event.
+    /// The cohorts whose periods have begun at the moment `now`. The rollup may lack events from before
+    /// `complete_from`; if `complete_from` is `None`, the rollup has every event.
     pub(super) fn new(
         request: &Retention,
         periods: &Periods,
@@ -61,7 +61,8 @@ impl Cohorts {
     }
 }
 
-/// The last edge of a period before which everything is counted; `None` if `as_of` is before the first edge.
+/// The last of `edges` that is not later than `as_of`: everything before it is counted. `None` if `as_of` is before the
+/// first edge.
 pub(super) fn complete_until(edges: &[i64], as_of: UnixMillis) -> Option<i64> {
     let passed = edges.partition_point(|edge| *edge <= as_of.0.div_euclid(1000));
     passed.checked_sub(1).map(|at| edges[at])

@@ -79,7 +79,7 @@ pub(super) async fn answer(
     let run = async { Ok(Counted { rows: service.lane.count(select, parameters).await?, reach }) };
     let counted = service.lane.answer(reader, window, query, run).await?;
     let as_of = counted.reach.as_of;
-    // The later of the two moments: `None` is less than any moment.
+    // `max` returns the later moment. `None` is less than every moment.
     let complete_from = source.kept_from.max(counted.reach.since.get(&source.rollup.name).copied());
     Ok(Answer {
         data: Cohorts::new(request, &periods, complete_from, &counted, now),

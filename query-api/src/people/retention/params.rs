@@ -72,7 +72,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "periods",
         default: Some("8"),
-        doc: "How many periods after that of the cohort are counted. Cohorts and these periods together are at most 64.",
+        doc: "How many later periods are counted for each cohort. Cohorts and later periods together are at most 64.",
         shape: Shape::One,
         values: Values::Number(1, MAX_PERIODS - 1),
         read: |request, text| {

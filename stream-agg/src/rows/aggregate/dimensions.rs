@@ -10,7 +10,8 @@ use crate::rows::decode::props;
 /// A dictionary-encoded text column. The dictionary comes from the decoder, or was made for this rollup.
 pub struct DictionaryColumn<'r> {
     texts: Dictionary<'r>,
-    /// The number of the text of each unit that counts; in an [`Aggregate`](super::Aggregate), of each group.
+    /// The number of the text of each unit (stratum or row) that the rollup counts; in an
+    /// [`Aggregate`](super::Aggregate), the number of the text of each group.
     pub numbers: Vec<u32>,
 }
 
@@ -64,7 +65,7 @@ pub(super) fn prop<'r>(rows: &'r Rows, path: &PropPath, row: RowId) -> Cow<'r, s
     props::scalar(rows.props.get(row), path.steps())
 }
 
-/// Dictionary-encodes a dimension of the units that count, whose first rows are `counted`.
+/// Dictionary-encodes a dimension. `counted` has the first row of each unit (stratum or row) that the rollup counts.
 pub(super) fn dictionary_column<'r>(
     dimension: &Dimension,
     rows: &'r Rows,

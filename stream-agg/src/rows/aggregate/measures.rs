@@ -45,12 +45,12 @@ pub(super) struct Members<'a, 'r> {
     strata: &'a Strata<'r>,
     units: &'a Units,
     of_unit: &'a [GroupId],
-    /// The group of each stratum, or of each row if the units are rows; [`NO_GROUP`] if the stratum or row does not
-    /// count.
+    /// The group of each stratum, or of each row if the units are rows; [`NO_GROUP`] if the rollup does not count the
+    /// stratum or row.
     groups: Vec<GroupId>,
 }
 
-/// The group of strata and rows that do not count.
+/// Marks strata and rows that the rollup does not count, so that they have no group.
 const NO_GROUP: GroupId = GroupId::MAX;
 
 impl<'a, 'r> Members<'a, 'r> {
@@ -71,7 +71,7 @@ impl<'a, 'r> Members<'a, 'r> {
         fold(units, groups, 0, |sum, count| sum + count)
     }
 
-    /// Each row that counts, with its group.
+    /// Each row that the rollup counts, with its group.
     fn rows(&self) -> impl Iterator<Item = (usize, GroupId)> {
         let by_row = (!self.units.are_strata).then(|| self.groups.iter().copied());
         let by_stratum = self.units.are_strata.then(|| {
@@ -120,8 +120,8 @@ fn numbers(
         match number {
             Number::ParamInt => Some(rows.param_int[row].into()),
             Number::Sequence => Some(rows.sequence[row].into()),
-            // The column of the field has the same value. The value is read from `props` all the same, because a
-            // backfill also reads rows that are older than the column.
+            // The typed column of the field has the same value, but not in rows that are older than the column. A
+            // backfill also reads such rows, so the value is read from `props`.
             Number::Field(field) => {
                 let found = props::find(rows.props.get(row as RowId), field.path.steps());
                 found.and_then(props::int).map(i128::from)

@@ -13,7 +13,7 @@ use crate::rows::strata::Strata;
 pub(super) struct Units {
     /// Whether the units are strata.
     pub(super) are_strata: bool,
-    /// The first row of each unit that counts, in the order of the rows.
+    /// The first row of each unit that the rollup counts, in the order of the rows.
     pub(super) rows: Vec<RowId>,
     /// How many rows each unit has.
     pub(super) counts: Vec<u64>,
@@ -73,7 +73,7 @@ impl<'c, 'r> Test<'c, 'r> {
         }
     }
 
-    /// Whether the condition always holds for all rows of a stratum or for none of them.
+    /// Whether, in every stratum, the condition holds for all rows or for no row.
     fn is_of_strata(&self) -> bool {
         matches!(self, Self::Interned(..))
     }

@@ -137,10 +137,10 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
     }
 }
 
-/// Columns that every block has: tenant, rollup, bucket, g, kp, expires, hwm, rows.
+/// The number of columns that every block has: tenant, rollup, bucket, g, kp, expires, hwm, rows.
 const FIXED_COLUMNS: usize = 8;
 
-/// The measure columns, without `rows`, that any of `parts` uses, in the order of the table.
+/// The measure columns that at least one of `parts` uses, except `rows`, in the order of the table.
 fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<MeasureColumn> {
     let used = parts.iter().flat_map(|part| part.aggregate.measures.iter().map(|(column, _)| *column));
     used.filter(|column| *column != MeasureColumn::Rows).collect::<BTreeSet<_>>().into_iter().collect()
@@ -151,7 +151,7 @@ fn width(column: &MeasureColumn) -> usize {
     match column {
         MeasureColumn::Rows => 0,
         MeasureColumn::Sum(_) | MeasureColumn::Min(_) | MeasureColumn::Max(_) => 1,
-        // The set, and its sample.
+        // One column for the set of hashes, and one for the sample of the set.
         MeasureColumn::Uniq(_) => 2,
     }
 }

@@ -21,7 +21,7 @@ pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
 /// Empty for any other value, and if there is no value.
 ///
 /// A dot may separate steps or be part of a name. The longest name is tried first: `a.b` is the field `a.b` of the
-/// object, or if that is not a scalar, the field `b` of its field `a`.
+/// object; if that field is absent or not a scalar, it is the field `b` of the object's field `a`.
 pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
     match find(json, steps) {
         Some(text) if text.starts_with('"') => Cow::Owned(string(text).unwrap_or_default()),
@@ -52,7 +52,7 @@ pub fn string(json: &str) -> Option<String> {
 /// The value of a number that is whole and fits into an `i64`. A number that is written with a fraction or an exponent,
 /// such as `1.0` or `1e3`, must also be between -2^53 and 2^53, because other values may not be exact.
 pub fn int(json: &str) -> Option<i64> {
-    /// Below this number, every whole number is exact as a double.
+    /// Every whole number whose absolute value is below this number is exact as a double.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if let Ok(whole) = json.parse() {
         return Some(whole);
@@ -61,7 +61,7 @@ pub fn int(json: &str) -> Option<i64> {
     Some(number as i64)
 }
 
-/// The value of any number.
+/// The value of a number as a double; `None` if `json` is not a number.
 pub fn float(json: &str) -> Option<f64> {
     json.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| json.parse().ok())?
 }

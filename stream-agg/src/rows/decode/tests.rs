@@ -209,7 +209,7 @@ fn samples_of_rejected_lines_are_kept_once_and_not_counted_as_lines() {
         assert_eq!((counts(&entry), entry.ids.len(), entry.record_id), ([0; 4], 0, ID));
     }
     let letters = &stream.out.dead_letters;
-    assert_eq!((&letters.ko, &letters.line), (&vec![10; 3], &vec![0, 1, 2]), "the second is a repeat");
+    assert_eq!((&letters.ko, &letters.line), (&vec![10; 3], &vec![0, 1, 2]), "the second record is a repeat");
     let shown = |row| (letters.tenant.get(row), letters.reason.get(row), letters.text.get(row));
     assert_eq!(shown(0), ("acme", "edge:bad_json", "{"));
     assert_eq!(shown(1), ("acme", "edge:bad_type:event", "{"));
@@ -223,7 +223,7 @@ fn an_event_with_an_id_is_stored_once_and_one_without_an_id_each_time() {
     let nil = line_with_id(0);
     let mut stream = Stream::default();
     let lines = [line_with_id(1), plain.clone(), line_with_id(2), line_with_id(1), nil.clone(), nil.clone()];
-    assert_eq!(stream.counts(10, 0, 1, &lines), [6, 0, 1, 5], "twice in a record");
+    assert_eq!(stream.counts(10, 0, 1, &lines), [6, 0, 1, 5], "the record has one id twice");
     let lines = [line_with_id(2), plain, b"{".to_vec(), line_with_id(3), nil];
     assert_eq!(stream.counts(11, 0, 2, &lines), [5, 1, 1, 3], "in another record");
     assert_eq!(stream.out.rows.line, [0, 1, 2, 3, 4, 0, 1, 2]);
