@@ -125,7 +125,7 @@ pub struct KafkaConfig {
     pub topic: String,
     /// Settings of librdkafka by the names that librdkafka gives them: `KAFKA_OPT_<name>`. They override the defaults
     /// of the aggregator.
-    /// Those in [`fixed`] cannot be set.
+    /// The settings in [`fixed`] cannot be set.
     pub options: BTreeMap<String, String>,
 }
 
@@ -389,7 +389,7 @@ fn database(vars: &Vars, name: &'static str, default: &str) -> Result<String, Va
     if database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Ok(database);
     }
-    let reason = "a database name has only letters, digits and _".to_owned();
+    let reason = "the name of a database or user may have only letters, digits and _".to_owned();
     Err(VarError::Invalid { name, value: database, reason })
 }
 

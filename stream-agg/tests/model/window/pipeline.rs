@@ -133,7 +133,7 @@ impl Pipeline {
         }
     }
 
-    /// The next record to read, with what the collector and the ledger know of it.
+    /// The next record to read, and whether the open batch or the ledger already has it.
     pub(super) fn next(&self, log: &[Logged], ledger: &[Row]) -> Next {
         let Collector { start, open, .. } = &self.collector;
         let offset = Offset::new(self.read().to_i64());
