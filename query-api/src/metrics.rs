@@ -196,7 +196,7 @@ impl Metrics {
     }
 }
 
-/// A guard that counts one in a gauge until it is dropped.
+/// Adds one to a gauge until the guard is dropped.
 pub(crate) struct GaugeGuard(IntGauge);
 
 impl GaugeGuard {

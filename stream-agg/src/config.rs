@@ -211,7 +211,7 @@ fn window_limits(vars: &Vars) -> Result<WindowLimits, VarError> {
     Ok(WindowLimits { age_ms, max_ids })
 }
 
-/// Which client clocks are trusted.
+/// Limits on the client times that are trusted.
 fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     let TimeLimits { earliest, ahead } = TimeLimits::default();
     Ok(TimeLimits {
@@ -333,7 +333,7 @@ impl KafkaConfig {
         together.map(drop).map_err(|error| refused("…", error))
     }
 
-    /// The settings of a client of Kafka. Settings of the environment override `ours`.
+    /// The settings of a client of Kafka. Settings from variables `KAFKA_OPT_<name>` override `ours`.
     pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");

@@ -280,7 +280,7 @@ async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
                 tracing::debug!(%error, "ask kafka for the committed offsets");
                 health.kafka_unreachable();
             }
-            // The runtime shuts down, which also ends this task.
+            // The runtime shuts down and ends this task, too.
             Err(_) => {}
         }
         time::sleep(backoff.wait()).await;

@@ -100,8 +100,8 @@ impl Calendar {
             return self.clock_start(length, at);
         }
         let mut start = self.day_start(self.first_day(grain, self.date(at)));
-        // If the clock is put back over midnight, the local date is that of the day before for a while, although the
-        // next day has already begun. Then `at` lies in a later bucket than the one that begins at `start`.
+        // If the clock is put back over midnight, it shows the date of the day before for a while, although the next
+        // day has already begun. Then `at` lies in a later bucket than the one that begins at `start`.
         loop {
             let next = self.next(grain, start);
             if next > at {
@@ -144,7 +144,7 @@ impl Calendar {
         self.start(grain, self.day_start(day))
     }
 
-    /// How many buckets there are between `from` and `to`, both of which are starts of buckets.
+    /// How many buckets there are between `from` and `to`. Both moments must be starts of buckets.
     pub(crate) fn count(&self, grain: Grain, from: i64, to: i64) -> i64 {
         let (mut at, mut count) = (from, 0);
         while at < to {

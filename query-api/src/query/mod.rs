@@ -149,7 +149,8 @@ impl QueryService {
         self.budget.answer(key, if is_slow { Lane::Slow } else { Lane::Normal }, run).await
     }
 
-    /// Whether the answer is so old that two refreshes should have replaced it by now, or of unknown age.
+    /// Whether the answer is so old that two refreshes should have replaced it by now. An answer of unknown age is
+    /// stale, too.
     fn is_stale(&self, shaped: &Shaped, now: UnixMillis) -> bool {
         let limit = self.interval_ms.saturating_mul(3);
         shaped.as_of.is_none_or(|as_of| now.0 - as_of.0 > limit)

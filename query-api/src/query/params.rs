@@ -348,7 +348,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
         name: "accuracy",
         default: Some("auto"),
         doc: "How distinct values are counted: `exact` always exactly, `fast` by a sample of one in 16, `auto` exactly \
-              up to 5 million values to merge and beyond that by the sample.",
+              if at most 5 million values must be merged, otherwise by the sample.",
         shape: Shape::One,
         values: Values::OneOf(&["auto", "exact", "fast"]),
         read: |query, text| {

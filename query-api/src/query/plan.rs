@@ -43,7 +43,7 @@ pub(super) struct Part {
     pub(super) measures: Vec<(usize, Measure)>,
     /// The column of each dimension of the query, in the order of the query.
     pub(super) keys: Vec<String>,
-    /// Buckets that begin before this moment may lack events; `None` if no bucket of the window does.
+    /// Buckets that begin before this moment may lack events; `None` if no bucket of the window lacks events.
     pub(super) complete_from: Option<i64>,
 }
 
@@ -161,8 +161,8 @@ impl<'a> Planner<'a> {
         Ok(Plan { parts })
     }
 
-    /// The best of the rollups that have the measure and can answer the query, as a part to which the caller adds the
-    /// measures.
+    /// Chooses the best of the rollups that have the measure and can answer the query. Returns the measure, and a part
+    /// that reads this rollup, to which the caller adds measures.
     fn choose(&self, name: &str, window: &Window) -> Result<(&'a Measure, Part), Problem> {
         let declared = self.declared(name)?;
         let mut failures = Vec::new();
@@ -333,7 +333,8 @@ impl<'a> Planner<'a> {
         not_covered(param, reason)
     }
 
-    /// The end of an error message: the rollups that were not considered because the declarations differ.
+    /// The end of an error message: the rollups that were not considered because the aggregator declares them
+    /// differently or not at all.
     fn left_out(&self) -> String {
         match &self.differing[..] {
             [] => String::new(),

@@ -8,8 +8,8 @@
 //! completely or not at all, and only one process exists at a time.
 //!
 //! The model calls the functions of the service to decode, remember and restore records. Only the look-up of a record
-//! from a spool is written again here, as in `pipeline/collect.rs`. A queue may be empty at any moment although the log
-//! has more records, which models a slow fetch. A state contains the rows of the window instead of the window itself.
+//! from a spool is written again here, as in `pipeline/collect.rs`. To model a slow fetch, a queue may be empty at any
+//! moment although the log has more records. A state contains the rows of the window instead of the window itself.
 
 mod log;
 mod pipeline;

@@ -1,4 +1,4 @@
-//! A modelled pipeline, which behaves like `pipeline/applier.rs` and `pipeline/collect.rs`.
+//! A modelled pipeline that behaves like `pipeline/applier.rs` and `pipeline/collect.rs`.
 
 use schemas::time::UnixMillis;
 use stream_agg::protocol::idle::{IdleCheck, WorkState};
