@@ -185,7 +185,7 @@ impl Select<'_> {
         )
     }
 
-    /// A measure as an Int128; null if a minimum or maximum is still the neutral element.
+    /// A measure as an Int128; null if a minimum or maximum is its neutral element, because no event had a value.
     fn figure(&self, at: usize) -> String {
         let (place, measure) = &self.part.measures[at];
         let name = &self.query.measures[*place];
