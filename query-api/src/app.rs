@@ -123,7 +123,7 @@ impl QueryApi {
         access.identify(routes).merge(page::routes(&self.config.page))
     }
 
-    /// Serves both ports until `shutdown`, then drains. The admin port is closed last.
+    /// Serves the API port and the admin port until `shutdown`, then drains. The admin port is closed last.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<(), StopError> {
         let admin_end = CancellationToken::new();
         let state = Arc::clone(&self.state);

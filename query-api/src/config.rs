@@ -31,9 +31,9 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// How often the prepared answers are read from ClickHouse, and how long that may take.
     pub refresh: RefreshConfig,
-    /// About how many users of hours and voters of polls one refresh may merge; a quarter of this number is for voters:
-    /// `REFRESH_MAX_USERS`, default 20 000 000. ClickHouse needs about 100 ns for each user or voter. Lower it if
-    /// refreshes miss `REFRESH_DEADLINE`.
+    /// About how many users (in hours of analytics) and voters (in polls) one refresh may merge; a quarter of this
+    /// number is for voters: `REFRESH_MAX_USERS`, default 20 000 000. ClickHouse needs about 100 ns for each user or
+    /// voter. Lower it if refreshes miss `REFRESH_DEADLINE`.
     pub max_merged_users: u64,
     /// Limits of queries.
     pub query: QueryConfig,

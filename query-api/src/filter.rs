@@ -29,7 +29,8 @@ pub(crate) enum Test {
 
 /// Most values of one condition.
 const MAX_VALUES: usize = 1_000;
-/// Most bytes of one condition. Even with escapes, such a condition fits into one query parameter of ClickHouse.
+/// Most bytes of one condition. Even with escapes, a condition of this length fits into one query parameter of
+/// ClickHouse.
 const MAX_BYTES: usize = 16 << 10;
 
 impl Filter {

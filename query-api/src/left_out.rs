@@ -1,4 +1,4 @@
-//! Which answers the statement leaves out while ClickHouse is too slow to read all of them.
+//! Which answers the statement of a refresh leaves out while ClickHouse is too slow to read all of them.
 //!
 //! After [`SLOW_BEFORE_SHEDDING`] refreshes in a row that miss the deadline or exceed the memory limit, the statement
 //! leaves out more answers. After [`QUICK_BEFORE_RESTORING`] refreshes in a row that succeed in less than half of the

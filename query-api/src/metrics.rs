@@ -56,7 +56,7 @@ impl QueryMetrics {
             waiting: metrics.gauge("queries_waiting", "Queries that wait for their turn to ask ClickHouse."),
             shared: metrics.counter(
                 "query_cache_hits_total",
-                "Queries that were answered by the statement of an equal query, which had run or was running.",
+                "Queries that got the kept or pending answer of an equal query, without a statement of their own.",
             ),
         }
     }
@@ -81,8 +81,8 @@ impl QueryMetrics {
             ),
             shared: metrics.counter(
                 "people_cache_hits_total",
-                "Retention tables and funnels that were answered by the statement of an equal request, which had run or \
-                 was running.",
+                "Retention tables and funnels that got the kept or pending answer of an equal request, without a \
+                 statement of their own.",
             ),
         }
     }
@@ -137,7 +137,7 @@ impl Metrics {
             cold_waiting: metrics.gauge("cold_waiting", "Requests that wait for the next snapshot."),
             left_out: metrics.gauge(
                 "left_out",
-                "What the statement leaves out because it was too slow: 0 nothing, 1 old hours and small polls, 2 also \
+                "What refreshes leave out because they were too slow: 0 nothing, 1 old hours and small polls, 2 also \
                  all polls and what /v1/live shows, 3 also the country counters.",
             ),
             keys_stale: metrics.gauge("keys_stale", "Whether the key file is not valid."),
@@ -196,7 +196,7 @@ impl Metrics {
     }
 }
 
-/// A guard that counts one in a gauge until it is dropped.
+/// Adds one to a gauge until the guard is dropped.
 pub(crate) struct GaugeGuard(IntGauge);
 
 impl GaugeGuard {

@@ -62,7 +62,7 @@ pub(crate) enum Kind {
     /// Readers already ask for the maximum number of old hours, small polls or tenants that a refresh reads.
     TooManyKeys,
     /// The query got no turn in time, because the maximum number of queries is running. Or ClickHouse runs too many
-    /// statements, or the long answers that are being sent use all of their memory.
+    /// statements, or the long answers that are being sent use all the memory that long answers may use.
     Busy,
     /// The maximum number of streams is open, or the process is about to stop.
     NoStream,

@@ -54,14 +54,14 @@ enum RefreshError {
     NotDeclared(#[from] NotDeclared),
     /// Row policies hide the rows of the tables from the ClickHouse user of this process.
     #[error(
-        "`schema_migrations` shows no row to this user: set users_without_row_policies_can_read_rows to true in \
+        "`schema_migrations` shows no row to CLICKHOUSE_USER: set users_without_row_policies_can_read_rows to true in \
          ClickHouse's configuration, and drop row policies that apply to the users of the services"
     )]
     Hidden,
     /// The aggregator declares other rollups than this process.
     #[error(
-        "this process declares rollups {ours:016x}, stream-agg {theirs:016x}: restart this process with the \
-         ROLLUPS_FILE that stream-agg was started with"
+        "the rollups of this process (hash {ours:016x}) differ from those of stream-agg (hash {theirs:016x}): restart \
+         this process with the ROLLUPS_FILE that stream-agg was started with"
     )]
     OtherRollups {
         /// Hash of the rollups of this process.
@@ -192,14 +192,14 @@ impl Refresher {
         let left_out = self.shedding.left_out();
         self.state.metrics.left_out(left_out);
         let names = match left_out {
-            LeftOut::Nothing => return tracing::info!("the statement reads all answers again"),
+            LeftOut::Nothing => return tracing::info!("refreshes read all answers again"),
             LeftOut::ColdKeys => "old hours and small polls",
             LeftOut::Polls => "old hours, all polls and what /v1/live shows",
             LeftOut::Counters => "old hours, all polls, what /v1/live shows and the country counters",
         };
         tracing::warn!(
-            "the statement leaves out {names} for now, because refreshes missed their deadline or exceeded the memory \
-             limit: give ClickHouse more cores or memory, or raise REFRESH_DEADLINE"
+            "refreshes leave out {names} for now, because they missed their deadline or exceeded the memory limit: \
+             give ClickHouse more cores or memory, or raise REFRESH_DEADLINE"
         );
     }
 

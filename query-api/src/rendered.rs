@@ -138,8 +138,8 @@ struct Body<'a, M> {
 }
 
 impl AgingBody {
-    /// Renders both bodies. The arguments of `meta` are the `as_of` of the data and whether they are stale. For the
-    /// ETag, `meta` is called without the `as_of`, so that equal data have equal ETags.
+    /// Renders the fresh and the stale body. The arguments of `meta` are the `as_of` of the data and whether the data
+    /// are stale. For the ETag, `meta` is called without the `as_of`, so that equal data have equal ETags.
     pub(crate) fn new<M: Serialize>(
         as_of: &AsOf,
         data: &impl Serialize,

@@ -146,8 +146,8 @@ impl SnapshotStatement {
         (selects.join("\nUNION ALL\n"), reads)
     }
 
-    /// The statement with its values bound. Some of these values are results in `previous`: ClickHouse need not merge
-    /// the users of an hour or the voters of a poll again if nothing has changed.
+    /// The statement with its values bound. Some of these values are results of the snapshot `previous`, so ClickHouse
+    /// need not merge the users of an hour or the voters of a poll again if nothing has changed.
     pub(crate) fn query(&self, client: &Client, scope: &Scope, previous: Option<&Snapshot>) -> Query {
         let (text, reads) = self.text(scope.left_out);
         let of_tenants = scope.tenants.iter().filter_map(|tenant| {

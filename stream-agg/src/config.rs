@@ -125,7 +125,7 @@ pub struct KafkaConfig {
     pub topic: String,
     /// Settings of librdkafka by the names that librdkafka gives them: `KAFKA_OPT_<name>`. They override the defaults
     /// of the aggregator.
-    /// Those in [`fixed`] cannot be set.
+    /// The settings in [`fixed`] cannot be set.
     pub options: BTreeMap<String, String>,
 }
 
@@ -211,7 +211,7 @@ fn window_limits(vars: &Vars) -> Result<WindowLimits, VarError> {
     Ok(WindowLimits { age_ms, max_ids })
 }
 
-/// Which client clocks are trusted.
+/// Limits on the client times that are trusted.
 fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     let TimeLimits { earliest, ahead } = TimeLimits::default();
     Ok(TimeLimits {
@@ -333,7 +333,7 @@ impl KafkaConfig {
         together.map(drop).map_err(|error| refused("…", error))
     }
 
-    /// The settings of a client of Kafka. Settings of the environment override `ours`.
+    /// The settings of a client of Kafka. Settings from variables `KAFKA_OPT_<name>` override `ours`.
     pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");
@@ -389,7 +389,7 @@ fn database(vars: &Vars, name: &'static str, default: &str) -> Result<String, Va
     if database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Ok(database);
     }
-    let reason = "a database name has only letters, digits and _".to_owned();
+    let reason = "the name of a database or user may have only letters, digits and _".to_owned();
     Err(VarError::Invalid { name, value: database, reason })
 }
 

@@ -117,7 +117,7 @@ impl Health {
             .retain(|component, _| !matches!(component, Component::Commits(partition) if !owned(*partition)));
     }
 
-    /// Whether no component fails; otherwise, which ones and why.
+    /// Ready if no component fails; otherwise, which components fail and why.
     pub fn readiness(&self) -> Readiness {
         let failures = self.failures();
         let all: Vec<_> =

@@ -94,7 +94,8 @@ enum Command {
     },
     /// Compare the tables with each other; fail if rows are missing or duplicate, or offsets are in no ledger row.
     Audit {
-        /// Compare what arrived today and on this many days before. If no record is older or has expired, compare all.
+        /// Compare what arrived today and on this many days before. If no record is older and none has expired, compare
+        /// all.
         #[arg(long, default_value_t = stream_agg::ops::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::ops::audit::MAX_DAYS)))]
         days: u16,
         /// Print JSON instead of a table.

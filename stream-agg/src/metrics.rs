@@ -1,6 +1,6 @@
 //! The metrics of the aggregator: one struct, registered once.
 //!
-//! Invariant: lines = rows + rejected + duplicates. A batch is counted once all of its cells are applied.
+//! Invariant: lines = rows + rejected + duplicates. A batch is counted when all of its cells are applied.
 
 use std::time::Duration;
 
@@ -154,11 +154,15 @@ impl Default for Metrics {
             audit_gaps: metrics
                 .gauge("audit_gaps", "Offsets that the last audit found in no ledger row; alert above 0."),
             last_audit: metrics.gauge("last_audit_timestamp_seconds", "When the last audit ended."),
-            lag: metrics.gauge_vec("lag_records", "Records in Kafka that are not in every table.", &["partition"]),
+            lag: metrics.gauge_vec(
+                "lag_records",
+                "Records in Kafka that are missing from at least one table.",
+                &["partition"],
+            ),
             lag_seconds: metrics.gauge_vec(
                 "lag_seconds",
-                "Upper bound of the time, in seconds, that the oldest record that is not in every table has been in \
-                 Kafka; it grows while Kafka does not answer.",
+                "Upper bound of the time, in seconds, that the oldest record missing from at least one table has been \
+                 in Kafka; it grows while Kafka does not answer.",
                 &["partition"],
             ),
             watermark: metrics.gauge(
@@ -213,8 +217,8 @@ impl Metrics {
         self.last_batch.set(unix_seconds);
     }
 
-    /// Counts records, of a closed batch, that have another number of lines than their header says. If the batch is
-    /// rebuilt, these records are counted again.
+    /// Counts the records of a closed batch whose number of lines differs from their header. If the batch is rebuilt,
+    /// these records are counted again.
     pub fn miscounted(&self, records: u64) {
         self.records_miscounted.inc_by(records);
     }
@@ -255,13 +259,13 @@ impl Metrics {
         self.commit_errors.inc();
     }
 
-    /// Sets how many records of a partition are not in every table.
+    /// Sets how many records of a partition are missing from at least one table.
     pub fn lag(&self, partition: i32, records: i64) {
         self.lag.with_label_values(&[&partition.to_string()]).set(records);
     }
 
     /// Sets the lag of a partition in seconds: an upper bound of the time since Kafka appended the oldest record that is
-    /// not in every table.
+    /// missing from at least one table.
     pub fn lag_seconds(&self, partition: i32, seconds: i64) {
         self.lag_seconds.with_label_values(&[&partition.to_string()]).set(seconds);
     }

@@ -122,8 +122,8 @@ pub async fn run(
         tokio::select! {
             consumed = &mut consuming => consumed?,
             several = servers.wait_for_second() => {
-                // Now that a second server has answered, the store sends nothing more to ClickHouse. So no batch that
-                // is not applied yet is applied or committed while the pipelines end.
+                // Now that a second server has answered, the store sends nothing more to ClickHouse. So while the
+                // pipelines end, the batches that are not applied yet are neither applied nor committed.
                 stop.cancel();
                 consuming.await?;
                 return Err(several.into());
@@ -252,7 +252,7 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
 }
 
 /// Stores that no partition counts these new rollups yet. This must happen before the declaration is stored: readers must
-/// not treat the rollups as complete until a process that declares them owns or has owned each of the `partitions`.
+/// not treat the rollups as complete until each of the `partitions` has had an owner that declares them.
 async fn introduce(
     store: &Store,
     rollups: &BTreeSet<&str>,
@@ -280,7 +280,7 @@ async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
                 tracing::debug!(%error, "ask kafka for the committed offsets");
                 health.kafka_unreachable();
             }
-            // The runtime shuts down, which also ends this task.
+            // The runtime shuts down and ends this task, too.
             Err(_) => {}
         }
         time::sleep(backoff.wait()).await;
@@ -347,7 +347,8 @@ async fn wait_for_log_append_time(admin: &Admin, kafka: &KafkaConfig, health: &H
 
 /// Why Kafka is reachable but refuses this client, if the client reports the reason.
 fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
-    // A poll also returns `None` for a log line of the client, and there are several log lines for each error.
+    // A poll also returns `None` for a log line of the client, and there are several log lines for each error. So a
+    // `None` does not mean that there is no error, and the polls continue.
     let mut events = (0..MAX_EVENTS).filter_map(|_| metadata_client.poll(Duration::ZERO));
     events.find_map(|event| match event.err()?.rdkafka_error_code()? {
         RDKafkaErrorCode::Authentication => Some("the broker refuses the login: authentication failed"),

@@ -2,7 +2,7 @@
 //!
 //! A batch that one release declares may be finished by the next release. If this test fails because rows were changed
 //! on purpose, raise `DECODE_VERSION` and add a file with the new figures. Keep the file of the previous version, and
-//! keep the code that makes the rows of that version for its `DecodeLimits::version`. If only the order of rows in a
+//! keep the code that makes the rows of that version (`DecodeLimits::version`). If only the order of rows in a
 //! block has changed, update the figures.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]

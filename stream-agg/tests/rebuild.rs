@@ -163,7 +163,7 @@ impl DeclaredBatch {
     }
 }
 
-/// A batcher that closes no batch by itself, only when the test does.
+/// A batcher that never closes a batch by itself: the test closes the batches.
 fn batcher(start: NextOffset) -> Batcher {
     let config = BatchConfig {
         max_rows: 1000.try_into().unwrap(),

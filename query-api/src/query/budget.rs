@@ -1,11 +1,11 @@
 //! Limits the cost of all queries together.
 //!
 //! A limited number of statements runs at once; further statements wait for their turn, up to a deadline. Statements
-//! that may take long have a separate limit, so the others do not wait for them. Requests with equal [`Key`]s share one
-//! statement, and its answer is kept: for `/v1/query` until the next refresh. So each query of a dashboard runs once
-//! per refresh and reader, however often the dashboard is open. A statement is cancelled when all clients that wait for
-//! it have disconnected. If a statement fails, all requests that wait for it get the error. Errors are not kept: the
-//! next equal request runs the statement again.
+//! that may take long have a separate limit, so other statements do not wait for them. Requests with equal [`Key`]s
+//! share one statement, and its answer is kept. Answers to `/v1/query` are kept until the next refresh. So each query
+//! of a dashboard runs once per refresh and reader, however often the dashboard is open. A statement is cancelled when
+//! all clients that wait for it have disconnected. If a statement fails, all requests that wait for it get the error.
+//! Errors are not kept: the next equal request runs the statement again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,7 +80,7 @@ pub(crate) enum Lane {
 pub(crate) struct Key {
     /// The number of the refresh in which the answer was computed; 0 if answers may outlive a refresh.
     pub(crate) refresh: u64,
-    /// The reader, which stands for the rights of a key: only requests with these rights may get the answer.
+    /// The rights of the reader: only requests with equal rights may get the answer.
     pub(crate) reader: Arc<Reader>,
     /// The start and the end of the query's window.
     pub(crate) window: (i64, i64),

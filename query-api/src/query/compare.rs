@@ -1,9 +1,9 @@
 //! What a query reads: its own window, and with `compare` the window that it is compared with.
 //!
-//! The calendar of the query's time zone determines the other window. The first bucket of the query's window is
-//! compared with the first bucket of the other window, the second with the second, and so on. If a bucket is not over
-//! yet, only its part up to a cut is compared, with an equally long part of its counterpart. The cut is the latest
-//! moment at which every rollup that is read for the comparison has the end of a bucket. Pure: no clock, no I/O.
+//! The window of the comparison is computed with the calendar of the query's time zone. The buckets of the two windows
+//! are compared by their number: the first with the first, the second with the second. If a bucket is not over yet,
+//! only its part up to a cut is compared, with an equally long part of its counterpart. The cut is the latest moment
+//! at which a bucket ends in every rollup that is read for the comparison. Pure: no clock, no I/O.
 
 use jiff::ToSpan;
 
@@ -32,12 +32,12 @@ pub(super) struct Slices {
 /// What a window is compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Compared {
-    /// Start and end of the other window.
+    /// Start and end of the window that the query's window is compared with.
     pub(super) window: (i64, i64),
     /// The counterparts of the buckets that are over, in their order; `None` if no bucket is over.
     pub(super) whole: Option<Slice>,
-    /// The part of the unfinished bucket that is compared; `None` if no bucket is unfinished, or if the rollups of no
-    /// measure allow a cut.
+    /// The part of the unfinished bucket that is compared; `None` if no bucket is unfinished, or if no measure has
+    /// rollups that allow a cut.
     pub(super) cut: Option<Cut>,
 }
 
@@ -115,7 +115,8 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
         }
         (Compare::Previous, _) => {
             let units = match unit {
-                // Hours are shifted by their length and not by the calendar, because a day may have 23 or 25 hours.
+                // Hours and smaller units are shifted by their length and not by the calendar, because a day may have
+                // 23 or 25 hours.
                 Grain::Minute | Grain::QuarterHour | Grain::Hour => None,
                 _ => Some(calendar.count(unit, from, to)),
             };
@@ -123,7 +124,7 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
             return Window::between(start, from, grain, unit, calendar.clone()).map_err(as_compare);
         }
         (Compare::Week, _) => 1.week(),
-        // A year is not a whole number of weeks, so weeks are compared with those 52 weeks before.
+        // A year is not a whole number of weeks, so each week is compared with the week that began 52 weeks earlier.
         (Compare::Year, Grain::Week) => 52.weeks(),
         (Compare::Year, _) => 1.year(),
     };
@@ -137,9 +138,9 @@ fn as_compare(mut problem: Problem) -> Problem {
     problem
 }
 
-/// Cuts an unfinished bucket and its counterpart at the latest moment at which the rollups of all remaining measures
-/// have the end of a bucket. Leaves out a measure if no cut is possible for it, for example because its rollups have no
-/// smaller buckets.
+/// Cuts an unfinished bucket and its counterpart. Leaves out each measure for which no cut is possible, for example
+/// because its rollups have no smaller buckets. The cut is the latest moment at which a bucket ends in the rollups of
+/// all remaining measures.
 fn cut(
     query: &Query,
     planner: &Planner<'_>,
@@ -149,8 +150,9 @@ fn cut(
 ) -> Option<Cut> {
     let (start, start_then) = (window.edges[bucket], *other.edges.get(bucket)?);
     let end_then = *other.edges.get(bucket + 1)?;
-    // The slices of some measures up to `end`; `None` if no rollups have both edges of buckets at the ends of the
-    // slices and every event of the slices.
+    // The slices of `measures` from the start of each bucket: of the unfinished bucket up to `end`, and of its
+    // counterpart for the same length. `None` if, for some measure, no rollup has buckets that begin and end with the
+    // slices and has every event of the slices.
     let parts = |measures: &[usize], end: i64| {
         let slice = |start: i64, end: i64| {
             let window = window.part(start, end);

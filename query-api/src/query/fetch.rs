@@ -60,8 +60,8 @@ impl Database {
     }
 }
 
-/// The problem that a reader gets for an error. The error of a problem `Unavailable` is logged, because the problem
-/// does not show it.
+/// The problem that a reader gets for an error. If the problem is `Unavailable`, the error is logged, because the
+/// problem does not show it.
 fn problem(error: &clickhouse::error::Error) -> Problem {
     let text = chain(error);
     let kind = kind(&text);
@@ -71,7 +71,7 @@ fn problem(error: &clickhouse::error::Error) -> Problem {
     kind.into()
 }
 
-/// The kind of problem for an error, by ClickHouse's error code in its text.
+/// The kind of problem for an error. ClickHouse's error code in the text of the error determines the kind.
 fn kind(error: &str) -> Kind {
     let code = error.split_once("Code: ").map(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
     match code.flatten() {

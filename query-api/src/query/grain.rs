@@ -94,14 +94,14 @@ impl Calendar {
     /// Start of the bucket that holds the instant `at`.
     ///
     /// # Panics
-    /// If the grain is `None`: then the bucket begins with the window, which a calendar does not know.
+    /// If the grain is `None`: its only bucket is the window, and a calendar does not know the window.
     pub(crate) fn start(&self, grain: Grain, at: i64) -> i64 {
         if let Some(length) = clock_length(grain) {
             return self.clock_start(length, at);
         }
         let mut start = self.day_start(self.first_day(grain, self.date(at)));
-        // If the clock is put back over midnight, the local date is that of the day before for a while, although the
-        // next day has already begun. Then `at` lies in a later bucket than the one that begins at `start`.
+        // If the clock is put back over midnight, it shows the date of the day before for a while, although the next
+        // day has already begun. Then `at` lies in a later bucket than the one that begins at `start`.
         loop {
             let next = self.next(grain, start);
             if next > at {
@@ -144,7 +144,7 @@ impl Calendar {
         self.start(grain, self.day_start(day))
     }
 
-    /// How many buckets there are between `from` and `to`, both of which are starts of buckets.
+    /// How many buckets there are between `from` and `to`. Both moments must be starts of buckets.
     pub(crate) fn count(&self, grain: Grain, from: i64, to: i64) -> i64 {
         let (mut at, mut count) = (from, 0);
         while at < to {
@@ -154,8 +154,9 @@ impl Calendar {
         count
     }
 
-    /// The moment at which the local clock showed the local time of `at` minus `span`. If the clock skipped that time
-    /// when it was put forward, the result is later by as much as the clock was put forward.
+    /// Subtracts `span` from the local time of `at`, and returns the moment at which the local clock showed the
+    /// difference. If the clock skipped this local time when it was put forward, the returned moment is later by as
+    /// much as the clock was put forward.
     pub(crate) fn shifted_back(&self, at: i64, span: Span) -> i64 {
         let local = self.zone.to_datetime(timestamp(at)).saturating_sub(span);
         let limit = Timestamp::MIN.as_second();
@@ -241,7 +242,7 @@ fn timestamp(at: i64) -> Timestamp {
     Timestamp::from_second(at.clamp(least, most)).expect("it was clamped")
 }
 
-/// The length of a bucket in seconds if it follows the clock; `None` if it follows the calendar.
+/// The length in seconds of buckets that follow the clock; `None` for a grain whose buckets follow the calendar.
 fn clock_length(grain: Grain) -> Option<i64> {
     match grain {
         Grain::Minute => Some(MINUTE),

@@ -25,9 +25,10 @@ use crate::problem::{Kind, Problem};
 use crate::rendered::{AsOf, Rendered};
 use crate::state::AppState;
 
-/// `true` if rows were left out. All formats have this header: the bodies of NDJSON and CSV cannot say so.
+/// `true` if rows were left out. Answers of all formats have this header, because NDJSON and CSV bodies cannot say so.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
-/// The cursor of the next page. All formats have this header: the bodies of NDJSON and CSV cannot contain the cursor.
+/// The cursor of the next page. Answers of all formats have this header, because NDJSON and CSV bodies cannot contain
+/// the cursor.
 const X_NEXT: HeaderName = HeaderName::from_static("x-next");
 /// Longest body of a request, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 64 << 10;

@@ -123,8 +123,9 @@ impl QueryService {
         shape::check_size(query, &window, now)?;
         let known = self.state.reach();
         let reach = known.clone().unwrap_or_default();
-        // A comparison ends at the moment up to which everything is counted. Only some of the later events are counted
-        // yet, but all events of the same span in the other window are, so the change would be too low.
+        // A comparison ends at the moment up to which everything is counted. After this moment, only some events of the
+        // query's window are counted yet, but all events of the same span in the window of the comparison are. If the
+        // comparison included this span, the change would be too low.
         let counted = reach.as_of.map_or(now, |as_of| now.min(as_of.0.div_euclid(1000)));
         let planner = Planner::new(&self.rollups, &reach, query, now)?;
         let slices = Slices::new(query, &planner, &window, counted)?;
@@ -148,7 +149,8 @@ impl QueryService {
         self.budget.answer(key, if is_slow { Lane::Slow } else { Lane::Normal }, run).await
     }
 
-    /// Whether the answer is so old that two refreshes should have replaced it by now, or of unknown age.
+    /// Whether the answer is so old that two refreshes should have replaced it by now. An answer of unknown age is
+    /// stale, too.
     fn is_stale(&self, shaped: &Shaped, now: UnixMillis) -> bool {
         let limit = self.interval_ms.saturating_mul(3);
         shaped.as_of.is_none_or(|as_of| now.0 - as_of.0 > limit)

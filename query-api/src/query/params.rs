@@ -118,7 +118,7 @@ pub(super) enum Compare {
 /// How distinct values are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accuracy {
-    /// Exactly up to a number of values; above it, by a sample.
+    /// Exactly if at most a fixed number of values must be merged, otherwise by a sample.
     Auto,
     /// Exactly, however long the statement takes.
     Exact,
@@ -319,7 +319,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "cursor",
         default: None,
-        doc: "`meta.next` of an answer to the same query: asks for the rows after those of that answer.",
+        doc: "`meta.next` of an answer to the same query: asks for the rows that follow the last row of that answer.",
         shape: Shape::One,
         values: Values::Text("^([0-9a-f]{2})+$"),
         read: |query, text| Cursor::parse(text).map(|cursor| query.cursor = Some(cursor)),
@@ -327,7 +327,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "partial",
         default: Some("include"),
-        doc: "`omit` leaves out the buckets that are not complete yet, `include` does not.",
+        doc: "`omit` leaves out the buckets that are not complete yet; `include` keeps them.",
         shape: Shape::One,
         values: Values::OneOf(&["include", "omit"]),
         read: |query, text| {
@@ -348,7 +348,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
         name: "accuracy",
         default: Some("auto"),
         doc: "How distinct values are counted: `exact` always exactly, `fast` by a sample of one in 16, `auto` exactly \
-              up to 5 million values to merge and beyond that by the sample.",
+              if at most 5 million values must be merged, otherwise by the sample.",
         shape: Shape::One,
         values: Values::OneOf(&["auto", "exact", "fast"]),
         read: |query, text| {
@@ -636,7 +636,7 @@ pub(crate) fn of_json<Q>(table: &[Parameter<Q>], body: &[u8]) -> Result<Vec<(Str
             f.write_str("an object")
         }
 
-        /// Keeps each member, also those with the same name, because [`read`] refuses a parameter that is given twice.
+        /// Keeps every member, even if names are equal, so that [`read`] can refuse a parameter that is given twice.
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::new();
             while let Some(pair) = map.next_entry()? {

@@ -2,12 +2,12 @@
 //!
 //! A rollup is a candidate for a measure under four conditions: it has the measure and the dimensions of the query; it
 //! has the filtered fields, or its `where` implies the filters; the filters imply its `where`; and each bucket of the
-//! window consists of whole buckets of the rollup. Candidates that have every event of the window come first, then the
-//! coarsest, then the one with the fewest dimensions, then the first in the file.
+//! window consists of whole buckets of the rollup. A candidate that has every event of the window is preferred. Among
+//! equal candidates, the coarsest is chosen, then the one with the fewest dimensions, then the first in the file.
 //!
 //! The cost of a distinct count grows with the number of values in the buckets that are merged. So a distinct count is
-//! read from a coarser rollup where whole buckets of that rollup fit into the window's buckets, and from the candidate
-//! only at the edges. Rows of different rollups are joined by bucket and dimensions. Pure: no clock, no I/O.
+//! read from a coarser rollup where whole buckets of that rollup fit into the window's buckets, and from the chosen
+//! candidate only at the edges. Rows of different rollups are joined by bucket and dimensions. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -43,7 +43,7 @@ pub(super) struct Part {
     pub(super) measures: Vec<(usize, Measure)>,
     /// The column of each dimension of the query, in the order of the query.
     pub(super) keys: Vec<String>,
-    /// Buckets that begin before this moment may lack events; `None` if no bucket of the window does.
+    /// Buckets that begin before this moment may lack events; `None` if no bucket of the window lacks events.
     pub(super) complete_from: Option<i64>,
 }
 
@@ -161,8 +161,8 @@ impl<'a> Planner<'a> {
         Ok(Plan { parts })
     }
 
-    /// The best of the rollups that have the measure and can answer the query, as a part to which the caller adds the
-    /// measures.
+    /// Chooses the best of the rollups that have the measure and can answer the query. Returns the measure, and a part
+    /// that reads this rollup, to which the caller adds measures.
     fn choose(&self, name: &str, window: &Window) -> Result<(&'a Measure, Part), Problem> {
         let declared = self.declared(name)?;
         let mut failures = Vec::new();
@@ -333,11 +333,15 @@ impl<'a> Planner<'a> {
         not_covered(param, reason)
     }
 
-    /// The end of an error message: the rollups that were not considered because the declarations differ.
+    /// The end of an error message: the rollups that were not considered because the aggregator declares them
+    /// differently or not at all.
     fn left_out(&self) -> String {
         match &self.differing[..] {
             [] => String::new(),
-            names => format!("; the aggregator declares differently, or not at all: {}", names.join(", ")),
+            names => format!(
+                "; not considered, because the aggregator declares them differently or not at all: {}",
+                names.join(", ")
+            ),
         }
     }
 }

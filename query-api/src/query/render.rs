@@ -13,7 +13,7 @@ use super::shape::{Comparison, Row, Shaped};
 use super::sql::SAMPLE_FACTOR;
 use crate::rendered::{etag, rfc3339};
 
-/// The largest whole number that is exact, as are all smaller ones, for readers whose only numbers are doubles.
+/// Readers whose only numbers are doubles read every integer up to this one exactly (`Number.MAX_SAFE_INTEGER`).
 const MAX_SAFE_INTEGER: u128 = (1 << 53) - 1;
 
 /// The body of an answer.

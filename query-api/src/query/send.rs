@@ -1,6 +1,6 @@
 //! Bounds the memory of answers with many rows while they are rendered and sent.
 //!
-//! Such an answer takes milliseconds to render, and holds megabytes until the reader has received it. So it is
+//! Such an answer takes milliseconds to render, and occupies megabytes until the reader has received it. So it is
 //! rendered on the blocking pool, where it delays no other request. All such answers share a memory limit. An answer
 //! that would exceed the limit together with others is refused; a single answer above the limit is sent alone. An
 //! answer is complete before it is sent, so it has an ETag and a length, and is compressed once.
@@ -19,7 +19,7 @@ const SMALL_BYTES: usize = 256 << 10;
 /// Number of fetched rows that can be shaped within a few milliseconds.
 pub(super) const FEW_ROWS: usize = 5_000;
 /// About how many bytes all longer answers may take together. The longest possible answer, 100,000 rows, takes about
-/// half.
+/// half of this.
 const MAX_BYTES: usize = 32 << 20;
 /// Bytes for each permit of the semaphore.
 const PERMIT_BYTES: usize = 1 << 10;

@@ -39,7 +39,8 @@ pub(super) struct Shaped {
     pub(super) truncated: bool,
     /// The cursor of the next page; `None` if there is no next page, or if it would be refused.
     pub(super) next: Option<Cursor>,
-    /// The latest edge of a bucket before which everything is counted; `None` if there is no such edge.
+    /// The last edge of a bucket at or before `as_of`: every event before this edge is counted. `None` if no edge of
+    /// the window is at or before `as_of`, or if `as_of` is `None`.
     pub(super) complete_until: Option<i64>,
     /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
     /// of all partitions.
@@ -48,7 +49,7 @@ pub(super) struct Shaped {
     pub(super) rollups: Vec<String>,
     /// Start and end.
     pub(super) window: (i64, i64),
-    /// Whether all rollups that are read have every event only from the end of the window on, or from later on.
+    /// Whether every rollup that is read began to have all events only at the end of the window or later.
     pub(super) is_before_since: bool,
     /// What the window is compared with; `None` if the query asks for no comparison.
     pub(super) compared: Option<ComparedWindow>,
@@ -139,7 +140,7 @@ pub(super) fn shape(
     let mut slices_found = joined(query, slices, rows).into_iter();
     let mut found = slices_found.next().expect("there is the query's own window");
     let compared = slices.compared.as_ref().map(|compared| Others::new(compared, slices_found));
-    // If ClickHouse limits the rows, no row is missing: there is only one bucket, and each key has a row in it.
+    // If ClickHouse limits the rows, no row must be added: there is only one bucket, and each key has a row in it.
     if query.fill != Fill::None && !is_limited {
         let others = compared.as_ref().map(Others::keys).unwrap_or_default();
         fill(&mut found, others, query, window, now)?;
@@ -169,7 +170,7 @@ pub(super) fn shape(
     let truncated = rows.len() > query.limit;
     rows.truncate(query.limit);
     // If ClickHouse does not limit the rows, each page is cut from all rows, and a query of more than `MAX_CELLS` rows
-    // may be refused. So no next page of such a query is offered.
+    // may be refused. So a query of more rows is offered no next page.
     let has_next = truncated && (is_limited || total <= MAX_CELLS);
     let next = rows.last().filter(|_| has_next).map(|row| Cursor::after(row, query));
     let complete_from = slices.main.plan.parts.iter().map(|part| part.complete_from);
@@ -273,7 +274,7 @@ impl<'a> Others<'a> {
     }
 }
 
-/// Adds the missing rows: then each key of `found` and of `others` has a row in each bucket that has begun.
+/// Adds rows so that each key of `found` and of `others` has a row in each bucket that has begun.
 fn fill(
     found: &mut Joined,
     others: BTreeSet<Keys>,

@@ -18,7 +18,7 @@ use super::window::Window;
 /// fails the statement.
 pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 
-/// Up to this many distinct values, summed over the buckets that are merged, `accuracy=auto` counts exactly.
+/// `accuracy=auto` counts exactly up to this many distinct values, summed over the buckets that are merged.
 pub(super) const MAX_EXACT_VALUES: u64 = 5_000_000;
 
 /// A sample contains the values whose hash is below 2^64 divided by this number.
@@ -185,7 +185,7 @@ impl Select<'_> {
         )
     }
 
-    /// A measure as an Int128; null if a minimum or maximum is still the neutral element.
+    /// A measure as an Int128; null if a minimum or maximum is its neutral element, because no event had a value.
     fn figure(&self, at: usize) -> String {
         let (place, measure) = &self.part.measures[at];
         let name = &self.query.measures[*place];
@@ -210,7 +210,8 @@ impl Select<'_> {
         }
     }
 
-    /// About how many distinct values are merged; `None` if this number does not decide how they are counted.
+    /// About how many distinct values are merged; `None` if this number does not decide between an exact count and a
+    /// sample.
     fn size(&self) -> Option<String> {
         let names: Vec<_> = self.part.distinct().map(|place| &self.query.measures[place]).collect();
         if names.is_empty() || self.query.accuracy != Accuracy::Auto {

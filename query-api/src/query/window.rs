@@ -139,7 +139,7 @@ impl Window {
         Self::between(calendar.start(unit, start), ceil(&calendar, unit, end), grain, unit, calendar)
     }
 
-    /// The buckets from `start` to `end`, each of which must be the start of a unit.
+    /// The buckets from `start` to `end`. Both moments must be starts of a unit.
     pub(super) fn between(
         start: i64,
         end: i64,

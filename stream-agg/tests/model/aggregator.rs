@@ -1,4 +1,4 @@
-//! A modelled process with a pipeline for the partition, which behaves like `pipeline/applier.rs` and
+//! A modelled process with a pipeline for the partition. The pipeline behaves like `pipeline/applier.rs` and
 //! `apply/insert.rs`.
 
 use schemas::time::UnixMillis;

@@ -1,15 +1,15 @@
 //! A model of the deduplication window. It checks which rows a batch has, whatever happens between an event and its
 //! repeat.
 //!
-//! It is separate from [`super::system`], because a combined model would have too many states: each of the two has
-//! several hundred thousand. In this model, a commit or an insert into one cell happens completely or not at all, and
-//! only one process exists at a time. The other model covers the failures of commits and inserts. In that model, rows
-//! are only offsets; it shows that a declared batch keeps its offsets and is inserted into each cell once. This model
-//! shows the rest: the rows of a batch depend only on these offsets.
+//! It is separate from [`super::system`], because a combined model would have too many states: each of the two models
+//! has several hundred thousand. `super::system` covers the failures of commits and inserts. Its rows are only offsets,
+//! and it shows that a declared batch keeps its offsets and is inserted into each cell once. `window` shows the rest:
+//! the rows of a batch depend only on these offsets. In `window`, a commit or an insert into one cell happens
+//! completely or not at all, and only one process exists at a time.
 //!
 //! The model calls the functions of the service to decode, remember and restore records. Only the look-up of a record
-//! from a spool is written again here, as in `pipeline/collect.rs`. A queue may be empty at any moment although the log
-//! has more records, which models a slow fetch. A state contains the rows of the window instead of the window itself.
+//! from a spool is written again here, as in `pipeline/collect.rs`. To model a slow fetch, a queue may be empty at any
+//! moment although the log has more records. A state contains the rows of the window instead of the window itself.
 
 mod log;
 mod pipeline;

@@ -546,7 +546,8 @@ async fn query_apis_answer_only_from_rollups_that_the_aggregator_declares_too() 
     let by_country = "/v1/query?measures=users&dimensions=country&from=2025-11-15&to=2025-11-16";
     let answer = other.get(by_country).await;
     assert_eq!((answer.status, answer.problem()), (422, "not_covered".to_owned()));
-    let reason = "the aggregator declares differently, or not at all: users_quarterly";
+    let reason =
+        "not considered, because the aggregator declares them differently or not at all: users_quarterly";
     assert!(answer.text.contains(reason), "{}", answer.text);
 
     assert!(aggregator.terminate().await.unwrap().success());

@@ -152,8 +152,8 @@ async fn a_query_api_with_other_rollups_logs_the_fix_and_keeps_its_last_answers(
     // The running query API keeps its answer, marks it as stale, and logs the reason.
     counted(1, true).await;
     let reason = format!(
-        "this process declares rollups {ours:016x}, stream-agg {theirs:016x}: restart this process with the \
-         ROLLUPS_FILE that stream-agg was started with"
+        "the rollups of this process (hash {ours:016x}) differ from those of stream-agg (hash {theirs:016x}): restart \
+         this process with the ROLLUPS_FILE that stream-agg was started with"
     );
     let log = running.process().log_tail();
     assert!(log.contains(&reason), "{log}");

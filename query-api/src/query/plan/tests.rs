@@ -186,7 +186,7 @@ fn a_rollup_that_has_every_event_of_the_window_comes_first() {
     let given = [("from", "-7d"), ("rollup", "event_daily")];
     let plan = planned_with(&given, &late).unwrap();
     assert_eq!(plan.parts[0].complete_from, Some(second("2026-11-25T00:00:00Z")));
-    // The hourly rollup may have begun to count within the window, if hours are read only after this beginning.
+    // The hourly rollup began to count within the window, but hours are read only after that, so no event is missing.
     let users = [("measures", "users"), ("from", "2026-11-20T00:00:00Z"), ("to", "2026-11-27T03:00:00Z")];
     let late = since("users_hourly", "2026-11-26T00:00:00Z");
     check_with(&users, &late, &["users_all_daily", "users_hourly"]);
@@ -211,7 +211,7 @@ fn a_rollup_that_the_aggregator_declares_differently_is_not_used() {
     assert!(
         refused
             .detail()
-            .contains("the aggregator declares differently, or not at all: event_daily, views_daily"),
+            .contains("the aggregator declares them differently or not at all: event_daily, views_daily"),
         "{}",
         refused.detail()
     );

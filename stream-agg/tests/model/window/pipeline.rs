@@ -1,4 +1,4 @@
-//! A modelled pipeline, which behaves like `pipeline/applier.rs` and `pipeline/collect.rs`.
+//! A modelled pipeline that behaves like `pipeline/applier.rs` and `pipeline/collect.rs`.
 
 use schemas::time::UnixMillis;
 use stream_agg::protocol::idle::{IdleCheck, WorkState};
@@ -133,7 +133,7 @@ impl Pipeline {
         }
     }
 
-    /// The next record to read, with what the collector and the ledger know of it.
+    /// The next record to read, and whether the open batch or the ledger already has it.
     pub(super) fn next(&self, log: &[Logged], ledger: &[Row]) -> Next {
         let Collector { start, open, .. } = &self.collector;
         let offset = Offset::new(self.read().to_i64());
