@@ -175,8 +175,8 @@ impl PartitionContext {
     /// The intent to commit if no batch follows. It names the declaration in use, so that Kafka has this declaration
     /// even if the partition gets no records.
     ///
-    /// `None` if the committed intent already names this declaration and no moment since which a rollup counts must be
-    /// stored. Also `None` while a declared or adopted batch is unfinished, and if no offset is committed.
+    /// `None` if nothing is to be changed: the committed intent already names this declaration, and `since` has no
+    /// moment to store. Also `None` while a declared or adopted batch is unfinished, and if no offset is committed.
     fn redeclared(&self, resume: &Resume, found: &KafkaState, since: &SinceNotes) -> Option<Intent> {
         let Resume { from, rebuild, intent } = resume;
         let declaration_hash = self.services.declaration.hash();

@@ -21,7 +21,8 @@ pub const DECODE_VERSION: u32 = 2;
 pub const READABLE_VERSIONS: RangeInclusive<u32> =
     (if DECODE_VERSION > 1 { DECODE_VERSION - 1 } else { 1 })..=DECODE_VERSION;
 
-/// Maximum number of days that a spool may hold a record. This is much shorter than the retention of the ledger.
+/// Maximum number of days that a spool may hold a record. This is much shorter than the retention of the ledger, so the
+/// ledger still shows whether a record that comes through a spool was stored before.
 pub const MAX_SPOOLED_DAYS: i64 = 14;
 
 /// Maximum number of days between the arrival of a line at the edge and its append to Kafka. An older `server_time`

@@ -29,7 +29,7 @@ pub type NotedSince = BTreeMap<String, UnixMillis>;
 /// The changes that a process writes when it begins to use its declaration for a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SinceChanges {
-    /// Rollups to store as not counted, before the commit.
+    /// Rollups whose moment is replaced by [`NOT_COUNTED`] before the commit.
     pub withdrawn: BTreeSet<String>,
     /// The rollups among `withdrawn` that have every event from the commit on.
     pub begun: BTreeSet<String>,
@@ -66,8 +66,8 @@ pub fn introduced<'r>(ours: &'r Rollups, earlier: &[Declaration]) -> BTreeSet<&'
     if earlier.is_empty() { BTreeSet::new() } else { all }
 }
 
-/// The moment of a rollup that begins to count now. `latest` is the latest time, by Kafka's clock, of the earlier
-/// records. If that time is unknown, the moment is `now`, or 1970 if there are no earlier records.
+/// The moment of a rollup that begins to count now. `latest` is the latest time that Kafka gave a record before now. If
+/// `latest` is unknown, the moment is `now`, or the beginning of 1970 if there are no earlier records.
 pub fn begins(latest: Option<UnixMillis>, has_earlier_records: bool, now: UnixMillis) -> UnixMillis {
     match latest {
         // Later records may have the same millisecond as the latest of the earlier records, so the next millisecond is
