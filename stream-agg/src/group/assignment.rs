@@ -25,8 +25,8 @@ use crate::protocol::recover::KafkaState;
 /// the logs of these partitions begin and end, share a second timeout of the same length.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Minimum timeout of a request that asks where the log of one partition begins and ends. The request gets this timeout
-/// even if the requests for other partitions have used up [`ASK_TIMEOUT`]. While partitions wait, each request has
-/// exactly this timeout, and the pause between two requests has the same length.
+/// even if the requests for other partitions have used up [`ASK_TIMEOUT`]. For a waiting partition, the request
+/// has exactly this timeout, and the pause before the next request has the same length.
 const ASK_ONE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An assigned partition without a pipeline, because no broker reports where the log of the partition begins and ends.

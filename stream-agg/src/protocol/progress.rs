@@ -1,4 +1,5 @@
-//! The progress of a partition: which records are applied, which batch is declared, and what may happen next.
+//! The progress of a partition: which records are applied (every cell of their batches is in ClickHouse), which batch
+//! is declared, and what may happen next.
 //!
 //! Invariants: a declared batch never changes; the next batch is declared only when the declared one is applied; a
 //! partition is released only when its pipeline has ended and none of its commits is in flight. No I/O and no clock:
