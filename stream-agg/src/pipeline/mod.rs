@@ -1,8 +1,9 @@
 //! The pipeline of one partition: restore → collect → declare → insert.
 //!
-//! A thread restores the partition, then polls its queue, decodes the records, closes batches and turns them into cells
-//! ([`collect`]). A task declares each batch in Kafka and inserts it, strictly one batch after another. Invariant: a
-//! declared batch is finished, by this pipeline or by the pipeline of the next owner, before another batch is declared.
+//! A thread restores the partition, then polls its queue, decodes the records, closes batches and turns each batch into
+//! cells ([`collect`]). A task declares each batch in Kafka and inserts it, strictly one batch after another.
+//! Invariant: a declared batch is finished, by this pipeline or by the pipeline of the next owner, before another batch
+//! is declared.
 
 use std::sync::Arc;
 use std::thread;

@@ -13,9 +13,9 @@ pub const MAX_GROUPS: usize = 50_000;
 /// Maximum number of bytes of the line that a dead letter keeps. A longer line is truncated.
 pub const MAX_DEAD_LETTER_BYTES: usize = 4096;
 
-/// The version of the decoding code. Raise it when the same record and settings produce different rows; a golden test
-/// fails in that case. The changed code must check [`DecodeLimits::version`] and keep the previous behaviour for the
-/// previous version, so that this release can still finish a batch of the previous version.
+/// The version of the decoding code. Raise it when a change makes the same record and settings produce different rows;
+/// a golden test fails in that case. The changed code must check [`DecodeLimits::version`] and keep the previous
+/// behaviour for the previous version, so that this release can still finish a batch of the previous version.
 pub const DECODE_VERSION: u32 = 2;
 /// Versions whose batches this release can finish: the current version and the previous one.
 pub const READABLE_VERSIONS: RangeInclusive<u32> =

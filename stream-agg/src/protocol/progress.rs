@@ -185,10 +185,10 @@ pub enum AfterCommit {
 /// rejoining the group.
 ///
 /// Kafka answers `ILLEGAL_GENERATION` (22) when the generation of the commit has ended; an ended generation never comes
-/// back. It answers `REBALANCE_IN_PROGRESS` (27) while it assigns partitions in the generation of the commit, before it
-/// stores anything. librdkafka reports one result for each commit. While there is no coordinator, librdkafka holds a
-/// commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later, with the generation that is then current; the
-/// reported result is the result of that later request. So a refused commit is no longer in flight.
+/// back. Kafka answers `REBALANCE_IN_PROGRESS` (27) while it assigns partitions in the generation of the commit, and
+/// does not store the commit. librdkafka reports one result for each commit. While there is no coordinator, librdkafka
+/// holds a commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later, with the generation that is then
+/// current; the reported result is the result of that later request. So a refused commit is no longer in flight.
 ///
 /// But a copy of a refused commit may still be in flight: when a connection breaks, librdkafka sends the same bytes
 /// again, up to twice. The earlier copy may reach Kafka after Kafka has answered the later copy with 27, and Kafka may

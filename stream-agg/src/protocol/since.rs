@@ -7,8 +7,9 @@
 //! Invariant: a stored moment is never too early. This holds for any sequence of owners, whether or not they declare
 //! the rollup, and even if an owner dies or is paused at any point. The invariant follows from the order of two writes
 //! around the commit that changes the declaration. Before the commit, every moment that becomes invalid, or is not
-//! valid yet, is replaced by [`NOT_COUNTED`]. After the commit, which succeeds only while the process owns the partition
-//! ([`crate::protocol::progress::after_commit`]), the moments of the rollups that begin with this commit are written.
+//! valid yet, is replaced by [`NOT_COUNTED`]. After the commit, which succeeds only while the process owns the
+//! partition ([`crate::protocol::progress::after_commit`]), the moments of the rollups that begin with this commit are
+//! written.
 //! The version of these rows is a clock reading from before the commit, so the first write of a later owner replaces a
 //! delayed write of an earlier owner. Pure.
 
