@@ -21,12 +21,12 @@ use crate::pipeline::Pipeline;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::KafkaState;
 
-/// Timeout of the request for the committed offsets of newly assigned partitions. The requests that then ask where the
-/// logs of these partitions begin and end have, all together, a timeout of the same length.
+/// Timeout of the request for the committed offsets of newly assigned partitions. The next requests, which ask where
+/// the logs of these partitions begin and end, share a second timeout of the same length.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Minimum timeout of the request that asks where one log begins and ends. A request gets it even if the requests for
-/// other partitions have used up [`ASK_TIMEOUT`]. For a waiting partition, it is the timeout of that request, and also
-/// the pause before the next one.
+/// Minimum timeout of a request that asks where the log of one partition begins and ends. The request gets this timeout
+/// even if the requests for other partitions have used up [`ASK_TIMEOUT`]. For a waiting partition, the request
+/// has exactly this timeout, and the pause before the next request has the same length.
 const ASK_ONE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An assigned partition without a pipeline, because no broker reports where the log of the partition begins and ends.
@@ -55,8 +55,8 @@ fn ask_each<T, U>(
 }
 
 impl Member {
-    /// Starts the pipelines of newly assigned partitions, once Kafka has returned their committed offsets. If there are
-    /// none, tries to start the pipeline of a waiting partition.
+    /// Starts the pipelines of newly assigned partitions, once Kafka has returned their committed offsets. If no
+    /// partition is newly assigned, tries to start the pipeline of a waiting partition.
     pub(super) fn open_assigned(&mut self) -> Result<Option<LeaveReason>, GroupError> {
         let Some(partitions) = &self.opening else { return self.open_waiting() };
         let (found, without_leader) = match self.find(partitions, ASK_TIMEOUT) {
@@ -163,10 +163,10 @@ impl Member {
         Ok(None)
     }
 
-    /// Makes the brokers validate each committed offset for which the intent has the leader epoch of the record before
-    /// that offset. If the log of a partition was truncated below the committed offset, the queue of the partition then
-    /// returns an error instead of records. The validation needs a seek, because librdkafka validates offsets in a
-    /// seek, but not in an assignment.
+    /// Makes the brokers validate the committed offset of each partition whose intent has the leader epoch of the last
+    /// record below that offset. If the log of a partition was truncated below the committed offset, the queue of the
+    /// partition then returns an error instead of records. The validation needs a seek, because librdkafka validates
+    /// offsets in a seek, but not in an assignment.
     ///
     /// # Errors
     /// The client did not seek in time. The member then joins the group again, as after a commit of unknown outcome.

@@ -3,8 +3,8 @@
 //! A cooperative rebalance has two steps: members release partitions, then a second rebalance assigns these partitions
 //! to other members. When a static member (`GROUP_INSTANCE_ID`) comes back, Kafka gives it its previous partitions
 //! without a rebalance. If that member was about to release partitions when it stopped, the second rebalance never
-//! happens. These partitions then have no owner for as long as only the same members stop and come back. When an
-//! unknown member joins, the group must rebalance, so a temporary member joins and leaves ([`force_rebalance`]).
+//! happens. These partitions then have no owner until something else makes the group rebalance. When an unknown member
+//! joins, the group must rebalance, so a temporary member joins and leaves ([`force_rebalance`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -26,10 +26,10 @@ pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// which is `max.poll.interval.ms` (300 s), and accepts the commits of this member until then.
 ///
 /// The partition may be held for longer than the rebalance timeout, because [`Member::leave`] waits once more, for up
-/// to [`RELEASE_TIMEOUT`] and this limit. At the rebalance timeout, Kafka begins a generation that this member has not
-/// joined. Only then may the partition get another owner before it is released. Kafka refuses a commit that is still
-/// under way with ILLEGAL_GENERATION (22) or UNKNOWN_MEMBER_ID (25), because the commit belongs to the previous
-/// generation.
+/// to [`RELEASE_TIMEOUT`] plus this limit. At the rebalance timeout, Kafka begins a generation that this member has not
+/// joined. From then on, the partition may have another owner although this member has not released it. If a commit of
+/// this member is still under way then, Kafka refuses it with ILLEGAL_GENERATION (22) or UNKNOWN_MEMBER_ID (25),
+/// because the commit belongs to the previous generation.
 const MAX_COMMIT_WAIT: Duration = Duration::from_secs(150);
 
 /// Revoked partitions that are not released yet.

@@ -37,8 +37,8 @@ pub fn admin_client(config: &Config) -> KafkaResult<Admin> {
     config.migrate.kafka.client(&[]).create()
 }
 
-/// How long Kafka keeps the partitions of a member that sends no heartbeats. Kafka's default is long enough for a
-/// process to restart with the same `GROUP_INSTANCE_ID`.
+/// How long Kafka keeps the partitions of a member that sends no heartbeats. This is Kafka's default, which is long
+/// enough for a process to restart with the same `GROUP_INSTANCE_ID`.
 const SESSION_MS: &str = "45000";
 
 /// A consumer that has not joined the group yet.

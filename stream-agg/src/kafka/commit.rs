@@ -67,7 +67,7 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Commits offset `from` with `intent` as its metadata. Every record below `from` must already be in every cell.
+    /// Commits offset `from` with `intent` as its metadata. Every record below `from` must already be applied.
     ///
     /// # Errors
     /// Why the commit was not confirmed. The pipeline must end.

@@ -54,7 +54,8 @@ pub fn describe_topic(
         c::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
         let queue = c::rd_kafka_queue_new(client);
         c::rd_kafka_DescribeTopics(client, topics, options, queue);
-        // The request has its own timeout and reports it as an event, so the poll waits a little longer than that.
+        // When the timeout of the request expires, librdkafka reports it as an event. To receive this event, the poll
+        // waits a little longer than the timeout.
         let event = c::rd_kafka_queue_poll(queue, millis.saturating_add(1000));
         let described = described(event);
         if !event.is_null() {

@@ -2,8 +2,8 @@
 //!
 //! A topic that was created again has other records at the same offsets. Invariant: a batch is inserted only if, after
 //! the records of the batch were read, the topic still had the id that it had when the process started. Kafka never
-//! uses an id for two topics, so all records of the batch belong to the first topic. If the brokers do not support
-//! topic ids, nothing is detected.
+//! uses an id for two topics, so all records of the batch are from the topic that existed at that time. If the brokers
+//! do not support topic ids, nothing is detected.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -69,7 +69,7 @@ impl TopicWatch {
         Some(self.partitions.load(Ordering::Relaxed)).filter(|partitions| *partitions > 0)
     }
 
-    /// Whether Kafka ever answered with another topic id than the first one.
+    /// Whether Kafka ever answered with a topic id that differs from the first one.
     pub fn was_recreated(&self) -> bool {
         self.recreated.load(Ordering::Acquire)
     }

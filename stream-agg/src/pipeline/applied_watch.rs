@@ -10,15 +10,15 @@ pub struct AppliedWatch {
     applied: watch::Sender<Applied>,
 }
 
-/// Which records are in every cell.
+/// Which records are applied: every cell of their batches is in ClickHouse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {
     /// Generation of the Kafka log.
     pub log_generation: u16,
-    /// Every record below this offset is in every cell; `None` until the partition is restored.
+    /// Every record below this offset is applied; `None` until the partition is restored.
     pub next: Option<NextOffset>,
-    /// Every record that Kafka appended before this moment is in every cell; `None` before the first batch of this
-    /// pipeline is applied, or if producers set the times.
+    /// Every record that Kafka appended before this moment is applied; `None` before the first batch of this pipeline
+    /// is applied, or if producers set the times.
     pub until: Option<UnixMillis>,
 }
 
@@ -27,7 +27,7 @@ impl AppliedWatch {
         Self { applied: watch::Sender::new(Applied { log_generation: 0, next: None, until: None }) }
     }
 
-    /// Which records are in every cell now.
+    /// Which records are applied now.
     pub fn applied(&self) -> Applied {
         *self.applied.borrow()
     }
@@ -38,7 +38,7 @@ impl AppliedWatch {
         });
     }
 
-    /// Returns once every record below `next` is in every cell.
+    /// Returns once every record below `next` is applied.
     pub(crate) async fn wait_until_applied(&self, next: NextOffset) {
         // Waiting cannot fail, because the sender lives as long as `self`.
         let _ = self.applied.subscribe().wait_for(|applied| applied.next >= Some(next)).await;

@@ -51,8 +51,8 @@ struct Applier<'p> {
     progress: Progress,
     /// The intent to commit if no other batch follows.
     after: Option<Intent>,
-    /// The moments since which rollups count. They are stored before and after the first commit under the declaration
-    /// of this process; `None` afterwards.
+    /// The moments since which rollups count. The first commit under the declaration of this process changes them:
+    /// old moments are withdrawn before this commit, and new ones are stored after it. `None` afterwards.
     since: Option<SinceNotes>,
 }
 
@@ -116,7 +116,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Commits the intent `after`, if there is one that is not committed yet and if no declared batch is unfinished.
+    /// Commits the intent `after` if it is not committed yet and no declared batch is unfinished.
     async fn commit_after(&mut self) -> Result<(), PipelineEnd> {
         if self.progress.may_declare()
             && let Some(after) = self.after.take()

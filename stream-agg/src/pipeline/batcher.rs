@@ -1,9 +1,9 @@
 //! Decides when a batch closes.
 //!
-//! A batch closes when it is full or has reached its maximum age. It is full when the number of its rows, dead letters
-//! or records, of its bytes, or of its cells reaches a limit; the record that reaches the limit is the last one of the
-//! batch. A batch also closes at each offset that adopted markers fix. A declared batch closes only where its intent
-//! says. The caller owns the clock.
+//! A batch closes when it is full or has reached its maximum age. Its rows, its dead letters and its records have one
+//! common limit, and its bytes and its cells have a limit each. The batch is full when one of these numbers reaches its
+//! limit; the record that reaches the limit is the last one of the batch. A batch also ends at the offset of each
+//! adopted marker. A declared batch closes only at the ends that its intent names. The caller owns the clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -20,9 +20,9 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::rows::batch::Batch;
 use crate::rows::decode::{DecodedLines, LedgerEntry};
 
-/// A batch closes when it has `MAX_CELLS` cells plus `MAX_CELLS_OF_RETENTION` for each different retention of the
-/// rollups, because each cell costs an insert. `MAX_CELLS` allows for the cells of days of arrival and of rows that
-/// never expire, and `MAX_CELLS_OF_RETENTION` for the cells of late events.
+/// The number of cells at which a batch closes is `MAX_CELLS`, plus `MAX_CELLS_OF_RETENTION` for each different
+/// retention of the rollups. It is limited because each cell costs an insert. `MAX_CELLS` leaves room for cells of
+/// several days of arrival and of rows that never expire, and `MAX_CELLS_OF_RETENTION` for cells of late events.
 const MAX_CELLS: usize = 16;
 const MAX_CELLS_OF_RETENTION: usize = 6;
 /// Longest time that a backlog keeps a batch open beyond its maximum age.
@@ -31,7 +31,7 @@ const MAX_BACKLOG_WAIT: Duration = Duration::from_secs(20);
 /// Collects the records of one partition into batches.
 #[derive(Debug)]
 pub struct Batcher {
-    /// `None` while a declared batch is rebuilt: it closes only at one of `ends`.
+    /// `None` while a declared batch is rebuilt: the open batch then closes only at one of `ends`.
     limits: Option<BatchLimits>,
     /// The offsets at which a batch must end regardless of the limits; ascending.
     ends: VecDeque<NextOffset>,
@@ -69,7 +69,7 @@ struct Open {
     cells: HashSet<TouchedCell>,
     /// Number of rows whose cells are in `cells`.
     counted: usize,
-    /// The day of the event and the day of its arrival, for the last counted row.
+    /// The last counted row: the day of its event, and the day on which the event arrived.
     days: Option<(UnixMillis, UnixMillis)>,
     /// The ids of the first `identified` records. [`Batcher::holds`] adds the ids of the later records when it is
     /// called.

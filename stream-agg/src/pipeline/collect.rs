@@ -39,8 +39,8 @@ use crate::protocol::window::Window;
 use crate::rows::batch::Batch;
 use crate::rows::decode::{Record, decode};
 
-/// A backlog has ended if none of its records arrives for this long. A shorter pause does not prove that, because the
-/// queue may just be empty until the next fetch.
+/// A backlog has ended if none of its records arrives for this long. After a shorter pause, more of them may follow,
+/// because the queue may just be empty until the next fetch.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(500);
 /// Interval at which a pipeline that gets no records checks whether it should stop.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -277,8 +277,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Counts the record at `offset`, and warns, if the `time` that Kafka gave it is not plausible while this machine's
-    /// clock shows `now`.
+    /// If the `time` that Kafka gave the record at `offset` is not plausible while this machine's clock shows `now`,
+    /// counts the record in a metric and logs a warning. The number of warnings is limited.
     fn check_time(&mut self, offset: Offset, time: UnixMillis, now: UnixMillis) {
         let Some(implausible) = implausible_time(time, self.newest_time, now) else { return };
         let PartitionContext { services, partition, .. } = self.context;
@@ -309,8 +309,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Why the record at `next` is not in the log. This asks Kafka for the topic id again, because the log of a topic
-    /// that was deleted and created again looks like a truncated log.
+    /// Finds out why the record at `next` is not in the log. Asks Kafka for the topic id again, because the log of a
+    /// topic that was deleted and created again looks like a truncated log.
     fn why_gone(&self, next: NextOffset, error: KafkaError) -> StoppedPartition {
         let _noted = self.context.services.topic_watch.id();
         match (self.check_topic(), self.context.watermarks()) {

@@ -1,8 +1,9 @@
 //! The pipeline of one partition: restore → collect → declare → insert.
 //!
-//! A thread restores the partition, then polls its queue, decodes the records, closes batches and turns them into cells
-//! ([`collect`]). A task declares each batch in Kafka and inserts it, strictly one batch after another. Invariant: a
-//! declared batch is finished, by this pipeline or by the pipeline of the next owner, before another batch is declared.
+//! A thread restores the partition, then polls its queue, decodes the records, closes batches and turns each batch into
+//! cells ([`collect`]). A task declares each batch in Kafka and inserts it, strictly one batch after another.
+//! Invariant: a declared batch is finished, by this pipeline or by the pipeline of the next owner, before another batch
+//! is declared.
 
 use std::sync::Arc;
 use std::thread;
@@ -175,8 +176,8 @@ impl PartitionContext {
     /// The intent to commit if no batch follows. It names the declaration in use, so that Kafka has this declaration
     /// even if the partition gets no records.
     ///
-    /// `None` if the committed intent already names this declaration and no moment since which a rollup counts must be
-    /// stored. Also `None` while a declared or adopted batch is unfinished, and if no offset is committed.
+    /// `None` if nothing is to be changed: the committed intent already names this declaration, and `since` has no
+    /// moment to store. Also `None` while a declared or adopted batch is unfinished, and if no offset is committed.
     fn redeclared(&self, resume: &Resume, found: &KafkaState, since: &SinceNotes) -> Option<Intent> {
         let Resume { from, rebuild, intent } = resume;
         let declaration_hash = self.services.declaration.hash();

@@ -30,9 +30,9 @@ impl<'q> Records<'q> {
         self.ahead.pop_front().or_else(|| self.queue.poll(wait))
     }
 
-    /// Polls further records ahead, as far as the client has fetched them, and returns the ids of those that came
-    /// through a spool. The caller then asks ClickHouse for all of these ids in one query. After an outage there are so
-    /// many such records that a query for each one would take hours.
+    /// Polls further records ahead, as far as the client has fetched them. Returns the ids of all records ahead that
+    /// came through a spool. The caller then asks ClickHouse for all of these ids in one query. After an outage, so
+    /// many records come through a spool that a query for each one would take hours.
     pub(super) fn spooled_ahead(&mut self) -> HashSet<Uuid> {
         let bytes = |ahead: &VecDeque<KafkaResult<BorrowedMessage<'_>>>| -> usize {
             ahead.iter().flatten().map(BorrowedMessage::payload_len).sum()

@@ -53,7 +53,7 @@ async fn try_restore(
     let Services { store, declaration: ours, .. } = services;
     let intent = found.intent().map(|(_, intent)| intent);
     let mut declaration = Arc::clone(ours);
-    // A declared or adopted batch is finished under its own declaration.
+    // A declared or adopted batch is finished under the declaration that the intent names.
     let unfinished = intent.as_ref().filter(|intent| intent.last.is_some() || intent.adopted.is_some());
     if let Some(Intent { declaration_hash, .. }) =
         unfinished.filter(|intent| intent.declaration_hash != ours.hash())
@@ -107,9 +107,9 @@ async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window
 }
 
 /// Rebuilds, from the ledger, the window of the records below `resume.from` if the floor of this window is not known.
-/// The window begins at the first record that is older than the newest record by at most the window's maximum age. It
-/// contains every later record too, even one that is older because the clock of a broker went back: a window is
-/// restored from its floor on and includes every record after the floor. If there are more ids than the window may
+/// The window begins at the first record whose time is at most the window's maximum age before the latest time. It also
+/// contains every record after that one, even a record with an earlier time, which exists if the clock of a broker went
+/// back: a restored window always includes every record after its floor. If there are more ids than the window may
 /// hold, the oldest records are left out.
 ///
 /// # Errors
@@ -138,7 +138,8 @@ pub async fn rebuild_window(
     Ok(window.mark(resume.from))
 }
 
-/// Reads the records that a window holds. The query leaves out records without ids, because a window never holds them.
+/// Reads the rows of the ledger below `resume.from` that meet `condition`, to restore a window from them. Leaves out
+/// records without ids, because a window never holds them.
 async fn ledger(
     store: &Store,
     partition: u16,

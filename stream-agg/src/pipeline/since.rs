@@ -88,7 +88,7 @@ impl SinceNotes {
         let rows = self.rows(&self.changes.begun, since, UnixMillis(self.version.0 + 1));
         services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
         let rollups = self.changes.begun.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        tracing::info!("partition {}: {rollups} count every event from {since} on", self.partition);
+        tracing::info!("partition {}: rollups {rollups} count every event from {since} on", self.partition);
     }
 
     fn rows<'n>(

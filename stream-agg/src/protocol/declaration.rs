@@ -24,8 +24,8 @@ pub struct Declaration {
     pub limits: DecodeLimits,
     /// Maximum number of groups that a batch adds to one rollup. Further groups are folded into `(other)`.
     pub max_groups: usize,
-    /// Key of the hash of user and hour that raw rows store as `place`. Because of the key, a place does not identify
-    /// a user.
+    /// Key of a hash: column `place` of raw rows is a hash of the user and the hour, computed with this key. Without
+    /// knowledge of the key, a `place` does not identify a user.
     pub place_key: u64,
 }
 
@@ -57,8 +57,8 @@ struct Constants {
     dead_letter_bytes: usize,
 }
 
-/// The values of the first releases, which never change. A field with such a value is left out of the stored text, so
-/// that the first releases can read the text.
+/// The values of the first releases, which never change. If a field has the value given here, it is left out of the
+/// stored text, so that the first releases can read the text.
 const FIRST: Constants = Constants { max_groups: 50_000, spooled_days: 14, dead_letter_bytes: 4096 };
 
 fn is_zero(number: &u64) -> bool {
@@ -71,9 +71,9 @@ pub enum DeclarationError {
     /// The text has a format that this release does not know: another release wrote it.
     #[error("read a declaration: {0}")]
     Format(String),
-    /// This release does not support its decode version.
+    /// This release does not support the decode version of the declaration.
     #[error(
-        "read a declaration: its decode version is {0}, this release reads {first} to {DECODE_VERSION}",
+        "read a declaration: its decode version is {0}, but this release reads only {first} to {DECODE_VERSION}",
         first = READABLE_VERSIONS.start()
     )]
     Version(u32),
@@ -193,7 +193,8 @@ pub enum UnknownDeclaration {
 }
 
 /// Returns the first declaration in `texts` that really has the hash `declaration_hash`. All of these texts are stored
-/// under this hash, but some may have been changed. If no declaration has the hash, the error is about the first text.
+/// under this hash, but some may have been changed. If no declaration has the hash, the error is about the first text,
+/// or is [`UnknownDeclaration::Missing`] if there are no texts.
 pub(crate) fn known(declaration_hash: u64, texts: &[String]) -> Result<Declaration, UnknownDeclaration> {
     let mut all = texts.iter().map(|text| {
         let declaration = Declaration::parse(text)

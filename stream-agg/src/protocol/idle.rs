@@ -27,7 +27,7 @@ pub struct IdleCheck {
     pub state: WorkState,
     /// Every record below this offset was read.
     pub read: NextOffset,
-    /// Every record below this offset is in every cell.
+    /// Every record below this offset is applied.
     pub applied: NextOffset,
     /// Kafka's time of the newest record in the window.
     pub newest: UnixMillis,

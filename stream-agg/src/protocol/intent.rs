@@ -1,15 +1,15 @@
-//! The intent: the metadata of a commit, which declares a batch.
+//! The intent: the metadata of a commit. It declares the next batch, if there is one.
 //!
-//! An intent at the committed offset `F` says that the records `[F..=last]` are one batch. This never changes: every
-//! later owner of the partition inserts exactly the rows of this batch. Invariant: parsing the text of an intent
-//! returns an equal intent, and the text fits into Kafka's default limit of 4096 bytes.
+//! An intent at the committed offset `F` that has a `last` declares that the records `[F..=last]` are one batch. This
+//! never changes: every later owner of the partition inserts exactly the rows of this batch. Invariant:
+//! parsing the text of an intent returns an equal intent, and the text fits into Kafka's default limit of 4096 bytes.
 //!
 //! ```text
 //! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>] [n=<nonce, hex>]
 //!    [t=<topic id, hex>] [e=<leader epoch>] [E=<leader epoch of last>] [P=<split point>,…] [X=<skipped offset>,…]
 //! ```
 //!
-//! Version 1 had only the first line.
+//! Version 1 had only the fields of the first line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,7 +28,7 @@ pub const MAX_SPLIT_POINTS: usize = 63;
 /// Maximum number of skipped offsets, for the same reason.
 pub const MAX_SKIPPED: usize = 63;
 
-/// The metadata of a commit at an offset `F`. Every record below `F` is in every cell.
+/// The metadata of a commit at an offset `F`. Every record below `F` is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// The last record of the declared batch; `None` if no batch is declared.
@@ -52,7 +52,7 @@ pub struct Intent {
     /// The highest marker that `stream-agg adopt` found. Markers up to this offset are expected, and the records below
     /// it are declared under `declaration_hash`.
     pub adopted: Option<NextOffset>,
-    /// The log that the offset belongs to.
+    /// The log that the committed offset belongs to.
     pub log: LogMark,
     /// The offsets, ascending, at which `stream-agg split` has divided the declared batch into smaller inserts.
     pub split: Vec<NextOffset>,
@@ -79,7 +79,9 @@ pub struct LogMark {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IntentError {
     /// Written by a later release.
-    #[error("its intent has version `{0}`, this release reads up to `{VERSION}`; run the later release")]
+    #[error(
+        "its intent has version `{0}`, but this release reads only up to `{VERSION}`; run the later release"
+    )]
     Version(String),
     /// Not written by the aggregator.
     #[error("its commit metadata is not an intent: `{0}`")]
@@ -160,7 +162,7 @@ impl fmt::Display for Intent {
     }
 }
 
-/// Writes nothing for an empty list.
+/// Writes `name` and then the items, separated by commas. Writes nothing for an empty list.
 fn list(f: &mut fmt::Formatter<'_>, name: &str, items: &[impl fmt::Display]) -> fmt::Result {
     for (at, item) in items.iter().enumerate() {
         write!(f, "{}{item}", if at == 0 { name } else { "," })?;
@@ -242,7 +244,7 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
     })
 }
 
-/// Reads numbers between commas, each greater than the one before.
+/// Reads numbers separated by commas; `None` if they are not in ascending order.
 fn ascending<T: PartialOrd>(text: &str, read: fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let numbers = text.split(',').map(read).collect::<Option<Vec<_>>>()?;
     numbers.is_sorted_by(|one, next| one < next).then_some(numbers)

@@ -13,15 +13,16 @@ pub const MAX_GROUPS: usize = 50_000;
 /// Maximum number of bytes of the line that a dead letter keeps. A longer line is truncated.
 pub const MAX_DEAD_LETTER_BYTES: usize = 4096;
 
-/// The version of the decoding code. Raise it when the same record and settings produce different rows; a golden test
-/// fails in that case. The changed code must check [`DecodeLimits::version`] and keep the previous behaviour for the
-/// previous version, so that this release can still finish a batch of the previous version.
+/// The version of the decoding code. Raise it when a change makes the same record and settings produce different rows;
+/// a golden test fails in that case. The changed code must check [`DecodeLimits::version`] and keep the previous
+/// behaviour for the previous version, so that this release can still finish a batch of the previous version.
 pub const DECODE_VERSION: u32 = 2;
 /// Versions whose batches this release can finish: the current version and the previous one.
 pub const READABLE_VERSIONS: RangeInclusive<u32> =
     (if DECODE_VERSION > 1 { DECODE_VERSION - 1 } else { 1 })..=DECODE_VERSION;
 
-/// Maximum number of days that a spool may hold a record. This is much shorter than the retention of the ledger.
+/// Maximum number of days that a spool may hold a record. This is much shorter than the retention of the ledger, so the
+/// ledger still shows whether a record that comes through a spool was stored before.
 pub const MAX_SPOOLED_DAYS: i64 = 14;
 
 /// Maximum number of days between the arrival of a line at the edge and its append to Kafka. An older `server_time`

@@ -1,5 +1,5 @@
-//! The rules of exactly-once storage: when a batch may be declared, an offset committed, rows inserted and a
-//! partition released, and which rows a record becomes.
+//! The rules of exactly-once storage: when a batch may be declared, when an offset may be committed, when rows may be
+//! inserted, when a partition may be released, and which rows a record becomes.
 //!
 //! Invariant: no I/O, no clock, and nothing from the other folders. The model in `tests/model.rs` calls the same
 //! functions as the pipeline.

@@ -1,6 +1,7 @@
-//! The progress of a partition: which records are in every cell, which batch is declared, and what may happen next.
+//! The progress of a partition: which records are applied (every cell of their batches is in ClickHouse), which batch
+//! is declared, and what may happen next.
 //!
-//! Invariants: a declared batch never changes; the next batch is declared only when every cell has the declared one; a
+//! Invariants: a declared batch never changes; the next batch is declared only when the declared one is applied; a
 //! partition is released only when its pipeline has ended and none of its commits is in flight. No I/O and no clock:
 //! the callers, which are the pipeline and the model in `tests/model.rs`, report what happened and ask what may be done
 //! next.
@@ -11,8 +12,8 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(i64);
 
-/// The next offset to read. Kafka stores such an offset in a commit, and ClickHouse stores one in a marker. Each covers
-/// the records below the offset.
+/// The next offset to read. Commits in Kafka and markers in ClickHouse contain such an offset, and cover the records
+/// below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextOffset(i64);
 
@@ -90,7 +91,7 @@ pub struct Progress {
     declared: Option<Declared>,
 }
 
-/// A declared batch that is not in every cell yet.
+/// A declared batch that is not applied yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Declared {
     last: Offset,
@@ -98,24 +99,24 @@ struct Declared {
 }
 
 impl Progress {
-    /// A partition that was just assigned: every record below `applied` is in every cell.
+    /// A partition that was just assigned: every record below `applied` is applied.
     pub fn new(applied: NextOffset) -> Self {
         Self { applied, declared: None }
     }
 
-    /// Every record below this offset is in every cell.
+    /// Every record below this offset is applied.
     pub fn applied(&self) -> NextOffset {
         self.applied
     }
 
-    /// Whether the next batch may be declared: no batch is declared, or every cell has the declared one. Declaring
-    /// the next batch earlier would lose rows, because its commit overwrites the intent of the unfinished batch.
+    /// Whether the next batch may be declared: no batch is declared, or the declared one is applied. Declaring the next
+    /// batch earlier would lose rows, because its commit overwrites the intent of the unfinished batch.
     pub fn may_declare(&self) -> bool {
         self.declared.is_none()
     }
 
-    /// Declares the records `[applied..=last]` as a batch that never changes. `cells` is the number of cells that must
-    /// get the batch.
+    /// Declares the records `[applied..=last]` as a batch that never changes. `cells` is the number of cells of the
+    /// batch.
     ///
     /// # Panics
     /// If no batch may be declared, or if the batch has no offset or no cell. Continuing could lose or duplicate
@@ -126,7 +127,7 @@ impl Progress {
         self.declared = Some(Declared { last, cells_left: cells });
     }
 
-    /// Records that one more cell has the declared batch.
+    /// Notes that one more cell of the declared batch is in ClickHouse.
     ///
     /// # Panics
     /// If no batch is declared.
@@ -184,17 +185,18 @@ pub enum AfterCommit {
 /// rejoining the group.
 ///
 /// Kafka answers `ILLEGAL_GENERATION` (22) when the generation of the commit has ended; an ended generation never comes
-/// back. It answers `REBALANCE_IN_PROGRESS` (27) while it assigns partitions in the generation of the commit, before it
-/// stores anything. librdkafka reports one result for each commit. While there is no coordinator, librdkafka holds a
-/// commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later, with the generation that is then current; the
-/// reported result is the result of that later request. So a refused commit is no longer in flight.
+/// back. Kafka answers `REBALANCE_IN_PROGRESS` (27) while it assigns partitions in the generation of the commit, and
+/// does not store the commit. librdkafka reports one result for each commit. While there is no coordinator, librdkafka
+/// holds a commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later, with the generation that is then
+/// current; the reported result is the result of that later request. So a refused commit is no longer in flight.
 ///
 /// But a copy of a refused commit may still be in flight: when a connection breaks, librdkafka sends the same bytes
-/// again, up to twice. Kafka might accept an earlier copy after it has answered a later copy with 27, just as it might
-/// after it has accepted the later copy. Such a copy has the same content as the commit that is retried. If the copy
-/// arrived after a later commit, the committed offset would go back until the next commit. A pipeline that starts in
-/// that time would find markers ahead of the committed offset. Rejoining the group would not prevent that, and would
-/// also cause a rebalance, in which Kafka refuses the commits of other members.
+/// again, up to twice. The earlier copy may reach Kafka after Kafka has answered the later copy with 27, and Kafka may
+/// then accept the earlier copy. The same can happen after Kafka has accepted the later copy. The earlier copy has the
+/// same content as the commit that is retried. If it arrived after a later commit, the committed offset would go back
+/// until the next commit. A pipeline that starts in that time would find markers ahead of the committed offset.
+/// Rejoining the group would not prevent this, and would also cause a rebalance, in which Kafka refuses the commits of
+/// other members.
 ///
 /// After `UNKNOWN_MEMBER_ID` (25), or when the member id has changed, a commit is never retried: the group has removed
 /// the member, so the member's partitions may have another owner. If the group removes a static member while that

@@ -51,7 +51,7 @@ impl KafkaState {
 /// Where a partition continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
-    /// The next record to read; every record below this offset is in every cell.
+    /// The next offset to read; every record below it is applied.
     pub from: NextOffset,
     /// The batch `[from..=last]` is declared under `intent.declaration_hash` and must be finished first.
     pub rebuild: Option<Offset>,
@@ -131,7 +131,7 @@ pub enum RecoverError {
     },
     /// A marker matches neither the commit nor the declared batch.
     #[error(
-        "`{table}` {partition_id} holds records below {applied_end}, but only those below {from} are committed; were offsets reset?"
+        "table partition {partition_id} of `{table}` holds records below {applied_end}, but only those below {from} are committed; were offsets reset?"
     )]
     MarkerAhead {
         /// The table.
@@ -184,7 +184,7 @@ pub const AFTER_TRUNCATION: &str =
 /// What an operator can do if this release does not know the format of a record.
 pub fn help_format(partition: u16, offset: Offset) -> String {
     format!(
-        "; or, to store it as dead letters, stop all aggregators and run `stream-agg skip {partition} --offset {offset}`"
+        "; or, to turn the record into dead letters, stop all aggregators and run `stream-agg skip {partition} --offset {offset}`"
     )
 }
 
@@ -312,7 +312,7 @@ fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError
 
 /// Checks that the ledger has a marker at or above the committed offset. The last batch below that offset wrote such a
 /// marker, which stays until ClickHouse drops its table partition. The check is skipped if ClickHouse may have dropped
-/// it, or if no batch was ever inserted below the committed offset.
+/// that table partition, or if no batch was ever inserted below the committed offset.
 fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<(), RecoverError> {
     let of_ledger = markers.iter().filter(|marker| marker.table == "ledger").map(|marker| marker.applied_end);
     let ledger = of_ledger.max().unwrap_or(NextOffset::ZERO);

@@ -4,11 +4,12 @@
 //! A moment is an arrival time: the rollup has every event that arrived at this time or later. A rollup without a row
 //! in the table has every event of the partition.
 //!
-//! Invariant: a stored moment is never too early. This holds for any sequence of owners, with or without the rollup,
-//! and even if an owner dies or is paused at any point. The invariant follows from the order of two writes around the
-//! commit that changes the declaration. Before the commit, every moment that becomes invalid, or is not valid yet, is
-//! replaced by [`NOT_COUNTED`]. After the commit, which succeeds only while the process owns the partition
-//! ([`crate::protocol::progress::after_commit`]), the moments of the rollups that begin with this commit are written.
+//! Invariant: a stored moment is never too early. This holds for any sequence of owners, whether or not they declare
+//! the rollup, and even if an owner dies or is paused at any point. The invariant follows from the order of two writes
+//! around the commit that changes the declaration. Before the commit, every moment that becomes invalid, or is not
+//! valid yet, is replaced by [`NOT_COUNTED`]. After the commit, which succeeds only while the process owns the
+//! partition ([`crate::protocol::progress::after_commit`]), the moments of the rollups that begin with this commit are
+//! written.
 //! The version of these rows is a clock reading from before the commit, so the first write of a later owner replaces a
 //! delayed write of an earlier owner. Pure.
 
@@ -29,7 +30,7 @@ pub type NotedSince = BTreeMap<String, UnixMillis>;
 /// The changes that a process writes when it begins to use its declaration for a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SinceChanges {
-    /// Rollups to store as not counted, before the commit.
+    /// Rollups whose moment is replaced by [`NOT_COUNTED`] before the commit.
     pub withdrawn: BTreeSet<String>,
     /// The rollups among `withdrawn` that have every event from the commit on.
     pub begun: BTreeSet<String>,
@@ -43,7 +44,7 @@ pub fn names(rollups: &Rollups) -> BTreeSet<&str> {
 /// The changes for a partition with the stored moments `noted`. Until now its records were counted into the rollups
 /// `before`; from now on they are counted into the rollups `ours`.
 pub fn changes(noted: &NotedSince, before: &BTreeSet<&str>, ours: &BTreeSet<&str>) -> SinceChanges {
-    // [`NOT_COUNTED`] remains in the table if an owner that declares the rollup died before it stored the moment.
+    // [`NOT_COUNTED`] remains in the table if an owner declared the rollup but died before it stored the moment.
     let is_open = |name: &str| noted.get(name) == Some(&NOT_COUNTED);
     let begun = ours.iter().filter(|name| !before.contains(*name) || is_open(name));
     let begun: BTreeSet<String> = begun.map(|name| (*name).to_owned()).collect();
@@ -66,8 +67,9 @@ pub fn introduced<'r>(ours: &'r Rollups, earlier: &[Declaration]) -> BTreeSet<&'
     if earlier.is_empty() { BTreeSet::new() } else { all }
 }
 
-/// The moment of a rollup that begins to count now. `latest` is the latest time, by Kafka's clock, of the earlier
-/// records. If that time is unknown, the moment is `now`, or 1970 if there are no earlier records.
+/// The moment of a rollup that begins to count now. `latest` is the latest time that Kafka gave one of the earlier
+/// records, which are below the commit with which the rollup begins. If `latest` is unknown, the moment is `now`, or
+/// the beginning of 1970 if there are no earlier records.
 pub fn begins(latest: Option<UnixMillis>, has_earlier_records: bool, now: UnixMillis) -> UnixMillis {
     match latest {
         // Later records may have the same millisecond as the latest of the earlier records, so the next millisecond is

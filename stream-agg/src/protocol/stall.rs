@@ -13,8 +13,8 @@ use crate::protocol::progress::NextOffset;
 /// How long records may wait while none is applied. An insert and its retry take less time.
 pub const STALLED_AFTER: Duration = Duration::from_secs(90);
 
-/// For each partition, the first offset that is not applied, and the time since which records have waited and this
-/// offset has not changed.
+/// For each partition, the first offset that is not applied, and the time since which records have waited without any
+/// of them being applied.
 #[derive(Debug, Default)]
 pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
 

@@ -2,9 +2,10 @@
 //!
 //! The window is a queue of records, oldest first. Each entry has the record's own id and the ids of its stored
 //! lines. A record without ids is not in the queue: it cannot be recognized as a repeat, and the limit on ids would
-//! not bound the number of such records. Invariant: the content depends only on the records `[W, F)`, from the oldest
-//! record in the window to the committed offset. Appending their ledger rows in order therefore restores it exactly,
-//! and the digest verifies that. Pure: the only clock is the time of the records.
+//! not bound the number of such records. Let `W` be the offset of the oldest record in the window, and `F` the
+//! committed offset. Invariant: the content depends only on the records `[W, F)`. So appending the ledger rows of these
+//! records in order restores the content exactly, and the digest verifies this. Pure: the only clock is the time of the
+//! records.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +22,8 @@ use crate::protocol::progress::{NextOffset, Offset};
 /// How far back repeats are recognized. The limits affect which rows are stored, so they are part of the declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// Maximum age of a record in the window, in milliseconds before the time of the current record.
+    /// Maximum age of a record in the window, in milliseconds: how much earlier its time may be than the time of the
+    /// record that is being decoded.
     pub age_ms: i64,
     /// Maximum number of ids in the window.
     pub max_ids: usize,
@@ -63,8 +65,8 @@ pub struct Window {
     /// The ids of all records, concatenated.
     ids: VecDeque<u64>,
     set: HashSet<u64>,
-    /// How many further times an id is in `ids`, if it is there more than once. This happens only with the id of a
-    /// repeated record.
+    /// For each id that `ids` contains more than once: the number of its copies after the first. Only the id of a
+    /// repeated record is contained more than once.
     extra_copies: HashMap<u64, u32>,
     sum: u128,
 }
@@ -96,8 +98,8 @@ impl Window {
         self.set.contains(&id)
     }
 
-    /// Remembers a record with the ids of its stored lines, then forgets the oldest records beyond the limit. The
-    /// decoder calls this after each record.
+    /// Remembers a record with the ids of its stored lines, then forgets the oldest records until there are at most
+    /// `limits.max_ids` ids. The decoder calls this after each record.
     pub fn push(
         &mut self,
         offset: Offset,
@@ -139,12 +141,12 @@ impl Window {
         self.records.back().map(|record| record.kafka_time)
     }
 
-    /// The digest of the content: windows with equal digests are equal.
+    /// The digest of the content. Two windows with the same digest are treated as equal.
     pub fn digest(&self) -> Digest {
         Digest { count: self.ids.len() as u64, sum: self.sum }
     }
 
-    /// The mark to commit at `next`. The window must cover exactly the records below `next`.
+    /// The mark to commit at `next`. The window must have taken in all records below `next`, and no later record.
     pub fn mark(&self, next: NextOffset) -> WindowMark {
         WindowMark { floor: self.floor().map_or(next, Offset::as_next), digest: self.digest() }
     }
@@ -187,7 +189,8 @@ fn summand(offset: Offset, id: u64) -> u128 {
     xxh3_128(&key)
 }
 
-/// The number of ids in a window, and the sum of the hashes of all ids, each hashed with the offset of its record.
+/// The number of ids in a window, and a sum of hashes: one hash for each id, computed from the id and the offset of its
+/// record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Digest {
     /// Number of ids.

@@ -66,7 +66,7 @@ impl Collector<'_> {
         let token = Token::new(source, &services.topic, start, last, nonce);
         let token = if skipped { token.skipping() } else { token };
         self.intent_before = after.clone();
-        // A split batch stays declared until its last part, so no intent follows the other parts.
+        // A split batch stays declared until its last part is applied, so no intent follows an earlier part.
         let mut after = (!rebuilt || self.batcher.is_rebuilt()).then_some(after);
         if self.ends_earlier_declaration(end) {
             self.begin_new_batches(end);

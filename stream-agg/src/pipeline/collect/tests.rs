@@ -24,8 +24,8 @@ fn an_intent_has_the_leader_epoch_of_the_last_record_of_its_batch() {
     assert_eq!((after.log.epoch, after.last_epoch), (Some(4), None));
 }
 
-/// A rebuild of offsets 0 to 9 in two parts, under a copy of the process's declaration. [`is_ours`] distinguishes the
-/// copy.
+/// A rebuild of offsets 0 to 9 in two parts, under a copy of the process's declaration. [`is_ours`] returns false while
+/// the collector uses this copy.
 fn rebuilding(context: &PartitionContext) -> Collector<'_> {
     let declared = Declaration::clone(&context.services.declaration);
     let intent = Intent {
@@ -109,7 +109,7 @@ fn a_rebuilt_batch_keeps_its_token_and_a_new_declaration_gets_a_new_token() {
         ready
     };
     let [first, other] = [(), ()].map(|()| close(fresh.clone(), &[5]));
-    assert_ne!(first.declared.token, other.declared.token, "declared twice, as after `adopt`");
+    assert_ne!(first.declared.token, other.declared.token, "the batch was declared twice, as after `adopt`");
     let again = close(Intent { split: Vec::new(), ..first.intent.clone() }, &[]);
     assert_eq!(again.declared.token, first.declared.token);
     assert_eq!(again.after.expect("no part of the batch is left").nonce, 0);

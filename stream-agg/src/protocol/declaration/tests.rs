@@ -71,7 +71,7 @@ fn this_release_reads_its_decode_version_and_the_previous_one() {
     assert!(READABLE_VERSIONS.contains(&DECODE_VERSION.saturating_sub(1).max(1)));
     assert!(
         *READABLE_VERSIONS.start() >= 1 && READABLE_VERSIONS.count() <= 2,
-        "a batch of an older version cannot be unfinished"
+        "only the current and the previous decode version may be readable"
     );
 }
 

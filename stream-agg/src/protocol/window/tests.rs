@@ -66,7 +66,7 @@ fn records_without_ids_take_no_room_and_still_expire_older_records() {
     }
     assert_eq!((window.records.len(), window.floor()), (1, Some(Offset::new(0))));
     push(&mut window, 1_000_001, DAY + 1, 0, &[], &WIDE);
-    assert_eq!((window.records.len(), window.floor()), (0, None), "they still make older records expire");
+    assert_eq!((window.records.len(), window.floor()), (0, None), "records without ids expire older ones");
 }
 
 #[test]
@@ -134,7 +134,7 @@ struct Row {
     ids: Vec<u64>,
 }
 
-/// Rows in which the ids of records and of lines repeat.
+/// Rows in which ids of records and ids of lines occur repeatedly.
 fn rows() -> impl Strategy<Value = Vec<Row>> {
     let row = (1..3_i64, 0..50_i64, 0..6_u128, prop::collection::vec(0..40_u64, 0..6))
         .prop_map(|(gap, time, record, ids)| Row { gap, time, record, ids });
@@ -142,8 +142,8 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 proptest! {
-    /// For any earlier records, the ledger rows from the floor of the window on restore an equal window, and both
-    /// windows stay equal after any further records.
+    /// A window that is restored from the ledger rows at and after the floor of the original window equals the
+    /// original, for any earlier records. The two windows stay equal after any further records.
     #[test]
     fn a_restored_window_equals_the_original(
         before in rows(), after in rows(), age_ms in 0..400_i64, max_ids in 0..40_usize,
