@@ -242,6 +242,29 @@ async fn a_request_beyond_unacked_bytes_is_refused_as_a_whole() {
     assert_eq!((totals.delivered, totals.not_durable), (1, 2));
 }
 
+#[tokio::test]
+async fn only_an_answered_request_leaves_samples_of_its_rejected_lines() {
+    let edge = edge_with_broker(&[("UNACKED_BYTES", "150")]).await;
+    let (one, two) = ("{\"event\":\"a\"}\nbad", "{\"event\":\"a\"}\n{\"event\":\"b\"}\nbad");
+    for (body, expected) in [(two, StatusCode::SERVICE_UNAVAILABLE), (one, StatusCode::OK)] {
+        assert_eq!(call(&edge, Method::POST, "/v1/events", body).await.0, expected);
+    }
+    let (delivered, dropped) = (&edge.app.metrics.samples_delivered, &edge.app.metrics.samples_dropped);
+    until("the samples have ended", || delivered.get() + dropped.get() > 0).await;
+    assert_eq!(delivered.get() + dropped.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_a_body_are_not_reserved_while_its_events_wait_for_kafka() {
+    let (edge, broker) = edge_with_external_broker(&[]).await;
+    broker.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+    let request = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}");
+    let metrics = &edge.app.metrics;
+    let waits = || metrics.totals().queued == 1 && metrics.in_flight_bytes.get() == 0;
+    let ((status, _, _), ()) = tokio::join!(request, until("the event waits for kafka", waits));
+    assert_eq!(status, StatusCode::OK);
+}
+
 const ASYNC: [(&str, &str); 1] = [("prefer", "respond-async")];
 
 #[tokio::test(flavor = "multi_thread")]

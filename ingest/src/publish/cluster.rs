@@ -326,3 +326,21 @@ pub(super) fn watch(producer: Weak<Producer>, cluster: &Arc<Cluster>) -> io::Res
     let _first = cluster.watch_thread.set(thread.thread().clone());
     Ok(Watch(Arc::clone(cluster)))
 }
+
+#[cfg(test)]
+mod tests {
+    use runtime::vars::Vars;
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_times_out_does_not_hide_why_kafka_cannot_be_used() {
+        let config = KafkaConfig::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "127.0.0.1:1")])).unwrap();
+        let cluster = Cluster::new(&config, IntGauge::new("up", "up").unwrap());
+        cluster.record_timed_out();
+        assert_eq!(*cluster.state(), State::Unreachable);
+        cluster.set(State::TopicMissing);
+        cluster.record_timed_out();
+        assert_eq!(*cluster.state(), State::TopicMissing);
+    }
+}
