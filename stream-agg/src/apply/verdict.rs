@@ -52,8 +52,9 @@ impl Target {
 pub enum InsertAnswer {
     /// The answer proves nothing: it is an error, or there was no answer.
     None,
-    /// ClickHouse accepted the statement, but the answer came late or has another number of rows, for example because a
-    /// view is attached to the table. Such an answer proves nothing about the rows.
+    /// ClickHouse accepted the statement, but the answer proves nothing about the rows: it came late, or the number of
+    /// written rows that it reports is missing or differs from the number of sent rows, for example because a view is
+    /// attached to the table.
     Accepted,
     /// All rows are written, by this statement or by an earlier one with the same token.
     Written,
@@ -152,8 +153,8 @@ pub enum StopCause {
 
 /// Decides what to do about a cell whose `marker` was read at `now` on ClickHouse's clock.
 ///
-/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise every check, that is, every few
-/// seconds, would send the rows again to a ClickHouse that loses them.
+/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise each of the checks, which run
+/// every few seconds, would send the rows again to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
     if let Some(cause) = attempts.stopped {
         return Verdict::Stop(cause);
@@ -228,15 +229,15 @@ mod tests {
     fn only_the_first_answer_for_a_self_declared_batch_proves_its_rows() {
         let mut own = Attempts::of(false);
         assert!(own.sent(at(10), InsertAnswer::Written));
-        assert!(!own.sent(at(20), InsertAnswer::Written), "for a second statement");
+        assert!(!own.sent(at(20), InsertAnswer::Written), "the answer to a second statement proves nothing");
         for unproved in [InsertAnswer::None, InsertAnswer::Accepted] {
             let mut attempts = Attempts::of(false);
             assert!(!attempts.sent(at(10), unproved));
-            assert!(!attempts.sent(at(20), InsertAnswer::Written), "after a first answer without proof");
+            assert!(!attempts.sent(at(20), InsertAnswer::Written), "a statement before this one was sent");
         }
         assert!(
             !Attempts::of(true).sent(at(10), InsertAnswer::Written),
-            "of a batch that was read from an intent"
+            "a batch that was read from an intent may have been sent before"
         );
     }
 
@@ -277,7 +278,7 @@ mod tests {
             let expected = if renamed { Verdict::Stop(StopCause::LostParts) } else { Verdict::Send };
             assert_eq!(judge(&TARGET, &mut attempts, NONE, at(now)), expected);
         }
-        assert_eq!(attempts.parts_lost(), 2, "one for each token");
+        assert_eq!(attempts.parts_lost(), 2, "one lost part for each token");
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub use watch::Auditor;
 pub const MAX_DAYS: u16 = (LEDGER_DAYS - 1) as u16;
 /// How long an audit waits at most until `progress` has passed the markers of the rollups.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an audit waits for `progress` of a log that so far only has markers: the first batch of that log may be in
-/// flight.
+/// How long an audit waits for `progress` of a log that has markers but no `progress` yet: the first batch of the log
+/// may be in flight.
 const FIRST_BATCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two queries of `progress`.
 const PROGRESS_POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -88,7 +88,7 @@ pub struct Audit {
     pub at: i64,
     /// The result for each table.
     pub tables: Vec<Audited>,
-    /// Parts of tables that are wrong: the first [`judge::MAX_FINDINGS`] of each table.
+    /// The wrong parts of tables: the first [`judge::MAX_FINDINGS`] of each table.
     pub findings: Vec<Finding>,
     /// Whether the ledger has a row for each offset.
     pub offsets: Offsets,
@@ -111,7 +111,7 @@ pub struct Audited {
     pub note: String,
 }
 
-/// A part of a table that is wrong.
+/// A wrong part of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The table.

@@ -32,7 +32,7 @@ const CHECK_PAUSE: Duration = Duration::from_secs(1);
 const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 /// Timeout of one poll of a queue.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
-/// Maximum difference between the clocks of machines.
+/// Assumed maximum difference between the clocks of two machines.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Why a command changed nothing.
@@ -84,7 +84,7 @@ pub struct Offline<'c> {
 }
 
 impl<'c> Offline<'c> {
-    /// The partition of the topic and group that `config` names.
+    /// Access to `partition` of the topic and of the group that `config` names.
     ///
     /// # Errors
     /// Kafka's client does not accept a setting.

@@ -17,9 +17,9 @@ pub enum Log {
     },
 }
 
-/// Checks what the operator says about the log against what was `found` in Kafka. If the log is said to be the same,
-/// returns a record that the log must then still hold: the offset after the record, and the record's leader epoch.
-/// `None` if the log is new, or if no such record is known.
+/// Checks what the operator says about the log against what was `found` in Kafka. If the operator says that the log is
+/// the same, returns the newest known record that the log must still hold: the offset after the record, and the
+/// record's leader epoch. Returns `None` if the operator says that the log is new, or if no record can be checked.
 pub(super) fn check_log(
     partition: u16,
     log: Log,

@@ -8,8 +8,8 @@
 //!   tenants that its tenants file does not name, and it removes no database that migrations did not create.
 //! - A tenant that is removed or disabled loses its login first.
 //!
-//! Migrations with different files may run at the same time, so a migration writes a note again if another migration
-//! may have removed the note.
+//! Migrations with different tenants files may run at the same time. So after a migration has created a database, it
+//! writes the note again if another migration has removed the note in the meantime.
 
 use std::collections::BTreeSet;
 

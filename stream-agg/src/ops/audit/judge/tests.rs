@@ -84,7 +84,7 @@ fn check_dropped(found: u64, details: &[(Key, (u64, u64))], wrong: (u64, u64)) {
     assert_eq!(findings.is_empty(), wrong == (0, 0));
     assert_eq!(
         events.note, "2 lines arrived before 2024-09-04: their raw rows may have expired",
-        "30 days before today"
+        "the note names the day 30 days before today"
     );
 }
 
