@@ -238,8 +238,8 @@ impl Inserter {
             self.metrics.parts_lost.inc();
             let Cell { table, partition_id, .. } = &**cell;
             tracing::error!(
-                "`{table}` {partition_id}: clickhouse acknowledged a part and does not have it; the first time this \
-                 happens, its rows are sent again under another token"
+                "`{table}` {partition_id}: clickhouse acknowledged a part and does not have it; after the first loss, \
+                 its rows are sent again under another token; after the second, nothing more of the batch is sent"
             );
         }
         if *next == Verdict::Applied && attempts.never_sent() {

@@ -27,7 +27,7 @@ pub const MAX_INSERT_LIFETIME_MS: i64 = STATEMENT_VALIDITY_MS + MAX_EXECUTION_MS
 pub struct Target {
     /// The first offset of the batch.
     pub start: NextOffset,
-    /// The offset in the marker of the table partition once the rows are stored.
+    /// The offset that the marker of the table partition has once the rows are stored.
     pub end: NextOffset,
     /// When ClickHouse may drop the table partition with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
@@ -61,8 +61,8 @@ pub enum InsertAnswer {
 }
 
 impl InsertAnswer {
-    /// A successful answer after `elapsed` to a statement of `sent` rows. `written` is the number of written rows that
-    /// ClickHouse reports, if it reports one.
+    /// Classifies a successful answer to a statement of `sent` rows. The answer took the time `elapsed`. `written` is
+    /// the number of written rows that ClickHouse reports, if it reports one.
     pub fn of(written: Option<u64>, sent: usize, elapsed: Duration) -> Self {
         let in_time = elapsed.as_millis() < u128::from(STATEMENT_VALIDITY_MS.unsigned_abs());
         if in_time && written == Some(sent as u64) { Self::Written } else { Self::Accepted }
@@ -233,7 +233,7 @@ mod tests {
         for unproved in [InsertAnswer::None, InsertAnswer::Accepted] {
             let mut attempts = Attempts::of(false);
             assert!(!attempts.sent(at(10), unproved));
-            assert!(!attempts.sent(at(20), InsertAnswer::Written), "a statement before this one was sent");
+            assert!(!attempts.sent(at(20), InsertAnswer::Written), "this statement is not the first one");
         }
         assert!(
             !Attempts::of(true).sent(at(10), InsertAnswer::Written),

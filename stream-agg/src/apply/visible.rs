@@ -1,7 +1,7 @@
 //! Checks that no row policy hides rows of the database from this process.
 //!
 //! Row policies on every table limit the analysts of a tenant to the rows of that tenant. The services must still see
-//! all rows, above all all markers: a batch whose marker is hidden would be inserted again. A server with
+//! all rows, and markers in particular: a batch whose marker is hidden would be inserted again. A server with
 //! `users_without_row_policies_can_read_rows=false` would hide rows from the services: if a table has row policies,
 //! this setting hides its rows from every user to whom none of these policies applies.
 

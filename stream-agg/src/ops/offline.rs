@@ -174,7 +174,7 @@ impl<'c> Offline<'c> {
     /// Commits `intent` at `from`.
     ///
     /// # Errors
-    /// Aggregators run, or the error of Kafka.
+    /// Aggregators run, or a request to Kafka failed.
     pub fn commit(&self, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
         self.commit_text(from, &intent.to_string())
     }
@@ -193,7 +193,7 @@ impl<'c> Offline<'c> {
     /// Commits `intent` at `from`, replacing the commit that was `found`.
     ///
     /// # Errors
-    /// Something else is committed now, aggregators run, or the error of Kafka.
+    /// Another process has committed in the meantime, aggregators run, or a request to Kafka failed.
     pub async fn replace(
         &self,
         found: &Committed,
@@ -220,7 +220,7 @@ impl<'c> Offline<'c> {
     /// `committed` is `None`, the wait does not notice an aggregator that joins.
     ///
     /// # Errors
-    /// An aggregator joined the group during the wait, or the error of Kafka.
+    /// An aggregator joined the group during the wait, or a request to Kafka failed.
     pub async fn wait_for_inserts_to_end(&self, committed: &Committed) -> Result<(), OfflineError> {
         let wait = insert_lifetime();
         let commit_again = || {

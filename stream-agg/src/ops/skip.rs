@@ -3,8 +3,8 @@
 //!
 //! The intent names the offset of the record, so each later owner of the partition turns the record into the same dead
 //! letter. If the record is in a declared batch, it becomes a separate part of the batch ([`crate::ops::split`]), so
-//! the inserts of other records do not get other rows. Invariant: a record is skipped only while no table can hold rows
-//! of the record.
+//! the rows of the other parts do not change. Invariant: a record is skipped only while no table can hold rows of the
+//! record.
 
 use std::fmt;
 

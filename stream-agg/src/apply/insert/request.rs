@@ -159,7 +159,7 @@ impl Body for Chunks {
 }
 
 /// Compresses `data` into a block of ClickHouse's compressed format. The block begins with the CityHash128 (v1.0.2) of
-/// the bytes that follow the hash. These bytes are the compression method, their own total length, the length of the
+/// the bytes that follow the hash. They are: the compression method, the number of all these bytes, the length of the
 /// uncompressed data, and the data as LZ4. Source: ClickHouse, `src/Compression/CompressedReadBufferBase.cpp`.
 fn compressed(data: &[u8]) -> Bytes {
     const LZ4: u8 = 0x82;

@@ -50,7 +50,7 @@ impl Default for InsertGate {
 impl InsertGate {
     /// Returns once batches may be inserted.
     pub async fn open(&self) {
-        // The sender lives as long as `self`.
+        // Waiting fails only once the sender is dropped, and the sender lives as long as `self`.
         let _ = self.checks.subscribe().wait_for(|checks| checks.done == checks.requested).await;
     }
 

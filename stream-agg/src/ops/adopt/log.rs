@@ -60,7 +60,7 @@ mod tests {
 
     const TOPIC: Option<TopicId> = Some(TopicId(9));
 
-    /// Offset 10 is committed. If there is a `last`, a batch up to this offset is declared.
+    /// A state of Kafka in which offset 10 is committed. If there is a `last`, a batch up to this offset is declared.
     fn found(last: Option<i64>, topic: Option<TopicId>) -> KafkaState {
         let log = LogMark { topic, epoch: Some(3) };
         let next = NextOffset::new;

@@ -24,7 +24,7 @@ pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
 /// A row that is read from a rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotRow {
-    /// A table partition holds the log below `applied_end`.
+    /// A table partition holds all records of a log below the offset `applied_end`.
     Marker {
         /// The day on which the table partition expires, since 1970.
         expiry: u64,
@@ -49,8 +49,8 @@ pub struct Snapshot<'r> {
     pub rollup: &'r Rollup,
     /// Number of events by day.
     pub sums: BTreeMap<i64, u64>,
-    /// For each table partition, by the day on which it expires, and each log: the offset below which the table
-    /// partition holds the log.
+    /// The offset below which a table partition holds all records of a log. The key is the day on which the table
+    /// partition expires, since 1970, and the log.
     pub cuts: BTreeMap<(u64, Log), u64>,
     /// Why the rollup is not compared.
     left_out: Option<String>,
@@ -182,8 +182,8 @@ pub fn rows(
 /// Judges the rollup of a snapshot: compares its sums with the raw rows that it must count. Their numbers are at index
 /// `at` of each day in `days`. If the raw rows themselves differ from the ledger, `surplus` says by how many: it is
 /// positive if there are too many raw rows, and negative if raw rows are missing. A rollup that differs from the raw
-/// rows by the same number in the opposite direction agrees with the ledger, so it is right. A rollup with conditions is
-/// not judged if it differs as well, because `surplus` does not show how many of the rows in question it counts.
+/// rows by the same number in the opposite direction agrees with the ledger, so it is right. A rollup with conditions
+/// is not judged if it differs as well, because `surplus` does not show how many of the rows in question it counts.
 pub fn rollup(
     frame: &Frame,
     snapshot: &Snapshot<'_>,

@@ -28,8 +28,8 @@ mod policies;
 /// storage for a new user.
 const USERS_IN_FILE_ERRORS: [u32; 2] = [495, 514];
 
-/// For each release of ClickHouse, the first version in which a user with rights only on views can read rows only
-/// through these views.
+/// For each of these releases of ClickHouse, the first version in which a user with rights only on views can read rows
+/// only through these views. In later releases, every version is safe; in earlier ones, none is.
 const MIN_VERSIONS: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3, 74]];
 
 /// What `make` has done.

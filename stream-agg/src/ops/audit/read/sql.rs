@@ -36,7 +36,7 @@ pub(super) fn lookup(key: &str, entries: impl Iterator<Item = (u64, u64)>, other
     format!("transform({key}, {}, {}, toUInt64({otherwise}))", list(&keys), list(&values))
 }
 
-/// SQL expression: midnight at the start of a day, which is counted since 1970.
+/// SQL expression: midnight (UTC) at the start of `day`, which is a number of days since 1970.
 pub(super) fn start_of(day: i64) -> String {
     format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", day * DAY)
 }
