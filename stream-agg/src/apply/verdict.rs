@@ -1,12 +1,12 @@
 //! Decides whether a cell, that is, the rows of a batch for one table partition, is in ClickHouse, and whether to send
 //! the rows again.
 //!
-//! Two things prove that the rows are stored: the marker that was read, and a timely answer to the first statement that
-//! any process sent for them, if this answer reports all rows as written. Any other answer proves nothing. It may be
-//! late or missing, it may belong to a statement whose deduplication token ClickHouse already knew, or it may be about
-//! a part that a killed server has lost. A cell without proof counts as applied in one case only: ClickHouse accepted a
-//! statement, and the table partition has expired since then, together with its marker. Pure; all times are by
-//! ClickHouse's clock.
+//! Two things prove that the rows are stored: a marker at or above the end of the batch, and a timely answer to the
+//! first statement that any process sent for them, if this answer reports all rows as written. Any other answer proves
+//! nothing. It may be late or missing, it may belong to a statement whose deduplication token ClickHouse already knew,
+//! or it may be about a part that a killed server has lost. A cell without proof counts as applied in one case only:
+//! ClickHouse accepted a statement, and the table partition has expired since then, together with its marker. Pure; all
+//! times are by ClickHouse's clock.
 
 use std::time::Duration;
 

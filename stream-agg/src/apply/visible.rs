@@ -12,7 +12,7 @@ pub const REMEDY: &str = "a batch whose marker is hidden would count twice, so s
     users_without_row_policies_can_read_rows to true in ClickHouse's configuration, and drop row policies that apply to \
     the users of the services";
 
-/// Whether this process can read any row of `schema_migrations`, which every migration fills. To check one table
+/// Whether this process can read any row of `schema_migrations`, which every migration fills. Checking one table
 /// suffices, because the policies of tenants apply to the whole database.
 pub async fn are_rows_visible(store: &Store) -> Result<bool, StoreError> {
     // The query does not count rows, because ClickHouse may answer a count from the metadata of parts.

@@ -52,7 +52,7 @@ pub enum DropRollupError {
     InUseUnknown {
         /// The rollup.
         name: String,
-        /// Why they could not be read.
+        /// Why the declarations in use could not be read.
         source: InUseError,
     },
     /// ClickHouse did not answer, or refused the request.

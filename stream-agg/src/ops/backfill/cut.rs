@@ -5,7 +5,7 @@
 //! a day must not depend on other days. Pure. Invariants:
 //!
 //! - The chunks of a raw day ascend and never overlap.
-//! - No chunk has a marker inside, so a table partition holds either all of a chunk's rows or none.
+//! - No marker is inside a chunk, so a table partition holds either all of a chunk's rows or none.
 //! - The markers of a raw day are never those of a live partition.
 
 use std::collections::BTreeSet;

@@ -155,7 +155,8 @@ fn prop(path: &PropPath) -> String {
     format!("multiIf({}, '')", texts.collect::<Vec<_>>().join(", "))
 }
 
-/// All ways to join the steps of a path by dots into names of nested fields, the longest names first.
+/// All ways to join the steps of a path by dots into names of nested fields, the longest names first: `["a.b"]` and
+/// `["a", "b"]` for the steps `a` and `b`.
 fn nestings(steps: &[String]) -> Vec<Vec<String>> {
     if steps.is_empty() {
         return vec![Vec::new()];
