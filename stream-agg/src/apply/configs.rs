@@ -24,8 +24,8 @@ pub async fn own_declaration(store: &Store, config: &Config) -> Result<Declarati
     Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))
 }
 
-/// The first rollup or field of `ours` that a declaration in `before` declares differently under the same name. To
-/// accept such a rollup or field would store rows with two meanings under one name.
+/// The first rollup or field of `ours` that a declaration in `before` declares differently under the same name. If this
+/// process used the new meaning, rows with two meanings would be stored under one name.
 pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
     let rollup = |rollup: &Rollup| {
         let mut others = before.iter().filter_map(|declared| declared.rollups.get(&rollup.name));

@@ -5,7 +5,8 @@
 //! - its marker was read and shows that the rows are stored;
 //! - the answer to the very first statement that any process sent for its rows came in time, and reported all rows as
 //!   written;
-//! - ClickHouse accepted a statement, and may by now have dropped the table partition because it has expired.
+//! - ClickHouse accepted a statement with its rows, and the table partition has expired since then, so ClickHouse may
+//!   have dropped it.
 //!
 //! Until then the rows are sent again, unchanged, and under the same token unless ClickHouse has lost the part. Each
 //! statement inserts only if the rows are not stored yet, and only before its deadline on ClickHouse's clock. While a
@@ -65,14 +66,14 @@ impl Token {
         Self(format!("{}/{topic}/{}/{start}-{last}/{rollup}", source.log_generation, source.partition))
     }
 
-    /// The token for this batch if an operator has skipped a record of it. It differs from the original token, because
-    /// the batch then has other rows.
+    /// Turns the token of a batch into the token that is used after an operator has skipped one of the batch's records.
+    /// The two tokens differ, because the batch then has other rows.
     pub fn skipping(self) -> Self {
         Self(format!("{}:skip", self.0))
     }
 
-    /// The token as it is sent. If ClickHouse remembers the original token but has lost the part, a `renamed` token is
-    /// sent: ClickHouse would skip the rows under the original one.
+    /// The text that is sent as the token. `renamed` is true if ClickHouse remembers the original token but has lost
+    /// the part. The text then differs from the original token, under which ClickHouse would skip the rows.
     pub fn text(&self, renamed: bool) -> String {
         if renamed { format!("{}:r1", self.0) } else { self.0.clone() }
     }
@@ -122,7 +123,8 @@ struct PendingCell {
     target: Target,
     attempts: Attempts,
     next: Verdict,
-    /// Since when ClickHouse has lacked memory to insert this cell; `None` while it does not.
+    /// When the current series of attempts that failed for lack of memory began; `None` if the last attempt did not
+    /// fail for this reason.
     short_of_memory: Option<Instant>,
 }
 
@@ -146,8 +148,8 @@ impl Inserter {
     }
 
     /// Inserts every cell, and calls `applied` once for each cell that is applied. Returns once all cells are applied,
-    /// when `give_up` is cancelled, or when a cell is stopped ([`Verdict::Stop`]). Inserts that ClickHouse refuses are
-    /// repeated until one of these happens.
+    /// when `give_up` is cancelled, or when a cell is stopped ([`Verdict::Stop`]). Until then, inserts that ClickHouse
+    /// refuses are repeated.
     ///
     /// # Errors
     /// `give_up` was cancelled, or a cell is stopped until an operator acts.
@@ -236,8 +238,8 @@ impl Inserter {
             self.metrics.parts_lost.inc();
             let Cell { table, partition_id, .. } = &**cell;
             tracing::error!(
-                "`{table}` {partition_id}: clickhouse acknowledged a part and does not have it; the first time this \
-                 happens, its rows are sent again under another token"
+                "`{table}` {partition_id}: clickhouse acknowledged a part and does not have it; after the first loss, \
+                 its rows are sent again under another token; after the second, nothing more of the batch is sent"
             );
         }
         if *next == Verdict::Applied && attempts.never_sent() {
@@ -355,8 +357,8 @@ impl Inserter {
 }
 
 impl PendingCell {
-    /// For how long every attempt to insert the cell has failed for lack of memory; zero if `failure` has another
-    /// cause.
+    /// Records the `failure` of an attempt. Returns the time since the first of the consecutive attempts that failed
+    /// for lack of memory; zero if `failure` has another cause.
     fn short_of_memory(&mut self, failure: Failure) -> Duration {
         let since = self.short_of_memory.take().filter(|_| failure == Failure::OutOfMemory);
         let since = since.unwrap_or_else(Instant::now);

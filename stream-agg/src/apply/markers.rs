@@ -17,8 +17,8 @@ use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::Marker;
 use crate::rows::cells::{Cell, Source, marker_rows};
 
-/// For how long a reading of ClickHouse's clock is used. The clock may be changed at any moment. After it was set back,
-/// a deadline that is computed from the old reading is too late, and a delayed statement could still insert its rows.
+/// For how long a reading of ClickHouse's clock is used. The clock may be set back at any moment. A deadline that is
+/// computed from an older reading is then too late, and a delayed statement could still insert its rows.
 const MAX_CLOCK_AGE: Duration = Duration::from_secs(10);
 
 /// Markers, and the time of ClickHouse's clock when they were read.
@@ -52,10 +52,10 @@ pub async fn of_log(
     read(store, parts).await
 }
 
-/// The newest generation of the log of a Kafka partition that has a marker in any table. To read only the ledger would
-/// not suffice: it drops rows after 30 days, but some table partitions never expire. If a generation were used again
-/// after that, the markers in these table partitions would make the records of a new log look as if they were stored
-/// already.
+/// The newest generation of the log of a Kafka partition that has a marker in any table. Reading only the ledger would
+/// not suffice: the ledger drops rows after 30 days, but some table partitions of other tables never expire. If a
+/// generation were reused after the ledger has dropped its markers, the markers in those table partitions would make
+/// the records of a new log look as if they were stored already.
 pub async fn newest_generation(store: &Store, partition: u16) -> Result<Option<u16>, StoreError> {
     let of_table = |table: &&str| {
         format!(

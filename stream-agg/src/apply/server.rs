@@ -16,8 +16,9 @@ use tokio::sync::SetOnce;
 /// The address leads to more than one server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "clickhouse is server `{first}` and also server `{other}`: CLICKHOUSE_URL must lead to one server, for example to \
-     a pod and not to a service in front of several pods; if the server was replaced, restart the aggregator"
+    "clickhouse answered as server `{first}` and later as server `{other}`: CLICKHOUSE_URL must lead to one server, \
+     for example to a pod and not to a service in front of several pods; if the server was replaced, restart the \
+     aggregator"
 )]
 pub struct AnotherServer {
     /// The id of the server that answered first.
@@ -41,7 +42,7 @@ impl Servers {
     pub fn answered(&self, id: &str) -> Result<(), AnotherServer> {
         let first = self.first.get_or_init(|| id.to_owned());
         if first != id {
-            // This fails if a second server is recorded already. The first one that was found is enough.
+            // `set` fails if a second server is recorded already. It is enough to record one.
             let _known = self.several.set(AnotherServer { first: first.clone(), other: id.to_owned() });
         }
         self.check()
@@ -78,6 +79,8 @@ mod tests {
         assert_eq!(servers.answered("b"), Err(several.clone()));
         assert_eq!((servers.answered("a"), servers.check()), (Err(several.clone()), Err(several.clone())));
         assert_eq!(servers.first(), Some("a"));
-        assert!(several.to_string().starts_with("clickhouse is server `a` and also server `b`: "));
+        assert!(
+            several.to_string().starts_with("clickhouse answered as server `a` and later as server `b`: ")
+        );
     }
 }

@@ -1,12 +1,12 @@
 //! Decides whether a cell, that is, the rows of a batch for one table partition, is in ClickHouse, and whether to send
 //! the rows again.
 //!
-//! Two things prove that the rows are stored: the marker that was read, and a timely answer to the first statement that
-//! any process sent for them, if this answer reports all rows as written. Any other answer proves nothing. It may be
-//! late or missing, it may belong to a statement whose deduplication token ClickHouse already knew, or it may be about
-//! a part that a killed server has lost. A cell without proof counts as applied in one case only: ClickHouse accepted a
-//! statement, and the table partition has expired since then, together with its marker. Pure; all times are by
-//! ClickHouse's clock.
+//! Two things prove that the rows are stored: a marker at or above the end of the batch, and a timely answer to the
+//! first statement that any process sent for them, if this answer reports all rows as written. Any other answer proves
+//! nothing. It may be late or missing, it may belong to a statement whose deduplication token ClickHouse already knew,
+//! or it may be about a part that a killed server has lost. A cell without proof counts as applied in one case only:
+//! ClickHouse accepted a statement, and the table partition has expired since then, together with its marker. Pure; all
+//! times are by ClickHouse's clock.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub const MAX_INSERT_LIFETIME_MS: i64 = STATEMENT_VALIDITY_MS + MAX_EXECUTION_MS
 pub struct Target {
     /// The first offset of the batch.
     pub start: NextOffset,
-    /// The offset in the marker of the table partition once the rows are stored.
+    /// The offset that the marker of the table partition has once the rows are stored.
     pub end: NextOffset,
     /// When ClickHouse may drop the table partition with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
@@ -52,16 +52,17 @@ impl Target {
 pub enum InsertAnswer {
     /// The answer proves nothing: it is an error, or there was no answer.
     None,
-    /// ClickHouse accepted the statement, but the answer came late or has another number of rows, for example because a
-    /// view is attached to the table. Such an answer proves nothing about the rows.
+    /// ClickHouse accepted the statement, but the answer proves nothing about the rows: it came late, or the number of
+    /// written rows that it reports is missing or differs from the number of sent rows, for example because a view is
+    /// attached to the table.
     Accepted,
     /// All rows are written, by this statement or by an earlier one with the same token.
     Written,
 }
 
 impl InsertAnswer {
-    /// A successful answer after `elapsed` to a statement of `sent` rows. `written` is the number of written rows that
-    /// ClickHouse reports, if it reports one.
+    /// Classifies a successful answer to a statement of `sent` rows. The answer took the time `elapsed`. `written` is
+    /// the number of written rows that ClickHouse reports, if it reports one.
     pub fn of(written: Option<u64>, sent: usize, elapsed: Duration) -> Self {
         let in_time = elapsed.as_millis() < u128::from(STATEMENT_VALIDITY_MS.unsigned_abs());
         if in_time && written == Some(sent as u64) { Self::Written } else { Self::Accepted }
@@ -152,8 +153,8 @@ pub enum StopCause {
 
 /// Decides what to do about a cell whose `marker` was read at `now` on ClickHouse's clock.
 ///
-/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise every check, that is, every few
-/// seconds, would send the rows again to a ClickHouse that loses them.
+/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise each of the checks, which run
+/// every few seconds, would send the rows again to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
     if let Some(cause) = attempts.stopped {
         return Verdict::Stop(cause);
@@ -228,15 +229,15 @@ mod tests {
     fn only_the_first_answer_for_a_self_declared_batch_proves_its_rows() {
         let mut own = Attempts::of(false);
         assert!(own.sent(at(10), InsertAnswer::Written));
-        assert!(!own.sent(at(20), InsertAnswer::Written), "for a second statement");
+        assert!(!own.sent(at(20), InsertAnswer::Written), "the answer to a second statement proves nothing");
         for unproved in [InsertAnswer::None, InsertAnswer::Accepted] {
             let mut attempts = Attempts::of(false);
             assert!(!attempts.sent(at(10), unproved));
-            assert!(!attempts.sent(at(20), InsertAnswer::Written), "after a first answer without proof");
+            assert!(!attempts.sent(at(20), InsertAnswer::Written), "this statement is not the first one");
         }
         assert!(
             !Attempts::of(true).sent(at(10), InsertAnswer::Written),
-            "of a batch that was read from an intent"
+            "a batch that was read from an intent may have been sent before"
         );
     }
 
@@ -277,7 +278,7 @@ mod tests {
             let expected = if renamed { Verdict::Stop(StopCause::LostParts) } else { Verdict::Send };
             assert_eq!(judge(&TARGET, &mut attempts, NONE, at(now)), expected);
         }
-        assert_eq!(attempts.parts_lost(), 2, "one for each token");
+        assert_eq!(attempts.parts_lost(), 2, "one lost part for each token");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Checks that no row policy hides rows of the database from this process.
 //!
-//! Row policies on every table limit the analysts of a tenant to the rows of that tenant. These policies must hide no
-//! rows from the services, above all no markers: a batch whose marker is hidden would be inserted again. The policies
-//! do so on a server with `users_without_row_policies_can_read_rows=false`, which hides the rows of a table with
-//! policies from every user to whom none of these policies applies.
+//! Row policies on every table limit the analysts of a tenant to the rows of that tenant. The services must still see
+//! all rows, and markers in particular: a batch whose marker is hidden would be inserted again. A server with
+//! `users_without_row_policies_can_read_rows=false` would hide rows from the services: if a table has row policies,
+//! this setting hides its rows from every user to whom none of these policies applies.
 
 use super::store::{Store, StoreError};
 
@@ -12,7 +12,7 @@ pub const REMEDY: &str = "a batch whose marker is hidden would count twice, so s
     users_without_row_policies_can_read_rows to true in ClickHouse's configuration, and drop row policies that apply to \
     the users of the services";
 
-/// Whether this process can read any row of `schema_migrations`, which every migration fills. To check one table
+/// Whether this process can read any row of `schema_migrations`, which every migration fills. Checking one table
 /// suffices, because the policies of tenants apply to the whole database.
 pub async fn are_rows_visible(store: &Store) -> Result<bool, StoreError> {
     // The query does not count rows, because ClickHouse may answer a count from the metadata of parts.

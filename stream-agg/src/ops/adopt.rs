@@ -95,8 +95,8 @@ async fn read_state(
 
 /// Adopts a Kafka partition. Records whose rows are in some tables but not in others are decoded again under the
 /// declaration `declaration_hash`. If `declaration_hash` is `None`, they are decoded under the declaration that their
-/// raw rows and the committed intent name. If these name none, every stored declaration is possible. It is an error if
-/// several declarations are possible.
+/// raw rows and the committed intent name. If neither names a declaration, every stored declaration is possible. It is
+/// an error if several declarations are possible.
 ///
 /// # Errors
 /// Why the partition cannot be adopted; in that case nothing has changed.
@@ -256,7 +256,7 @@ async fn declarations_from(
 
 /// An offset below which every table holds every record: the start of the last batch that has a marker in the ledger. A
 /// later offset would not be safe: other tables may lack rows of that batch, or may already hold rows of the next
-/// batch, of which the ledger has no marker yet.
+/// batch, for which the ledger has no marker yet.
 async fn complete_below(
     store: &Store,
     partition: u16,

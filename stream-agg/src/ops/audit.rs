@@ -52,10 +52,10 @@ pub use watch::Auditor;
 /// Maximum number of days before today, by Kafka's time, that an audit compares. The ledger keeps one day more, so none
 /// of these days expires during the audit.
 pub const MAX_DAYS: u16 = (LEDGER_DAYS - 1) as u16;
-/// How long an audit waits at most until `progress` has passed the markers of the rollups.
+/// Maximum time that an audit waits until `progress` has passed the markers of the rollups.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an audit waits for `progress` of a log that so far only has markers: the first batch of that log may be in
-/// flight.
+/// How long an audit waits for `progress` of a log that has markers but no `progress` yet: the first batch of the log
+/// may be in flight.
 const FIRST_BATCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two queries of `progress`.
 const PROGRESS_POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -88,7 +88,7 @@ pub struct Audit {
     pub at: i64,
     /// The result for each table.
     pub tables: Vec<Audited>,
-    /// Parts of tables that are wrong: the first [`judge::MAX_FINDINGS`] of each table.
+    /// The wrong parts of tables: the first [`judge::MAX_FINDINGS`] of each table.
     pub findings: Vec<Finding>,
     /// Whether the ledger has a row for each offset.
     pub offsets: Offsets,
@@ -99,32 +99,32 @@ pub struct Audit {
 pub struct Audited {
     /// The name of the table.
     pub table: String,
-    /// How much the table must hold: the number of records in the ledger, of rows in `events`, of events in a rollup.
+    /// What the table must hold: the number of records for the ledger, of rows for `events`, of events for a rollup.
     pub expected: u64,
-    /// How much the table holds.
+    /// What the table holds, as a number of the same kind.
     pub found: u64,
-    /// How much of what is expected is not in the table.
+    /// How many of the expected records, rows or events are not in the table.
     pub missing: u64,
-    /// How much of what is in the table is not expected.
+    /// How many of the records, rows or events in the table are not expected.
     pub duplicate: u64,
     /// What was not compared, and why; empty if everything was compared.
     pub note: String,
 }
 
-/// A part of a table that is wrong.
+/// A wrong part of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The table.
     pub table: String,
     /// The part: a day of events, or offsets of a Kafka partition.
     pub part: String,
-    /// How much the part must hold.
+    /// How many records, rows or events the part must hold.
     pub expected: u64,
-    /// How much the part holds.
+    /// How many records, rows or events the part holds.
     pub found: u64,
-    /// How much of what is expected is not in the part.
+    /// How many of the expected ones are not in the part.
     pub missing: u64,
-    /// How much of what is in the part is not expected.
+    /// How many of those in the part are not expected.
     pub duplicate: u64,
 }
 

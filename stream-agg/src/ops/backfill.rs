@@ -44,7 +44,8 @@ use raw::DeclarationsWithoutRollup;
 use since::SinceBefore;
 
 /// Number of rows at which a chunk is full, to bound memory. The last record of a chunk may bring it above this number.
-/// The number may change between releases, because chunks also end at the markers that earlier runs left.
+/// A later release may use another number: chunks also end at the markers that earlier runs left, so no record is
+/// counted twice.
 const MAX_CHUNK_ROWS: u64 = 100_000;
 /// A day of raw rows is skipped if ClickHouse may drop it within this time: a part of a day must not be counted as
 /// the whole day.
@@ -302,7 +303,7 @@ impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rollup, since, rows, cells, cells_there, folded_rows } = self;
         let since = since.as_deref().map_or_else(
-            || "nothing: no raw rows from before its declaration are left".to_owned(),
+            || "nothing: no raw rows are left from before the rollup was declared".to_owned(),
             |day| format!("events that arrived on {day} or later; there are no older raw rows"),
         );
         writeln!(f, "rollup        {rollup}")?;

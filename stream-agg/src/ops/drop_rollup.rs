@@ -52,7 +52,7 @@ pub enum DropRollupError {
     InUseUnknown {
         /// The rollup.
         name: String,
-        /// Why they could not be read.
+        /// Why the declarations in use could not be read.
         source: InUseError,
     },
     /// ClickHouse did not answer, or refused the request.
@@ -80,7 +80,7 @@ pub struct Dropped {
 /// flight.
 ///
 /// # Errors
-/// Why not all rows are deleted.
+/// Why rows of the rollup may remain.
 pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRollupError> {
     let failed =
         |operation| move |source| DropRollupError::Store { name: name.to_owned(), operation, source };

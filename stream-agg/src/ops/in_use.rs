@@ -45,8 +45,8 @@ pub enum InUseError {
     Store(#[from] StoreError),
 }
 
-/// The declaration of each Kafka partition; `None` if the group has committed no offset for the partition. Partitions
-/// without a commit that never had a record are left out.
+/// The declaration of each Kafka partition; `None` if the group has committed no offset for the partition. A partition
+/// is left out if it has no commit and its log never had a record.
 ///
 /// # Errors
 /// Why the declarations cannot be read.
@@ -83,8 +83,8 @@ pub fn committed_partitions(config: &Config) -> Result<Vec<u16>, KafkaError> {
     Ok(all.filter(|(_, metadata)| metadata.is_some()).map(|(partition, _)| partition).collect())
 }
 
-/// The metadata that the group has committed for each partition; `None` if it has committed nothing. Partitions without
-/// a commit that never had a record are left out.
+/// The metadata that the group has committed for each partition; `None` if it has committed nothing. A partition is
+/// left out if it has no commit and its log never had a record.
 fn committed(config: &Config) -> Result<Vec<(u16, Option<String>)>, KafkaError> {
     let group = group(config)?;
     let mut with_records = Vec::new();

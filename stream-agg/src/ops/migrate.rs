@@ -183,7 +183,7 @@ where
         if !std::mem::replace(&mut warned, true) {
             let left = deadline - Instant::now();
             tracing::warn!(
-                "{what} cannot be reached; retrying for {}s: {}",
+                "{what} cannot be reached or is not ready; retrying for {} s: {}",
                 left.as_secs(),
                 anyhow::Error::from(error).root_cause()
             );
@@ -308,7 +308,7 @@ impl MigrateConfig {
         fields.map(|field| Step::applied(&format!("field_{}", field.name), field.add_column()))
     }
 
-    /// The serving views, each one only if its rollup is declared.
+    /// The serving views whose rollups are declared.
     fn serving_views(&self) -> impl Iterator<Item = Step> {
         let served = tables::SERVING_VIEWS.iter();
         served.filter_map(|view| Some(Step::applied(view.migration.name, view.statement(&self.rollups)?)))

@@ -32,7 +32,7 @@ const CHECK_PAUSE: Duration = Duration::from_secs(1);
 const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 /// Timeout of one poll of a queue.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
-/// Maximum difference between the clocks of machines.
+/// Assumed maximum difference between the clocks of two machines.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Why a command changed nothing.
@@ -84,7 +84,7 @@ pub struct Offline<'c> {
 }
 
 impl<'c> Offline<'c> {
-    /// The partition of the topic and group that `config` names.
+    /// Access to `partition` of the topic and of the group that `config` names.
     ///
     /// # Errors
     /// Kafka's client does not accept a setting.
@@ -174,7 +174,7 @@ impl<'c> Offline<'c> {
     /// Commits `intent` at `from`.
     ///
     /// # Errors
-    /// Aggregators run, or the error of Kafka.
+    /// Aggregators run, or a request to Kafka failed.
     pub fn commit(&self, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
         self.commit_text(from, &intent.to_string())
     }
@@ -193,7 +193,7 @@ impl<'c> Offline<'c> {
     /// Commits `intent` at `from`, replacing the commit that was `found`.
     ///
     /// # Errors
-    /// Something else is committed now, aggregators run, or the error of Kafka.
+    /// Another process has committed in the meantime, aggregators run, or a request to Kafka failed.
     pub async fn replace(
         &self,
         found: &Committed,
@@ -220,7 +220,7 @@ impl<'c> Offline<'c> {
     /// `committed` is `None`, the wait does not notice an aggregator that joins.
     ///
     /// # Errors
-    /// An aggregator joined the group during the wait, or the error of Kafka.
+    /// An aggregator joined the group during the wait, or a request to Kafka failed.
     pub async fn wait_for_inserts_to_end(&self, committed: &Committed) -> Result<(), OfflineError> {
         let wait = insert_lifetime();
         let commit_again = || {

@@ -3,8 +3,8 @@
 //!
 //! The intent names the offset of the record, so each later owner of the partition turns the record into the same dead
 //! letter. If the record is in a declared batch, it becomes a separate part of the batch ([`crate::ops::split`]), so
-//! the inserts of other records do not get other rows. Invariant: a record is skipped only while no table can hold rows
-//! of the record.
+//! the rows of the other parts do not change. Invariant: a record is skipped only while no table can hold rows of the
+//! record.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub enum SkipError {
         from: NextOffset,
     },
     /// The log has no such record yet.
-    #[error("skip partition {partition}: the log ends at {end}, there is no record at offset {offset}")]
+    #[error("skip partition {partition}: the log ends at {end}, so there is no record at offset {offset}")]
     Beyond {
         /// The Kafka partition.
         partition: u16,
@@ -40,7 +40,7 @@ pub enum SkipError {
         /// Where the log ends.
         end: NextOffset,
     },
-    /// Some rows of the record may be stored: a table partition holds records beyond its offset.
+    /// Some rows of the record may be stored: the marker of a table partition is above the offset of the record.
     #[error(
         "skip partition {partition}: `{table}` {partition_id} holds the batch below {applied_end}, so rows of offset \
          {offset} may be stored; remove the reason why clickhouse refuses the other rows, or use \
@@ -103,7 +103,8 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     }
     let skipping = skipping(from, &intent, offset).ok_or(SkipError::TooMany { partition })?;
     let is_declared = intent.last.is_some_and(|last| offset <= last);
-    // Some tables may already hold rows of a record in the range that was adopted.
+    // `stream-agg adopt` made the aggregator read the records below `adopted` again, so some tables may already hold
+    // rows of these records.
     let is_adopted = intent.adopted.is_some_and(|adopted| !adopted.is_at_or_below(offset));
     if is_declared || is_adopted {
         // The check is made twice: the second one finds rows of inserts that were in flight during the first one.

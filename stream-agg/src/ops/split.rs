@@ -59,8 +59,8 @@ pub struct Split {
     pub ends: Vec<NextOffset>,
 }
 
-/// Halves each part of the declared batch of a Kafka partition; only the widest parts if the intent has no room for
-/// more split points.
+/// Halves each part of the declared batch of a Kafka partition. If the intent has no room for that many split points,
+/// only the widest parts are halved.
 ///
 /// # Errors
 /// Why the batch cannot be split; nothing has changed then.

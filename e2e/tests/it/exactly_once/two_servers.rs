@@ -146,7 +146,7 @@ async fn a_second_server_behind_the_url_stops_the_aggregator_and_gets_no_rows() 
     let line = log.lines().last().unwrap_or_default();
     assert!(
         line.starts_with(&format!(
-            "error: clickhouse is server `{FIRST_ID}` and also server `{SECOND_ID}`: "
+            "error: clickhouse answered as server `{FIRST_ID}` and later as server `{SECOND_ID}`: "
         )),
         "{line}"
     );

@@ -19,7 +19,7 @@ const MAX_MEMORY_SHORTAGE: Duration = Duration::from_secs(60);
 /// restart the aggregator after that. The pause is not shorter because each attempt sends all rows.
 pub(super) const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How an attempt failed. The worse failure is the greater value.
+/// How an attempt failed, from the least to the most severe failure. The derived order depends on this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FailedAttempt {
     /// The condition of the insert did not hold.

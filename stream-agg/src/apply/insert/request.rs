@@ -158,9 +158,9 @@ impl Body for Chunks {
     }
 }
 
-/// A block in ClickHouse's compressed format: CityHash128 (v1.0.2) of everything after the hash, the method, the length
-/// of everything after the hash, the length of the uncompressed data, and the data as LZ4. Source: ClickHouse,
-/// `src/Compression/CompressedReadBufferBase.cpp`.
+/// Compresses `data` into a block of ClickHouse's compressed format. The block begins with the CityHash128 (v1.0.2) of
+/// the bytes that follow the hash. They are: the compression method, the number of all these bytes, the length of the
+/// uncompressed data, and the data as LZ4. Source: ClickHouse, `src/Compression/CompressedReadBufferBase.cpp`.
 fn compressed(data: &[u8]) -> Bytes {
     const LZ4: u8 = 0x82;
     const HASH: usize = 16;

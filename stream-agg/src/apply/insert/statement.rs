@@ -28,8 +28,8 @@ const SETTINGS: [(&str, &str); 12] = [
     ("max_partitions_per_insert_block", "1"),
 ];
 
-/// All settings of one attempt under `token`. Each attempt to insert a cell has another deadline, so the deadline makes
-/// the query id of the attempt unique.
+/// All settings of one attempt under `token`. No two attempts to insert a cell have the same deadline, so the deadline
+/// makes the query id of the attempt unique.
 pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&'static str, String)> {
     let Cell { table, partition_id, .. } = cell;
     let own = [

@@ -1,11 +1,11 @@
 //! Checks the tables every minute while batches are inserted.
 //!
-//! When a part is lost, its marker is lost, too. A later insert raises the marker of that table partition beyond the
-//! gap, and then neither the checks at a start nor `stream-agg adopt` can find the gap any more. So once a check finds
-//! a problem, no batch is inserted into any table, and no marker rises beyond the gap. An operator then restores all
-//! tables from the same backup and runs `stream-agg adopt`. To restore only the damaged table would not help, because
-//! this table would lack everything after the backup. Batches may be declared meanwhile; they wait at the
-//! [`InsertGate`].
+//! When a part of a table partition is lost, the marker in this part is lost, too. A later insert raises the marker of
+//! the table partition above the lost offsets, and then neither the checks at a start nor `stream-agg adopt` can find
+//! out that rows are missing. So once a check finds a problem, no batch is inserted into any table, and no marker rises
+//! above the lost offsets. An operator then restores all tables from the same backup and runs `stream-agg adopt`.
+//! Restoring only the damaged table would not help, because this table would lack everything after the backup. Batches
+//! may be declared meanwhile; they wait at the [`InsertGate`].
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Default for InsertGate {
 impl InsertGate {
     /// Returns once batches may be inserted.
     pub async fn open(&self) {
-        // The sender lives as long as `self`.
+        // Waiting fails only once the sender is dropped, and the sender lives as long as `self`.
         let _ = self.checks.subscribe().wait_for(|checks| checks.done == checks.requested).await;
     }
 

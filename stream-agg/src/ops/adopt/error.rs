@@ -22,7 +22,7 @@ pub enum AdoptError {
         /// Where the log ends.
         end: NextOffset,
     },
-    /// The topic is not the one of the committed offset.
+    /// The topic is not the one for which the offset was committed.
     #[error("adopt partition {partition}: the topic was deleted and created again: add --new-log")]
     OtherTopic {
         /// The Kafka partition.
@@ -63,7 +63,7 @@ pub enum AdoptError {
     },
     /// The log does not have the offset.
     #[error(
-        "adopt partition {partition}: the log holds offsets {low} to {end}, so it cannot be read from {from} on"
+        "adopt partition {partition}: the log holds offsets {low} to {end}, so reading cannot start at offset {from}"
     )]
     NotInLog {
         /// The Kafka partition.
@@ -96,7 +96,7 @@ pub enum AdoptError {
     NoDeclaration {
         /// The Kafka partition.
         partition: u16,
-        /// Why this process cannot use it.
+        /// Why this process cannot use the declaration.
         source: UnknownDeclaration,
     },
     /// Kafka or ClickHouse failed, or aggregators run.

@@ -17,9 +17,9 @@ pub enum Log {
     },
 }
 
-/// Checks what the operator says about the log against what was `found` in Kafka. If the log is said to be the same,
-/// returns a record that the log must then still hold: the offset after the record, and the record's leader epoch.
-/// `None` if the log is new, or if no such record is known.
+/// Checks what the operator says about the log against what was `found` in Kafka. If the operator says that the log is
+/// the same, returns the newest known record that the log must still hold: the offset after the record, and the
+/// record's leader epoch. Returns `None` if the operator says that the log is new, or if no record can be checked.
 pub(super) fn check_log(
     partition: u16,
     log: Log,
@@ -60,7 +60,7 @@ mod tests {
 
     const TOPIC: Option<TopicId> = Some(TopicId(9));
 
-    /// Offset 10 is committed. If there is a `last`, a batch up to this offset is declared.
+    /// A state of Kafka in which offset 10 is committed. If there is a `last`, a batch up to this offset is declared.
     fn found(last: Option<i64>, topic: Option<TopicId>) -> KafkaState {
         let log = LogMark { topic, epoch: Some(3) };
         let next = NextOffset::new;

@@ -3,8 +3,8 @@
 //! Three times decide when ClickHouse drops a row. A raw row expires with the day on which its line arrived at the
 //! edge, a ledger row with the day on which Kafka appended the record, and a row of a rollup with the day of the event.
 //! A spool may hold a record for days, and an edge's clock may be wrong, so a line may arrive long before Kafka appends
-//! its record. The id of the record shows how long before: it is a UUIDv7, which the edge creates within moments of the
-//! arrival of the lines.
+//! its record. The id of the record shows when the lines arrived: it is a UUIDv7, which the edge creates within moments
+//! of their arrival.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ pub struct Frame {
     pub progress: BTreeMap<Log, u64>,
     /// For each log, the first offset that is compared.
     pub floors: BTreeMap<Log, u64>,
-    /// The first day, by Kafka's time since 1970, that is compared; `None` if nothing has expired.
+    /// The first day, by Kafka's time, that is compared, counted since 1970; `None` if nothing has expired.
     pub compared_from: Option<i64>,
     /// Raw rows that arrived before this day were dropped, although the ledger still has their records; `None` if there
     /// are no such rows.
@@ -56,14 +56,14 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// What can be compared of the last `days` days. [`Self::set_floors`] sets the floors later.
+    /// The part of the last `days` days that can be compared. [`Self::set_floors`] sets the floors later.
     pub fn new(held: &Held, days: u16, progress: BTreeMap<Log, u64>, time: TimeLimits) -> Self {
         let today = day(held.now);
         let wanted = today - i64::from(days);
-        // The first day that has raw rows, if the ledger has records of earlier days: the raw rows of those days were
+        // If the ledger has records of days before the first day that has raw rows, the raw rows of those days were
         // dropped.
         let raw_dropped_before = held.raw.filter(|raw| held.stored.is_some_and(|stored| stored < *raw));
-        // The ledger's day from 30 days ago expires at midnight, and earlier days may have expired already.
+        // In the ledger, the records of 30 days ago expire at the next midnight. Earlier ones may have expired already.
         let all_in_ledger = held.stored.is_none_or(|stored| stored > today - i64::from(LEDGER_DAYS));
         let compared_from = match raw_dropped_before {
             Some(raw) => Some(wanted.max(raw + MAX_APPEND_DELAY_DAYS)),
@@ -88,9 +88,9 @@ impl Frame {
         self.compared_from.map(|from| from - MAX_APPEND_DELAY_DAYS)
     }
 
-    /// Sets the floors. `firsts` has the first offset of each log in the ledger. If nothing has expired, each log is
-    /// compared from offset 0. If the ledger then begins at a later offset, earlier rows may have expired after all, in
-    /// the ledger and in the raw table.
+    /// Sets the floors. `firsts` has the first offset of each log in the ledger. If nothing seems to have expired, each
+    /// log is compared from offset 0. If the ledger of a log begins at a later offset all the same, rows of the log may
+    /// have expired in the ledger and in the raw table.
     pub fn set_floors(&mut self, firsts: &BTreeMap<Log, u64>) {
         if self.compared_from.is_some() {
             self.floors.clone_from(firsts);
@@ -115,9 +115,9 @@ impl Frame {
         self.whole_from = self.whole_from.max(Some(self.kept_from()));
     }
 
-    /// Whether all raw rows of events of this day must still exist. The raw row of an event expires with the day of
-    /// arrival. An event can arrive on a day before its own only if the client's clock was ahead, and a client's clock
-    /// is trusted only if it is ahead by at most `time.ahead`.
+    /// Whether all raw rows of events of this day must still exist. A raw row expires with the day on which the event
+    /// arrived. The time of an event can be later than its arrival only if the client's clock was ahead, and the
+    /// client's time is trusted only if it is ahead by at most `time.ahead`.
     pub fn is_whole(&self, day: i64) -> bool {
         let ahead = (self.time.ahead + DAY - 1) / DAY;
         self.whole_from.is_none_or(|from| day - ahead >= from)

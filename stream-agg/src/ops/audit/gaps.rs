@@ -56,8 +56,8 @@ pub struct Counted {
     pub within: Vec<Key>,
 }
 
-/// Counts the offsets of each log from its floor ([`Frame::floors`]) up to `progress`. If the floor is 0, counts them
-/// from the first record in the ledger, because it is unknown whether the log had records before that one.
+/// Counts the offsets of each log from its floor ([`Frame::floors`]) up to `progress`. If the floor is 0, the count
+/// starts at the first record in the ledger, because it is unknown whether the log had earlier records.
 pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
     let mut counted = Counted::default();
     let mut ends = BTreeMap::<Log, u64>::new();

@@ -24,7 +24,7 @@ pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
 /// A row that is read from a rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotRow {
-    /// A table partition holds the log below `applied_end`.
+    /// A table partition holds all records of a log below the offset `applied_end`.
     Marker {
         /// The day on which the table partition expires, since 1970.
         expiry: u64,
@@ -33,7 +33,7 @@ pub enum SnapshotRow {
         /// The first offset that the table partition does not hold.
         applied_end: u64,
     },
-    /// The number of events of a day.
+    /// How many events of a day the rollup has counted.
     Sum {
         /// The day, since 1970.
         day: i64,
@@ -49,8 +49,8 @@ pub struct Snapshot<'r> {
     pub rollup: &'r Rollup,
     /// Number of events by day.
     pub sums: BTreeMap<i64, u64>,
-    /// For each table partition, by the day on which it expires, and each log: the offset below which the table
-    /// partition holds the log.
+    /// The offset below which a table partition holds all records of a log. The key is the day on which the table
+    /// partition expires, since 1970, and the log.
     pub cuts: BTreeMap<(u64, Log), u64>,
     /// Why the rollup is not compared.
     left_out: Option<String>,
@@ -179,10 +179,11 @@ pub fn rows(
     (vec![records.sum, events.sum], findings)
 }
 
-/// Judges the rollup of a snapshot. The numbers of its raw rows are at index `at` of each day in `days`. If the raw
-/// rows themselves differ from the ledger, `surplus` is the number of raw rows in excess, negative if raw rows are
-/// missing. A rollup that lacks exactly the surplus rows, or has exactly the missing ones, agrees with the ledger and
-/// is right.
+/// Judges the rollup of a snapshot: compares its sums with the raw rows that it must count. Their numbers are at index
+/// `at` of each day in `days`. If the raw rows themselves differ from the ledger, `surplus` says by how many: it is
+/// positive if there are too many raw rows, and negative if raw rows are missing. A rollup that differs from the raw
+/// rows by the same number in the opposite direction agrees with the ledger, so it is right. A rollup with conditions
+/// is not judged if it differs as well, because `surplus` does not show how many of the rows in question it counts.
 pub fn rollup(
     frame: &Frame,
     snapshot: &Snapshot<'_>,
@@ -204,7 +205,10 @@ pub fn rollup(
     }
     let mut notes = Vec::from_iter(Some(note(frame)).filter(|note| !note.is_empty()));
     if !declared_in.always {
-        notes.push("declared later: at least the events since then, at most all events".to_owned());
+        notes.push(
+            "declared after the first events: must count at least the events since then, at most all events"
+                .to_owned(),
+        );
     }
     if rollup.retention_days.is_some() {
         notes.push("days past its retention are left out".to_owned());
@@ -295,9 +299,9 @@ impl Table {
 fn note(frame: &Frame) -> String {
     match (frame.raw_dropped_before, frame.compared_from) {
         (Some(dropped), Some(from)) => {
-            format!("from {} on: raw rows before {} are gone", date(from), date(dropped))
+            format!("compared from {} on: raw rows before {} were dropped", date(from), date(dropped))
         }
-        (None, Some(from)) => format!("from {} on", date(from)),
+        (None, Some(from)) => format!("compared from {} on", date(from)),
         (_, None) => String::new(),
     }
 }

@@ -70,9 +70,9 @@ impl Reader<'_> {
         Ok(frame)
     }
 
-    /// For each log, an offset at and above which Kafka appended every record on the day `from` or later. This is the
-    /// offset of the first record of these days, or the highest marker of an earlier day if that marker is greater. The
-    /// marker can be greater if Kafka's clock was set back.
+    /// For each log, an offset at and above which every record was appended on the day `from` or later, by Kafka's
+    /// time. This is the lowest offset that was appended on these days or, if greater, the highest marker of the days
+    /// before `from`. The marker can be greater if Kafka's clock was set back.
     async fn first_offsets(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
         let from = start_of(from);
         let sql = format!(

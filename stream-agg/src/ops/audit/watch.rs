@@ -1,9 +1,9 @@
 //! Audits periodically while the pipelines work, in one process of the group.
 //!
 //! The process that owns Kafka partition 0 runs the audit. During a rebalance, two processes or none may own this
-//! partition for a moment. Two audits then cost more queries, and an audit may be left out, but no result changes. The
-//! audit never delays the pipelines: its queries are limited in time, memory and threads, and a failed audit is
-//! repeated only at the next interval.
+//! partition for a moment. So two audits may run at once, which only costs more queries, or one audit may be left out.
+//! Neither changes the result of an audit. The audit never delays the pipelines: its queries are limited in time,
+//! memory and threads, and a failed audit is repeated only at the next interval.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

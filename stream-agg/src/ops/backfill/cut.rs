@@ -5,7 +5,7 @@
 //! a day must not depend on other days. Pure. Invariants:
 //!
 //! - The chunks of a raw day ascend and never overlap.
-//! - No chunk has a marker inside, so a table partition holds either all of a chunk's rows or none.
+//! - No marker is inside a chunk, so a table partition holds either all of a chunk's rows or none.
 //! - The markers of a raw day are never those of a live partition.
 
 use std::collections::BTreeSet;
@@ -16,7 +16,8 @@ use schemas::time::{DAY, UnixMillis};
 use crate::protocol::generation::FIRST_BACKFILL_GENERATION;
 use crate::protocol::progress::NextOffset;
 
-/// The bits of a marker that hold an offset. The bits above hold the generation of its log.
+/// How many of the lowest bits of a position ([`marker_position`]) hold the offset. The bits above them hold the
+/// generation of the log.
 const OFFSET_BITS: u32 = 47;
 
 /// One day of the raw table, for one Kafka partition.
@@ -73,11 +74,11 @@ impl Chunk {
     }
 }
 
-/// The position of a record in a raw day, by generation and then by offset.
+/// The position of a record in a raw day. Positions are ordered by log generation, then by offset.
 fn marker_position(log_generation: u16, offset: u64) -> NextOffset {
     assert!(
         log_generation < FIRST_BACKFILL_GENERATION && offset < 1 << OFFSET_BITS,
-        "generation {log_generation} and offset {offset} fit a marker"
+        "log generation {log_generation} and offset {offset} must fit into a marker"
     );
     NextOffset::new(i64::from(log_generation) << OFFSET_BITS | offset.cast_signed())
 }

@@ -28,8 +28,8 @@ pub(super) struct SinceBefore {
 }
 
 impl SinceBefore {
-    /// Reads the stored moments of `rollup`. The partitions `in_use` have a declaration with the rollup. If such a
-    /// partition does not store its moment within [`MAX_SINCE_WAIT`], the row of this partition is not replaced.
+    /// Reads the stored moments of `rollup`. The partitions `in_use` have a declaration with the rollup. If one of them
+    /// does not store its moment within [`MAX_SINCE_WAIT`], its row is not replaced.
     pub(super) async fn read(store: &Store, rollup: &str, in_use: &[u16]) -> Result<Self, StoreError> {
         let mut backoff = SINCE_RETRIES.backoff();
         let latest = Instant::now() + MAX_SINCE_WAIT;
@@ -73,7 +73,7 @@ fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> 
             rollup,
             partition: row.partition,
             since: first,
-            // An owner of the partition that stores a moment after `replaced` was read chooses a greater version than
+            // If an owner of the partition stores a moment after `replaced` was read, it chooses a greater version than
             // this one, because a rebalance takes longer than a millisecond.
             noted: UnixMillis(row.noted_ms + 1),
         })

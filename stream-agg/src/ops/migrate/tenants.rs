@@ -8,8 +8,8 @@
 //!   tenants that its tenants file does not name, and it removes no database that migrations did not create.
 //! - A tenant that is removed or disabled loses its login first.
 //!
-//! Migrations with different files may run at the same time, so a migration writes a note again if another migration
-//! may have removed the note.
+//! Migrations with different tenants files may run at the same time. So after a migration has created a database, it
+//! writes the note again if another migration has removed the note in the meantime.
 
 use std::collections::BTreeSet;
 
@@ -28,8 +28,8 @@ mod policies;
 /// storage for a new user.
 const USERS_IN_FILE_ERRORS: [u32; 2] = [495, 514];
 
-/// For each release of ClickHouse, the first version in which a user with rights only on views can read rows only
-/// through these views.
+/// For each of these releases of ClickHouse, the first version in which a user with rights only on views can read rows
+/// only through these views. In later releases, every version is safe; in earlier ones, none is.
 const MIN_VERSIONS: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3, 74]];
 
 /// What `make` has done.

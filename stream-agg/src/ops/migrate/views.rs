@@ -48,7 +48,8 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<ViewChanges, MigrateE
     }
 }
 
-/// Creates `views` with these definers in `database`, which must exist, and drops the views of earlier declarations.
+/// Creates `views` in `database`, which must exist, with the rights of `definers`. Drops the views of earlier
+/// declarations.
 pub(super) async fn make_in(
     config: &MigrateConfig,
     database: &str,
@@ -90,8 +91,7 @@ async fn replace(
     Ok(ViewChanges { views: views.len(), dropped })
 }
 
-/// Drops the views in a database that migrations have created. Returns the names of the other objects in the
-/// database.
+/// Drops the views that migrations have created in `database`. Returns the names of the other objects in the database.
 pub(super) async fn drop_ours(config: &MigrateConfig, database: &str) -> Result<Vec<String>, MigrateError> {
     let server = Store::without_database(&config.store);
     let notes = Notes::of(config, database);

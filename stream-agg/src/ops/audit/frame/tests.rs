@@ -40,7 +40,8 @@ fn a_day_that_expires_at_midnight_is_not_compared() {
     let old = Held { since: TODAY - 400, raw: Some(TODAY - 31), stored: Some(TODAY - 30), ..young(0) };
     check(&old, 29, Some(29), Some(31), Some(30));
     check(&old, 2, Some(2), Some(4), Some(4));
-    // Records that were in Kafka before the first start: they expire in the ledger earlier than in the raw table.
+    // Kafka held records from before the first start of the system. They expire in the ledger earlier than in the raw
+    // table.
     let backlog = |age| Held { raw: Some(TODAY - age), stored: Some(TODAY - age), ..young(20) };
     check(&backlog(29), 29, None, None, None);
     check(&backlog(30), 29, Some(29), Some(31), Some(30));
@@ -66,7 +67,7 @@ fn after_raw_days_were_dropped_only_later_days_are_compared() {
         (frame(&dropped, 29).raw_dropped_before, frame(&dropped, 29).kept_from()),
         (Some(TODAY - 5), TODAY - 5)
     );
-    // A line arrived before the first day by Kafka's time, because a spool held its record: nothing was dropped.
+    // A spool held a record, so its line arrived before the first day of the ledger: no raw row was dropped.
     assert_eq!(frame(&Held { raw: Some(TODAY - 25), ..young(20) }, 29).raw_dropped_before, None);
     // If a table is empty, it is unknown whether anything was dropped.
     for held in [Held { raw: None, ..young(20) }, Held { stored: None, ..young(20) }] {
@@ -102,7 +103,7 @@ fn a_ledger_that_does_not_begin_with_its_log_may_have_lost_raw_rows() {
     assert_eq!(begun(&[]), Some(30));
     let mut empty = Frame::new(&young(0), 2, [(LOG, 0)].into(), TimeLimits::default());
     empty.set_floors(&BTreeMap::new());
-    assert_eq!(empty.whole_from, None, "nothing was ever in it");
+    assert_eq!(empty.whole_from, None, "the log never had a record");
 }
 
 #[test]

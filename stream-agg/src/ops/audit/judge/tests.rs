@@ -84,7 +84,7 @@ fn check_dropped(found: u64, details: &[(Key, (u64, u64))], wrong: (u64, u64)) {
     assert_eq!(findings.is_empty(), wrong == (0, 0));
     assert_eq!(
         events.note, "2 lines arrived before 2024-09-04: their raw rows may have expired",
-        "30 days before today"
+        "the note names the day 30 days before today"
     );
 }
 
@@ -162,7 +162,7 @@ fn a_rollup_declared_later_holds_between_its_own_and_all_events() {
 fn days_past_the_retention_of_a_rollup_are_left_out() {
     check("event_minutely", &frame(None), TODAY - 9, (5, 5), 0, &ALWAYS, (0, 0));
     check("event_minutely", &frame(None), TODAY - 3, (5, 5), 0, &ALWAYS, (5, 0));
-    // This rollup is kept for seven days. A day that may expire within the next day is left out.
+    // This rollup is kept for seven days. A day that expires within the next 24 hours is left out.
     check("event_minutely", &frame(None), TODAY - 7, (5, 5), 0, &ALWAYS, (0, 0));
     check("event_minutely", &frame(None), TODAY - 6, (5, 5), 0, &ALWAYS, (5, 0));
 }

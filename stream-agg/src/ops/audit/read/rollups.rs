@@ -68,9 +68,9 @@ impl Reader<'_> {
     }
 
     /// Numbers of raw rows by the day of the event. For each rollup, counts the raw rows that meet its conditions and
-    /// that are below `progress` or below the cut of their table partition ([`Snapshot::cuts`]). The first number of a
-    /// pair counts the rows that were stored under a declaration with the rollup, the second those under any
-    /// declaration.
+    /// that are below `progress` or below the cut of their table partition ([`Snapshot::cuts`]). Each rollup gets two
+    /// numbers: that of the rows that were stored under a declaration with the rollup, and that of the rows that were
+    /// stored under any declaration.
     pub async fn days(
         &self,
         frame: &Frame,
@@ -155,7 +155,8 @@ fn prop(path: &PropPath) -> String {
     format!("multiIf({}, '')", texts.collect::<Vec<_>>().join(", "))
 }
 
-/// All ways to join the steps of a path by dots into names of nested fields, the longest names first.
+/// All ways to join the steps of a path by dots into names of nested fields, the longest names first: `["a.b"]` and
+/// `["a", "b"]` for the steps `a` and `b`.
 fn nestings(steps: &[String]) -> Vec<Vec<String>> {
     if steps.is_empty() {
         return vec![Vec::new()];

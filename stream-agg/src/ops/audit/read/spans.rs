@@ -16,7 +16,7 @@ use crate::ops::audit::judge::MAX_FINDINGS;
 pub struct LedgerSpan {
     /// Number of records.
     pub records: u64,
-    /// Ledger rows in excess of one for each record.
+    /// Number of ledger rows that repeat a record which already has a row.
     pub repeated: u64,
     /// By how many lines `stored` is below `lines - rejected - duplicates`.
     pub short: u64,
@@ -165,8 +165,8 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(of_span).collect())
     }
 
-    /// Whether any record of the ledger has lines whose raw rows may have been dropped. Returns `false` without a query
-    /// if the frame leaves out the days of such lines.
+    /// Whether the ledger has a record with lines whose raw rows may have been dropped. Returns `false` without a query
+    /// if [`Frame::whole_from`] is set, because the days of such lines then do not count as whole.
     pub async fn may_lack_raw_rows(&self, frame: &Frame) -> Result<bool, StoreError> {
         if frame.whole_from.is_some() {
             return Ok(false);

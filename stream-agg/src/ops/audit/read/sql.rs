@@ -36,7 +36,7 @@ pub(super) fn lookup(key: &str, entries: impl Iterator<Item = (u64, u64)>, other
     format!("transform({key}, {}, {}, toUInt64({otherwise}))", list(&keys), list(&values))
 }
 
-/// SQL expression: midnight at the start of a day, which is counted since 1970.
+/// SQL expression: midnight (UTC) at the start of `day`, which is a number of days since 1970.
 pub(super) fn start_of(day: i64) -> String {
     format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", day * DAY)
 }
@@ -62,8 +62,8 @@ pub(super) fn of_raw(frame: &Frame, from: Option<i64>) -> String {
 }
 
 /// SQL expression on the ledger, in milliseconds: the time in the record's UUIDv7, or Kafka's time if the time in the
-/// UUIDv7 is implausible. A time is implausible if it is later than Kafka's time, or so much earlier that decoding a
-/// record does not trust such a time either.
+/// UUIDv7 is implausible. It is implausible if it is later than Kafka's time, or more than [`MAX_DAYS_TO_KAFKA`] days
+/// earlier, the limit at which the decoder stops trusting the `server_time` of a line.
 pub(super) fn created_at() -> String {
     let (id, kafka) =
         ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");

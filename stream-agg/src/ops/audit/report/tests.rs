@@ -17,7 +17,7 @@ fn audit(missing: u64, duplicate: u64, gaps: &[Gap]) -> Audit {
     Audit { at: 1000, tables: vec![events], findings: Vec::new(), offsets }
 }
 
-/// Compares the last line of an audit, and whether it is sound.
+/// Compares the last line of the report of an audit, and whether the audit is sound.
 #[track_caller]
 fn check(audit: &Audit, verdict: &str) {
     assert_eq!(audit.to_string().lines().last(), Some(verdict));

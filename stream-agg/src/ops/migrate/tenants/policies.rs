@@ -41,8 +41,8 @@ impl Policy {
     }
 }
 
-/// Checks that `definer` has its policy, and that no other policy shows the definer more rows. Another policy could do
-/// that, because ClickHouse combines permissive policies by OR.
+/// Checks that `definer` has its policy, and that no other policy shows the definer more rows. Another permissive
+/// policy could, because ClickHouse combines permissive policies by OR.
 pub(super) fn check(policies: &[Policy], definer: &str, condition: &str) -> Result<(), MigrateError> {
     let applied = || policies.iter().filter(|policy| policy.applies_to(definer));
     let ours: Vec<_> = applied().filter(|policy| policy.is_of(definer)).collect();
