@@ -121,8 +121,8 @@ pub(crate) trait SnapshotAnswer: Sized {
     /// Renders the answer from the rows of a tenant; what the statement did not read again is taken from `previous`.
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self;
 
-    /// The first source that `rollups` does not declare with all columns that the answer reads; `None` if `rollups`
-    /// declares all sources, so that the answer can be served.
+    /// The first source that `rollups` lacks, or declares without a column that the answer reads. `None` if there is no
+    /// such source: the answer can be served.
     fn undeclared(rollups: &Rollups) -> Option<RollupSource> {
         let is_declared = |(name, columns): &RollupSource| {
             rollups.get(name).is_some_and(|rollup| rollup.has_columns(columns))

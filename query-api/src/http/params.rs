@@ -68,7 +68,7 @@ pub(super) enum Format {
 
 impl Format {
     /// The format that the request asks for: by the suffix of the path, else by the parameter `format`, else by the
-    /// header `Accept`; JSON if the request asks for none of the two formats.
+    /// header `Accept`; JSON if the request asks for neither format.
     pub(super) fn parse(
         suffix: Option<Self>,
         parameters: &[(String, String)],

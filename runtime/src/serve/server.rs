@@ -28,7 +28,7 @@ const ACCEPT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(10), 
 
 /// Connections were still busy at the deadline of the drain.
 #[derive(Debug, thiserror::Error)]
-#[error("finish open connections within {0:?}")]
+#[error("open connections did not finish within {0:?}")]
 pub struct DrainOverran(pub Duration);
 
 /// Serves connections; by default without TLS and within the default limits.

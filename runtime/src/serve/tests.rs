@@ -85,7 +85,10 @@ async fn a_drain_ends_at_its_deadline() {
     let request = tokio::spawn(reqwest::get(format!("http://{}/", held.addr)));
     held.arrived.notified().await;
     held.shutdown.cancel();
-    assert_eq!(held.served.await.unwrap().unwrap_err().to_string(), "finish open connections within 1ms");
+    assert_eq!(
+        held.served.await.unwrap().unwrap_err().to_string(),
+        "open connections did not finish within 1ms"
+    );
     request.abort();
 }
 

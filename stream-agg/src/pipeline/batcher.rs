@@ -90,8 +90,8 @@ impl Batcher {
         Self { limits, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
 
-    /// A batcher that rebuilds the declared batch that begins at `start`, and collects no later records. It closes a
-    /// batch at each of the ascending `ends`; the last of them is the end of the declared batch.
+    /// A batcher that rebuilds the declared batch that begins at `start`, and collects no later records. An operator may
+    /// have split that batch: each of the ascending `ends` closes a part, and the last one is the end of the batch.
     pub fn rebuild(start: NextOffset, ends: impl IntoIterator<Item = NextOffset>) -> Self {
         Self { limits: None, ends: ends.into_iter().collect(), start, open: Open::default() }
     }

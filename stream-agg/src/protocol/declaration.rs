@@ -20,7 +20,8 @@ use crate::protocol::window::WindowLimits;
 pub struct Declaration {
     /// The rollups and the declared fields.
     pub rollups: Rollups,
-    /// Which client clocks are trusted, how far back repeats are recognized, and the constants of a release.
+    /// Which client clocks are trusted, how far back repeats are recognized, and limits that only another release
+    /// changes.
     pub limits: DecodeLimits,
     /// Maximum number of groups that a batch adds to one rollup. Further groups are folded into `(other)`.
     pub max_groups: usize,

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     const READ: NextOffset = NextOffset::new(7);
-    /// 70 minutes after the newest record, with a window of ten minutes.
+    /// 70 minutes after the newest record.
     const NOW: UnixMillis = UnixMillis(70 * MINUTE);
     const IDLE: IdleCheck = IdleCheck {
         state: WorkState::NoBatch,

@@ -85,12 +85,12 @@ pub enum RecoverError {
         applied_end: NextOffset,
     },
     /// The intent cannot be read.
-    #[error("offset {from} is committed, but {source}")]
+    #[error("offset {from} is committed, but {reason}")]
     Unreadable {
         /// The committed offset.
         from: NextOffset,
-        /// Why the intent cannot be read.
-        source: IntentError,
+        /// Why the intent cannot be read. It is no source of this error, because the text already contains it.
+        reason: IntentError,
     },
     /// The log ends below the commit or the declared batch, and it is unknown whether the topic is the same.
     #[error(
@@ -200,7 +200,7 @@ impl RecoverError {
     /// What an operator must do; empty if the error message already says it.
     pub fn help(&self, partition: u16) -> String {
         match self {
-            Self::Unreadable { source: IntentError::Version(_), .. } | Self::UnknownDeclaration(_) => {
+            Self::Unreadable { reason: IntentError::Version(_), .. } | Self::UnknownDeclaration(_) => {
                 String::new()
             }
             Self::CommitMissing { .. } | Self::BeyondLog { .. } => {
@@ -245,7 +245,7 @@ pub fn resume(
             }
         };
     }
-    let mut intent: Intent = metadata.parse().map_err(|source| RecoverError::Unreadable { from, source })?;
+    let mut intent: Intent = metadata.parse().map_err(|reason| RecoverError::Unreadable { from, reason })?;
     let (reached, same_topic) = (intent.reached(from), found.is_of(&intent));
     if same_topic && reached > found.end {
         return Err(RecoverError::LogTruncated { from: reached });

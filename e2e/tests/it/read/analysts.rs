@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Rollups with measures and dimensions whose names are keywords of SQL, such as `order`, `group` and `from`.
+/// Rollups with measures and dimensions, some of which are named like keywords of SQL: `order`, `group`, `from`.
 const DECLARED: &str = r#"
 [[rollup]]
 name = "plans"
