@@ -90,7 +90,8 @@ impl Load {
         Ok(outcome)
     }
 
-    /// Drives one connection: sends one request after another, each at its scheduled time, until `duration` is over.
+    /// Drives one connection: sends one request after another until `duration` is over. With a rate, sends each at its
+    /// scheduled time.
     async fn drive(
         self,
         mut stream: TcpStream,

@@ -9,7 +9,7 @@ use schemas::time::{HOUR, MINUTE, SECOND, UnixMillis};
 use serde::Serialize;
 use uuid::Builder;
 
-/// Events of one batch, which a client sends in one request.
+/// Number of events in a batch. A client sends a batch in one request.
 pub const BATCH: usize = 30;
 /// One batch in this many comes from a new device, which replaces an active one.
 const REPLACED_ONE_IN: u32 = 20;

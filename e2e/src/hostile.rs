@@ -31,8 +31,8 @@ const FIELDS: [&str; 27] = [
     r#""o":{"p":1},"o":{"p":2,"q":3}"#,
     r#""o.p":1,"o":{"p":"x"}"#,
     r#""o":{"p":{"q":1}},"o.p":2"#,
-    // Texts that are not valid Unicode, texts with characters at which some stores cut a text off, and texts that look
-    // like another type.
+    // Escaped lone surrogates, which are not valid Unicode, characters at which some stores cut a text off, and texts
+    // that look like another type.
     r#""t":"\ud800""#,
     r#""t":"\udc00\ud800""#,
     r#""t":{"\udc00":["\ud83d"]}"#,
@@ -91,7 +91,8 @@ const NUMBERS: [&str; 32] = [
 /// Numbers beyond the range of a double, which the edge rejects.
 const TOO_LARGE: [&str; 4] = ["1.7976931348623159e308", "1e309", "-1e400", "1e18446744073709551616"];
 
-/// JSON texts that look like another type or are not valid Unicode, without their quotes.
+/// JSON texts without their quotes. Some look like another type, and some escape a lone surrogate, which is not valid
+/// Unicode.
 const TEXTS: [&str; 30] = [
     "",
     " ",

@@ -16,7 +16,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "./dev bench")]
 struct Arguments {
-    /// Seconds of each measurement under load
+    /// Length of each measurement under load, in seconds
     #[arg(long, default_value_t = 6)]
     seconds: u64,
     /// How often each measurement is repeated
@@ -25,7 +25,7 @@ struct Arguments {
     /// Number of events that each drain stores, and that the tables hold while queries and dashboards are measured
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
-    /// Seconds of each measurement at rest
+    /// Length of each measurement at rest, in seconds
     #[arg(long, default_value_t = 60)]
     window: u64,
     /// Make only these measurements

@@ -1,8 +1,9 @@
 //! The drain: the aggregator stores the records that a topic already holds. ClickHouse's Kafka engine and peers
 //! store the same records, for comparison.
 //!
-//! For each kind of events there is one topic, which all consumers read in turn. ClickHouse's CPU time is counted
-//! until its merges have ended, so that the cost of a consumer includes the merges that it causes.
+//! For each kind of events there is one topic, which all consumers read in turn. After a drain that stored all events,
+//! ClickHouse's CPU time is counted until its merges have ended, for at most [`MERGES_DEADLINE`], so that the cost of a
+//! consumer includes the merges that it causes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -62,8 +63,8 @@ enum Consumer {
 }
 
 impl Consumer {
-    /// The consumers that are measured with this kind of events. Wild events show how much more events with wrong
-    /// clocks cost the aggregator, so only the aggregator is measured with them.
+    /// The consumers that are measured with this kind of events. Only the aggregator is measured with wild events,
+    /// because they serve only to show what events with wrong clocks cost the aggregator in addition.
     fn all(work: Work, plan: &Plan) -> Vec<Self> {
         let mut all = vec![Self::Aggregator];
         if work != Work::Wild {
@@ -124,7 +125,7 @@ impl Consumer {
         }
     }
 
-    /// The number of stored rows, from the query that costs ClickHouse least.
+    /// The number of stored events, read with the query that costs ClickHouse least for this consumer.
     async fn stored(self, world: &World) -> anyhow::Result<u64> {
         match self.is_ours() {
             true => world.stored_by_ledger().await,
@@ -199,7 +200,8 @@ fn note(row: &Row) -> String {
     [peak, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// Drains all events of the topic, whose number is `events`, or as many as the consumer stores within the deadline.
+/// Lets the consumer drain the topic, which holds `events` events. If [`DRAIN_DEADLINE`] passes first, measures what
+/// the consumer has stored until then.
 async fn drain(
     consumer: Consumer,
     world: &World,

@@ -3,9 +3,9 @@
 //! same tables.
 //!
 //! The engine needs a column for each additional field of a rich event, whereas Millrace accepts any field without one.
-//! It stores neither partition nor offset, and it guarantees less: after a crash it may count a block twice. With its
-//! default settings it stores a block after a million rows or 7.5 s. So it may store the last rows of a drain some
-//! seconds late, and its CPU time is more meaningful than its rate.
+//! The engine stores neither partition nor offset, and it guarantees less: after a crash it may count a block twice.
+//! With its default settings it stores a block after a million rows or 7.5 s. So it may store the last rows of a drain
+//! some seconds late, and its CPU time is more meaningful than its rate.
 
 use std::num::NonZero;
 use std::thread;

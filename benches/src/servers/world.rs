@@ -142,7 +142,8 @@ impl World {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
 
-    /// Stored rows according to the ledger. This sum costs ClickHouse much less than counting raw rows.
+    /// Number of stored events according to the ledger. Summing the ledger costs ClickHouse much less than counting raw
+    /// rows.
     pub async fn stored_by_ledger(&self) -> anyhow::Result<u64> {
         self.number("SELECT sum(stored) FROM ledger").await
     }

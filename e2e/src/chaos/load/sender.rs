@@ -101,7 +101,7 @@ enum Try {
     Refused,
     /// The edge stored no line of the request, but may accept it later.
     NotNow,
-    /// The edge stored either all good lines of the request or none.
+    /// It is unknown whether the edge stored the request. It stored either all good lines or none.
     Unknown,
 }
 
