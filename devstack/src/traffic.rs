@@ -91,12 +91,12 @@ impl Traffic {
         Self { rng, active }
     }
 
-    /// One device's latest events as NDJSON.
+    /// The next [`BATCH`] events of a random active device, as NDJSON.
     pub fn batch(&mut self, now: UnixMillis) -> String {
         self.lines(now, BATCH).iter().map(|line| line.json() + "\n").collect()
     }
 
-    /// One device's latest events.
+    /// The next `count` events of a random active device.
     pub fn lines(&mut self, now: UnixMillis, count: usize) -> Vec<Line<'_>> {
         let rng = &mut self.rng;
         let device = rng.choice(&mut self.active).expect("there are devices");

@@ -196,7 +196,7 @@ async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Res
 /// Describes the memory and the disk space that the consumer of this row needed.
 fn note(row: &Row) -> String {
     let peak = row.peak_mib().map(|peak| format!("peak {peak:.0} MiB"));
-    let bytes = row.bytes_per_unit().map(|bytes| format!("{bytes:.1} bytes an event merged"));
+    let bytes = row.bytes_per_unit().map(|bytes| format!("{bytes:.1} bytes an event after merging"));
     [peak, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
@@ -240,8 +240,8 @@ async fn drain(
 /// Waits until all events are stored or the deadline passes. Returns how many were stored, and how many a second.
 async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow::Result<(u64, f64)> {
     let started = Instant::now();
-    // The rate is measured from the first stored rows on, because the time to join the group says nothing about
-    // throughput.
+    // If all events are stored, the rate is measured from the first stored rows on, because the time to join the group
+    // says nothing about throughput.
     let mut first = None;
     let mut last = 0;
     let all = wait_for("every event to be stored", DRAIN_DEADLINE, async || {

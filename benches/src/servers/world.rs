@@ -174,7 +174,7 @@ impl World {
         let answer = self.query(sql).await?;
         let lines = answer.lines().map(|line| {
             let words: Vec<_> = line.split('\t').collect();
-            let [table, seconds, count] = words[..] else { bail!("read `{line}` of an answer") };
+            let [table, seconds, count] = words[..] else { bail!("read `{line}` in ClickHouse's answer") };
             Ok((table.to_owned(), (seconds.parse()?, count.parse()?)))
         });
         lines.collect()
@@ -192,7 +192,7 @@ impl World {
         let answer = self.query(sql).await?;
         let lines = answer.lines().map(|line| {
             let (table, bytes) =
-                line.split_once('\t').with_context(|| format!("read `{line}` of an answer"))?;
+                line.split_once('\t').with_context(|| format!("read `{line}` in ClickHouse's answer"))?;
             Ok((table.to_owned(), bytes.parse()?))
         });
         lines.collect()

@@ -63,7 +63,7 @@ const CHANGE_AT: f64 = 0.6;
 const VERIFY_DEADLINE: Duration = Duration::from_secs(300);
 /// Interval between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// Log end offsets that have not changed for this long are final.
+/// Log end offsets count as final once they have not changed for this long.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// The options of a run.

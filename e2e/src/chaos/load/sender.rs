@@ -122,7 +122,7 @@ async fn send_once(http: &Http, request: &Request, stats: &RunStats) -> Try {
     }
 }
 
-/// The result that an answer reports; none if the edge must not give this answer.
+/// The result that an answer reports; `None` if the edge must not give this answer.
 fn judge(answer: &HttpResponse, request: &Request) -> Option<Try> {
     let json = answer.json();
     let number = |name: &str| json[name].as_u64();
