@@ -130,7 +130,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     );
     world.migrate().await?;
     progress::print("dashboards: filling the topic with a week");
-    // A little less than 7 days, so that the rollup by minutes, which keeps 7 days, still has every event.
+    // A little less than 7 days, so that every event arrived within the 7 days that the rollup by minutes keeps.
     let span = 7 * DAY - 10 * MINUTE;
     let events = records::fill_over(&stack.kafka, world.topic(), Work::Rich, plan.events, span)?;
     progress::print("dashboards: storing the events");
