@@ -187,7 +187,7 @@ impl Answer {
 }
 
 /// The length of a chunked body (RFC 9112, section 7.1), including the lines with the chunk sizes; `None` while the
-/// body is incomplete. ClickHouse sends such bodies.
+/// body is incomplete. ClickHouse sends chunked bodies.
 fn chunked_length(body: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {

@@ -1,5 +1,5 @@
-//! The drain: the aggregator stores the records that a topic already holds. ClickHouse's Kafka engine and peers
-//! store the same records, for comparison.
+//! The drain: the aggregator stores the records that a topic already holds. For comparison, ClickHouse's Kafka engine
+//! and, with `--peers`, the program Spate store the same records.
 //!
 //! For each kind of events there is one topic, which all consumers read in turn. After a drain that stored all events,
 //! ClickHouse's CPU time is counted until its merges have ended, for at most [`MERGES_DEADLINE`], so that the cost of a
@@ -34,7 +34,7 @@ const AGGREGATOR: &str = "stream-agg";
 /// Spate's program, built from `benches/peers`.
 const SPATE: &str = "peer-spate";
 
-/// The two rollups that the Kafka engine and peers fill too.
+/// The two rollups that the Kafka engine and Spate fill too.
 const TWO_ROLLUPS: &str = r#"
 [[rollup]]
 name = "event_hourly"
@@ -186,7 +186,7 @@ async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Res
                 (drained.units < events).then(|| format!(", stopped after {} s", DRAIN_DEADLINE.as_secs()));
             row.repeats.push(drained);
             row.note = note(row) + &stopped.unwrap_or_default();
-            // Without this, merges of these tables would use CPU time while the next consumer is measured.
+            // Otherwise merges of these tables would use CPU time while the next consumer is measured.
             world.remove().await?;
         }
     }

@@ -1,8 +1,9 @@
 //! The change in the middle of a long run, under load and faults. The topic gets more partitions, and the aggregators
 //! restart one after another with one more rollup and with deduplication windows so small that they drop records.
 //!
-//! Invariant: no request is retried across the change or after it. The guarantees allow that such a retry is counted
-//! twice, because more partitions move users to other partitions, and a small window drops event ids early.
+//! Invariant: no request is retried across the change or after it. The guarantees allow a retry across or after the
+//! change to be counted twice, because more partitions move users to other partitions, and a small window drops event
+//! ids early.
 
 use std::sync::OnceLock;
 use std::time::Duration;

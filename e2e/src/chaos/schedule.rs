@@ -178,7 +178,8 @@ impl Schedule {
         for (target, at, action) in faults {
             let (begin, lasts) = (length.mul_f64(at), action.lasts());
             let faults = self.0.entry(target).or_default();
-            // Removes faults that would begin during this one: they would have to wait, and then all happen at once.
+            // Removes other faults that would begin during this long fault. They would wait for its end, and then
+            // all happen at once.
             faults.retain(|fault| !(begin..begin + lasts).contains(&fault.at));
             faults.push(Fault { at: begin, action });
             faults.sort_by_key(|fault| fault.at);

@@ -110,7 +110,7 @@ impl Supervisor {
             if self.clock.elapsed() > length {
                 return Ok(());
             }
-            // A process that was stopped can be neither killed nor paused.
+            // After `Action::Leave`, there is no process that could be killed or paused.
             if !self.should_run && matches!(fault.action, Action::Kill(_) | Action::Pause(_)) {
                 continue;
             }

@@ -195,7 +195,7 @@ impl Story {
         }
     }
 
-    /// A person who signed up before a slice; none if a few attempts find no such person.
+    /// A person who signed up before a slice; `None` if a few attempts find no such person.
     fn returning(&self, slice: i64, rng: &mut Rng) -> Option<Person> {
         (0..4).find_map(|_| {
             let days = -RETURN_AFTER_DAYS * (1.0 - rng.f64()).ln();
