@@ -90,7 +90,8 @@ impl Load {
         Ok(outcome)
     }
 
-    /// Drives one connection: sends one request after another, each at its scheduled time, until `duration` is over.
+    /// Drives one connection: sends one request after another until `duration` is over. With a rate, sends each at its
+    /// scheduled time.
     async fn drive(
         self,
         mut stream: TcpStream,
@@ -186,7 +187,7 @@ impl Answer {
 }
 
 /// The length of a chunked body (RFC 9112, section 7.1), including the lines with the chunk sizes; `None` while the
-/// body is incomplete. ClickHouse sends such bodies.
+/// body is incomplete. ClickHouse sends chunked bodies.
 fn chunked_length(body: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {

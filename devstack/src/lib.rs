@@ -1,8 +1,8 @@
 //! Runs real Kafka and ClickHouse as local child processes.
 //!
 //! Invariants: on Linux, a child never outlives this process, however this process ends; two stacks never share a data
-//! directory; every wait for a condition has a deadline, and the error of a late one names what did not happen. Nothing
-//! in this crate is used in production.
+//! directory; every wait for a condition has a deadline, and the error of a wait that reached it names the condition.
+//! Nothing in this crate is used in production.
 
 pub mod wait;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Kafka, ClickHouse and the three services on this machine.
+/// Runs Kafka, ClickHouse and the three services on this machine.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]

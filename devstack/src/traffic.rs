@@ -9,7 +9,7 @@ use schemas::time::{HOUR, MINUTE, SECOND, UnixMillis};
 use serde::Serialize;
 use uuid::Builder;
 
-/// Events of one batch, which a client sends in one request.
+/// Number of events in a batch. A client sends a batch in one request.
 pub const BATCH: usize = 30;
 /// One batch in this many comes from a new device, which replaces an active one.
 const REPLACED_ONE_IN: u32 = 20;
@@ -91,12 +91,12 @@ impl Traffic {
         Self { rng, active }
     }
 
-    /// One device's latest events as NDJSON.
+    /// The next [`BATCH`] events of a random active device, as NDJSON.
     pub fn batch(&mut self, now: UnixMillis) -> String {
         self.lines(now, BATCH).iter().map(|line| line.json() + "\n").collect()
     }
 
-    /// One device's latest events.
+    /// The next `count` events of a random active device.
     pub fn lines(&mut self, now: UnixMillis, count: usize) -> Vec<Line<'_>> {
         let rng = &mut self.rng;
         let device = rng.choice(&mut self.active).expect("there are devices");

@@ -31,8 +31,8 @@ const FIELDS: [&str; 27] = [
     r#""o":{"p":1},"o":{"p":2,"q":3}"#,
     r#""o.p":1,"o":{"p":"x"}"#,
     r#""o":{"p":{"q":1}},"o.p":2"#,
-    // Texts that are not valid Unicode, texts with characters at which some stores cut a text off, and texts that look
-    // like another type.
+    // Escaped lone surrogates, which are not valid Unicode, characters at which some stores cut a text off, and texts
+    // that look like another type.
     r#""t":"\ud800""#,
     r#""t":"\udc00\ud800""#,
     r#""t":{"\udc00":["\ud83d"]}"#,
@@ -47,7 +47,7 @@ const FIELDS: [&str; 27] = [
     r#""quote\"back\\slash`":1,"nul\u0000":2,"line\nbreak":3"#,
     r#""null":null"#,
     r#""o":{"p":null,"q":{"r":null}}"#,
-    // Fields that only the edge may set. The edge replaces them.
+    // Fields that only the edge may set, which the edge replaces, and names that a store might use itself.
     r#""tenant":"somebody","ip":"::1""#,
     r#""server_time":"1970-01-01 00:00:00","tenant":{"of":["nobody"]}"#,
     r#""_time":0,"events":{"tenant":""}"#,
@@ -91,7 +91,8 @@ const NUMBERS: [&str; 32] = [
 /// Numbers beyond the range of a double, which the edge rejects.
 const TOO_LARGE: [&str; 4] = ["1.7976931348623159e308", "1e309", "-1e400", "1e18446744073709551616"];
 
-/// JSON texts that look like another type or are not valid Unicode, without their quotes.
+/// JSON texts without their quotes. Some look like another type, and some escape a lone surrogate, which is not valid
+/// Unicode.
 const TEXTS: [&str; 30] = [
     "",
     " ",
@@ -193,7 +194,7 @@ fn unknown(rng: &mut Rng) -> Vec<String> {
     }
 }
 
-/// Known fields with their largest allowed values.
+/// Known fields. Many of the numbers and times are at the limits of what the edge accepts.
 fn known(rng: &mut Rng) -> Vec<String> {
     let mut texts = ["user_id", "device_id", "session", "device_os", "param_str"];
     rng.shuffle(&mut texts);
@@ -226,7 +227,7 @@ fn nested(rng: &mut Rng, depth: usize) -> Vec<String> {
     repeat_with(|| format!(r#""{}":{}"#, name(rng), value(rng, depth))).take(count).collect()
 }
 
-/// An array with elements of all kinds, or only of one kind, so that a store might choose a type for the elements.
+/// An array with elements of all kinds or of one kind. If all are of one kind, a store might choose a type for them.
 fn array(rng: &mut Rng, depth: usize) -> String {
     let count = rng.usize(..5);
     let kind = rng.u8(..6);
@@ -265,7 +266,7 @@ fn scalar(rng: &mut Rng) -> String {
 fn number(rng: &mut Rng) -> String {
     match rng.u8(..160) {
         0 => pick(rng, &TOO_LARGE).to_owned(),
-        // 2^63 to 2^64, which only an unsigned 64-bit integer holds.
+        // From 2^63 to below 2^64: these numbers fit into an unsigned 64-bit integer, but not into a signed one.
         1..20 => rng.u64(1 << 63..).to_string(),
         20..40 => rng.i64(..).to_string(),
         40..60 => rng.u128(..).to_string(),

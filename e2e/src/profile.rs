@@ -1,4 +1,4 @@
-//! Servers for one test, whose ClickHouse has a special settings profile for the user that inserts.
+//! Servers for a test whose ClickHouse has a special settings profile for the user that inserts.
 
 use std::fmt::Write as _;
 use std::fs;

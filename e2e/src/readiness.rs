@@ -28,8 +28,8 @@ pub async fn wait_for_readyz_within(service: &Service, words: &[&str], deadline:
     seen
 }
 
-/// Waits until `service` is not ready and its readiness text contains `what`, ignoring case. Checks that the service
-/// is alive.
+/// Waits until `service` is not ready and its readiness text, converted to lower case, contains `what`. Then checks
+/// that the service is alive.
 pub async fn wait_until_not_ready(service: &Service, what: &str) {
     let admin = Http::new(service.admin());
     let mut last = String::new();

@@ -16,7 +16,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "./dev bench")]
 struct Arguments {
-    /// Seconds of each measurement under load
+    /// Length of each measurement under load, in seconds
     #[arg(long, default_value_t = 6)]
     seconds: u64,
     /// How often each measurement is repeated
@@ -25,7 +25,7 @@ struct Arguments {
     /// Number of events that each drain stores, and that the tables hold while queries and dashboards are measured
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
-    /// Seconds of each measurement at rest
+    /// Length of each measurement at rest, in seconds
     #[arg(long, default_value_t = 60)]
     window: u64,
     /// Make only these measurements
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the tables are the program's output")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // The page shows the load average before the run, so the page is made before the run raises the load.
+    // The setup page shows the load average before the run, so it is made before the run raises the load.
     let setup = setup::page();
     let plan = Plan {
         duration: Duration::from_secs(arguments.seconds),

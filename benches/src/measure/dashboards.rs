@@ -109,7 +109,7 @@ const PANELS: [Panel; 12] = [
     of_events("a preview", "SELECT * FROM (SELECT * FROM events_recent) AS t LIMIT 200"),
 ];
 
-/// Declares the definers of the views. Must be called before a local server starts.
+/// Declares the definers of the views. Must be called before the local ClickHouse server starts.
 pub(super) fn declare(clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let rollups = Rollups::parse("dashboards", &declaration())?;
     clickhouse.declare_users(&access::of_views(&rollups, DATABASES, Definers::DEFAULT, &Tenants::default()))
@@ -125,12 +125,12 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     let world = world.with_rollups(&declaration())?.with_views(DATABASES.views);
     ensure!(
         world.name() == DATABASES.tables,
-        "the database is not {}, for which the definers were declared",
+        "the definers were declared for the database {}, which this world does not use",
         DATABASES.tables
     );
     world.migrate().await?;
     progress::print("dashboards: filling the topic with a week");
-    // A little less than 7 days, so that the rollup by minutes, which keeps 7 days, still has every event.
+    // A little less than 7 days, so that every event arrived within the 7 days that the rollup by minutes keeps.
     let span = 7 * DAY - 10 * MINUTE;
     let events = records::fill_over(&stack.kafka, world.topic(), Work::Rich, plan.events, span)?;
     progress::print("dashboards: storing the events");

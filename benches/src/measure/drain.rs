@@ -1,8 +1,9 @@
-//! The drain: the aggregator stores the records that a topic already holds. ClickHouse's Kafka engine and peers
-//! store the same records, for comparison.
+//! The drain: the aggregator stores the records that a topic already holds. For comparison, ClickHouse's Kafka engine
+//! and, with `--peers`, the program Spate store the same records.
 //!
-//! For each kind of events there is one topic, which all consumers read in turn. ClickHouse's CPU time is counted
-//! until its merges have ended, so that the cost of a consumer includes the merges that it causes.
+//! For each kind of events there is one topic, which all consumers read in turn. After a drain that stored all events,
+//! ClickHouse's CPU time is counted until its merges have ended, for at most [`MERGES_DEADLINE`], so that the cost of a
+//! consumer includes the merges that it causes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ const AGGREGATOR: &str = "stream-agg";
 /// Spate's program, built from `benches/peers`.
 const SPATE: &str = "peer-spate";
 
-/// The two rollups that the Kafka engine and peers fill too.
+/// The two rollups that the Kafka engine and Spate fill too.
 const TWO_ROLLUPS: &str = r#"
 [[rollup]]
 name = "event_hourly"
@@ -62,8 +63,8 @@ enum Consumer {
 }
 
 impl Consumer {
-    /// The consumers that are measured with this kind of events. Wild events show how much more events with wrong
-    /// clocks cost the aggregator, so only the aggregator is measured with them.
+    /// The consumers that are measured with this kind of events. Only the aggregator is measured with wild events,
+    /// because they serve only to show what events with wrong clocks cost the aggregator in addition.
     fn all(work: Work, plan: &Plan) -> Vec<Self> {
         let mut all = vec![Self::Aggregator];
         if work != Work::Wild {
@@ -124,7 +125,7 @@ impl Consumer {
         }
     }
 
-    /// The number of stored rows, from the query that costs ClickHouse least.
+    /// The number of stored events, read with the query that costs ClickHouse least for this consumer.
     async fn stored(self, world: &World) -> anyhow::Result<u64> {
         match self.is_ours() {
             true => world.stored_by_ledger().await,
@@ -185,7 +186,7 @@ async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Res
                 (drained.units < events).then(|| format!(", stopped after {} s", DRAIN_DEADLINE.as_secs()));
             row.repeats.push(drained);
             row.note = note(row) + &stopped.unwrap_or_default();
-            // Without this, merges of these tables would use CPU time while the next consumer is measured.
+            // Otherwise merges of these tables would use CPU time while the next consumer is measured.
             world.remove().await?;
         }
     }
@@ -195,11 +196,12 @@ async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Res
 /// Describes the memory and the disk space that the consumer of this row needed.
 fn note(row: &Row) -> String {
     let peak = row.peak_mib().map(|peak| format!("peak {peak:.0} MiB"));
-    let bytes = row.bytes_per_unit().map(|bytes| format!("{bytes:.1} bytes an event merged"));
+    let bytes = row.bytes_per_unit().map(|bytes| format!("{bytes:.1} bytes an event after merging"));
     [peak, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// Drains all events of the topic, whose number is `events`, or as many as the consumer stores within the deadline.
+/// Lets the consumer drain the topic, which holds `events` events. If [`DRAIN_DEADLINE`] passes first, measures what
+/// the consumer has stored until then.
 async fn drain(
     consumer: Consumer,
     world: &World,
@@ -238,8 +240,8 @@ async fn drain(
 /// Waits until all events are stored or the deadline passes. Returns how many were stored, and how many a second.
 async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow::Result<(u64, f64)> {
     let started = Instant::now();
-    // The rate is measured from the first stored rows on, because the time to join the group says nothing about
-    // throughput.
+    // If all events are stored, the rate is measured from the first stored rows on, because the time to join the group
+    // says nothing about throughput.
     let mut first = None;
     let mut last = 0;
     let all = wait_for("every event to be stored", DRAIN_DEADLINE, async || {

@@ -209,7 +209,7 @@ pub fn csv(rows: &[Row]) -> String {
     page
 }
 
-/// `1234567.8` as `1,234,568`.
+/// Rounds a figure and groups its digits: `1234567.8` becomes `1,234,568`.
 fn grouped(figure: f64) -> String {
     let digits = format!("{figure:.0}");
     let mut text = String::new();

@@ -62,7 +62,7 @@ impl Config {
             floor: floor.ok_or(VarError::Invalid {
                 name: "FLOOR",
                 value: name,
-                reason: "there is no such floor".to_owned(),
+                reason: "it must be read, produce or constant".to_owned(),
             })?,
             listen_addr: vars.parsed_or("LISTEN_ADDR", any)?,
             admin_addr: vars.parsed_or("ADMIN_ADDR", any)?,

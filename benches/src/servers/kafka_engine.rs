@@ -1,11 +1,11 @@
 //! ClickHouse's own Kafka engine as a floor for the drain. Materialized views fill the raw table and two rollups,
-//! with the settings that ClickHouse's documentation recommends for speed. Peers that write to ClickHouse fill the
-//! same tables.
+//! with the settings that ClickHouse's documentation recommends for speed. The peer Spate fills tables with the same
+//! definitions.
 //!
 //! The engine needs a column for each additional field of a rich event, whereas Millrace accepts any field without one.
-//! It stores neither partition nor offset, and it guarantees less: after a crash it may count a block twice. With its
-//! default settings it stores a block after a million rows or 7.5 s. So it may store the last rows of a drain some
-//! seconds late, and its CPU time is more meaningful than its rate.
+//! The engine stores neither partition nor offset, and it guarantees less: after a crash it may count a block twice.
+//! With its default settings it stores a block after a million rows or 7.5 s. So it may store the last rows of a drain
+//! some seconds late, and its CPU time is more meaningful than its rate.
 
 use std::num::NonZero;
 use std::thread;

@@ -142,7 +142,8 @@ impl World {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
 
-    /// Stored rows according to the ledger. This sum costs ClickHouse much less than counting raw rows.
+    /// Number of stored events according to the ledger. Summing the ledger costs ClickHouse much less than counting raw
+    /// rows.
     pub async fn stored_by_ledger(&self) -> anyhow::Result<u64> {
         self.number("SELECT sum(stored) FROM ledger").await
     }
@@ -173,7 +174,7 @@ impl World {
         let answer = self.query(sql).await?;
         let lines = answer.lines().map(|line| {
             let words: Vec<_> = line.split('\t').collect();
-            let [table, seconds, count] = words[..] else { bail!("read `{line}` of an answer") };
+            let [table, seconds, count] = words[..] else { bail!("read `{line}` in ClickHouse's answer") };
             Ok((table.to_owned(), (seconds.parse()?, count.parse()?)))
         });
         lines.collect()
@@ -191,7 +192,7 @@ impl World {
         let answer = self.query(sql).await?;
         let lines = answer.lines().map(|line| {
             let (table, bytes) =
-                line.split_once('\t').with_context(|| format!("read `{line}` of an answer"))?;
+                line.split_once('\t').with_context(|| format!("read `{line}` in ClickHouse's answer"))?;
             Ok((table.to_owned(), bytes.parse()?))
         });
         lines.collect()

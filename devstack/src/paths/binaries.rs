@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 
-/// The directory into which cargo builds the programs of the running profile.
+/// The directory into which cargo builds programs with the profile of the running program.
 pub(crate) fn directory() -> anyhow::Result<PathBuf> {
     let program = env::current_exe().context("find the running program")?;
     let mut directory = program.parent().context("find the directory of the running program")?;

@@ -26,7 +26,7 @@ impl DataDirectory {
         let path = path.into();
         match Self::try_open(&path)? {
             Some(directory) => Ok(directory),
-            None => bail!("use {}: another process uses it, stop that one first", path.display()),
+            None => bail!("use {}: another process uses it; stop that process first", path.display()),
         }
     }
 
@@ -91,7 +91,7 @@ mod tests {
     fn a_directory_in_use_is_refused_in_one_line() {
         let held = DataDirectory::for_test("in_use").unwrap();
         let error = DataDirectory::open(held.path()).unwrap_err().to_string();
-        assert!(error.ends_with("another process uses it, stop that one first"), "{error}");
+        assert!(error.ends_with("another process uses it; stop that process first"), "{error}");
     }
 
     #[test]

@@ -30,12 +30,13 @@ pub fn exec(parent: u32, program: &Path, arguments: &[OsString]) -> anyhow::Resu
     Err(error).with_context(|| format!("run {}", program.display()))
 }
 
-/// Asks the kernel to kill this process when the thread that started it ends. Only Linux has this signal. On
-/// other systems only ClickHouse exits with its parent, because it exits when its standard input is closed.
+/// Asks the kernel to kill this process when the thread that started it ends. This works only on Linux. On other
+/// systems ClickHouse still exits with its parent, because it exits when its standard input is closed; other children
+/// do not.
 pub(crate) fn die_with(parent: u32) -> anyhow::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .context("ask to die with the parent")?;
+        .context("set the parent-death signal")?;
     // If the parent died before the signal was set, this process has another parent now.
     ensure!(parent_id() == parent, "start as a child of process {parent}: that process has exited");
     Ok(())

@@ -15,8 +15,8 @@ static REQUESTS: LazyLock<Mutex<mpsc::Sender<Request>>> = LazyLock::new(|| {
     let (requests, queue) = mpsc::channel::<Request>();
     let spawner = thread::Builder::new().name("spawner".to_owned()).spawn(move || {
         for (mut command, answer) in queue {
-            // If nothing waits for the result any more, the handle is dropped, and the child runs on until this
-            // process dies.
+            // If the caller no longer waits for the result, the handle of the child is dropped, and the child runs on
+            // until this process dies.
             let _unheard = answer.send(command.spawn());
         }
     });

@@ -1,4 +1,4 @@
-//! CPU time and memory of a process. On a noisy machine both vary less than elapsed time does.
+//! CPU time and memory of a process. On a noisy machine, they vary less than elapsed time does.
 
 use std::fs;
 

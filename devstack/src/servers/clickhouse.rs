@@ -45,7 +45,7 @@ struct Server {
     directory: PathBuf,
     http_port: u16,
     native_port: u16,
-    /// The value of the variable `TZ`.
+    /// The value of the server's environment variable `TZ`; not set if absent.
     time_zone: Option<&'static str>,
     process: Option<Process>,
 }

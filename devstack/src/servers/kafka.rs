@@ -166,6 +166,7 @@ impl Kafka {
     }
 
     /// Creates a topic whose records get the broker's timestamps, as `stream-agg migrate` does, but with one replica.
+    /// Does nothing if the topic exists.
     pub async fn create_topic(&self, name: &str, partitions: u16) -> anyhow::Result<()> {
         let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(1))
             .set("message.timestamp.type", "LogAppendTime");

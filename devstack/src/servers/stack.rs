@@ -67,8 +67,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Both servers with their addresses, not yet started. [`Stack::start`] starts both; a test may start each on
-    /// its own.
+    /// Kafka and ClickHouse with their addresses, not yet started. [`Stack::start`] starts both; a test may start each
+    /// on its own.
     pub fn prepare(directory: DataDirectory, ports: Ports, given: &ExternalServers) -> anyhow::Result<Self> {
         let kafka = match &given.kafka {
             Some(brokers) => Kafka::external(brokers),
@@ -89,14 +89,14 @@ impl Stack {
         Self::prepare(DataDirectory::for_test(name)?, Ports::free()?, &ExternalServers::default())
     }
 
-    /// Starts both and waits until they answer.
+    /// Starts Kafka and ClickHouse, and waits until they answer.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         tokio::try_join!(self.clickhouse.start(), self.kafka.start())?;
         Ok(())
     }
 
-    /// Stops both cleanly, ClickHouse first. The services must have stopped before, so that nothing writes to
-    /// ClickHouse.
+    /// Stops ClickHouse and then Kafka cleanly. The services must have stopped before this call, so that nothing writes
+    /// to ClickHouse.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let clickhouse = self.clickhouse.stop().await;
         self.kafka.stop().await?;

@@ -91,7 +91,7 @@ struct Past {
     start: UnixMillis,
     /// The slice that is generated next.
     next: i64,
-    /// Events of the current slice that are not sent yet, the earliest first.
+    /// Events of the latest generated slice that are not sent yet, the earliest first.
     open: Vec<Line>,
 }
 
@@ -100,7 +100,7 @@ impl Past {
         Self { story, start, next: Story::slice_of(start), open: Vec::new() }
     }
 
-    /// Whether all slices of the last `ago` milliseconds before the start have been generated.
+    /// Whether all slices that begin in the last `ago` milliseconds before the start have been generated.
     fn reaches(&self, ago: i64) -> bool {
         self.next * SLICE_MS < self.start.0 - ago
     }

@@ -1,8 +1,8 @@
 //! `./dev up`: runs Kafka, ClickHouse, the migrations, the three services and the front port until Ctrl-C. Then all
 //! of them stop in the order of the data flow.
 //!
-//! Invariant: an error during start or stop still stops everything that was started. After a second Ctrl-C,
-//! dropping the [`Stack`] kills the servers that still run.
+//! Invariant: even if a step of the start or the stop fails, everything that was started is stopped. After a second
+//! Ctrl-C, dropping the [`Stack`] kills the servers that still run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -163,8 +163,8 @@ async fn serve(
     }
     let mut highest = None;
     if let Some((sent, shown)) = demo {
-        sent.await.context("end the demo traffic")?;
-        highest = Some(shown.await.context("end the line of the demo")?);
+        sent.await.context("stop sending the demo's events")?;
+        highest = Some(shown.await.context("stop printing the demo's figures")?);
     }
     let stopped = services.stop(&stored).await;
     highest.iter().for_each(live_line::Highest::print);

@@ -46,7 +46,7 @@ pub(super) struct Services {
     edge: Task<ingest::Summary>,
     aggregator: Task<stream_agg::Summary>,
     query: Task<()>,
-    /// Cancelled to end the streams of the query API, which would keep connections of the front port open.
+    /// Cancelled to end the streams of the query API, which would otherwise keep connections of the front port open.
     streaming: CancellationToken,
     /// Cancelled when any service ends.
     ended: CancellationToken,
@@ -67,7 +67,7 @@ pub(super) async fn migrate(vars: &Vars) -> anyhow::Result<()> {
 }
 
 impl Services {
-    /// Starts all services and waits until they are ready, or one has ended.
+    /// Starts all services and waits until all are ready or one has ended.
     pub(super) async fn start(vars: &Vars) -> anyhow::Result<Self> {
         let ingest = Listeners { http: listen(8081).await?, admin: listen(9081).await? };
         let stream_agg = listen(9082).await?;

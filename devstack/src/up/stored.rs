@@ -58,7 +58,7 @@ impl StoredRows {
     }
 }
 
-/// Rows of events, without the aggregator's marker rows.
+/// Number of rows in `events`, without the aggregator's marker rows.
 async fn rows(client: &Client) -> anyhow::Result<u64> {
     let query = client.query("SELECT count() FROM events WHERE tenant != ''");
     query.fetch_one().await.context("count the rows of `events`")

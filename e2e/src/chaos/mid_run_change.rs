@@ -1,8 +1,9 @@
 //! The change in the middle of a long run, under load and faults. The topic gets more partitions, and the aggregators
 //! restart one after another with one more rollup and with deduplication windows so small that they drop records.
 //!
-//! Invariant: no request is retried across the change or after it. The guarantees allow that such a retry is counted
-//! twice, because more partitions move users to other partitions, and a small window drops event ids early.
+//! Invariant: no request is retried across the change or after it. The guarantees allow a retry across or after the
+//! change to be counted twice, because more partitions move users to other partitions, and a small window drops event
+//! ids early.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -31,7 +32,7 @@ const APPLIED_DEADLINE: Duration = Duration::from_secs(600);
 /// between processes with the old declaration and processes with the new one.
 const RESTART_INTERVAL: Duration = Duration::from_secs(8);
 
-/// The change, once it is made. The supervisors apply it to their processes.
+/// The change, once it is made. The supervisors of the aggregators then apply it to their processes.
 #[derive(Debug, Default)]
 pub(crate) struct MidRunChange(OnceLock<Made>);
 
@@ -43,7 +44,8 @@ struct Made {
 }
 
 impl MidRunChange {
-    /// Makes the change once every request that may be retried has its outcome and is applied.
+    /// Forbids further retries, waits until every request that may still be retried has its outcome and is applied, and
+    /// then makes the change.
     pub(crate) async fn make(
         &self,
         world: &World,
@@ -66,7 +68,7 @@ impl MidRunChange {
         Ok(())
     }
 
-    /// The variables for the next start of an aggregator; none until this aggregator is due to change.
+    /// The variables for the next start of an aggregator; `None` until this aggregator is due to change.
     pub(crate) fn settings(&self, aggregator: usize) -> Option<[(&'static str, String); 2]> {
         let Made { at, file } = self.0.get()?;
         let is_due = at.elapsed()

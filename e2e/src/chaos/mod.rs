@@ -63,7 +63,7 @@ const CHANGE_AT: f64 = 0.6;
 const VERIFY_DEADLINE: Duration = Duration::from_secs(300);
 /// Interval between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// Log end offsets that have not changed for this long are final.
+/// Log end offsets count as final once they have not changed for this long.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// The options of a run.
@@ -126,7 +126,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
         faults_over: Arc::new(Semaphore::new(0)),
         stop: CancellationToken::new(),
     };
-    // The value of the directory is kept, because it holds a lock, which this process needs until the end of the run.
+    // The `DataDirectory` is not dropped here, because it holds the lock on the directory until the end of the run.
     let Stack { kafka, clickhouse, directory: _directory } = stack;
     let servers =
         [(Target::Kafka, Supervised::Kafka(kafka)), (Target::ClickHouse, Supervised::ClickHouse(clickhouse))];
@@ -142,9 +142,9 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
     let api_http = Http::with_timeout(api.http(), RECOVER_DEADLINE);
     let verifying = verify::verify(&run.journal, &run.world, &api_http);
     let mut verdict =
-        time::timeout(VERIFY_DEADLINE, verifying).await.context("timed out counting everything")??;
+        time::timeout(VERIFY_DEADLINE, verifying).await.context("compare the tables with the journal")??;
     let long = if options.long { Some(run.inspect_long(&mut verdict).await?) } else { None };
-    // The `audit` command of the aggregator must find nothing either.
+    // The `audit` command of the aggregator must also find no difference.
     let file = run.change.file().unwrap_or(&rollups);
     if let Err(error) = run.world.run("stream-agg", &["audit"], &[("ROLLUPS_FILE", file)]).await {
         run.stats.problem(format!("{error:#}"));
@@ -235,7 +235,7 @@ impl Run {
         match self.change.make(&self.world, &self.kafka, &self.journal, api).await {
             Ok(()) => {
                 let at = self.clock.elapsed().as_secs_f64();
-                self.stats.note(format!("{at:.1} more partitions, another declaration, small windows"));
+                self.stats.note(format!("{at:.1} more partitions, other rollups, small windows"));
             }
             Err(error) => self.stats.problem(format!("make the change in the middle of the run: {error:#}")),
         }

@@ -15,7 +15,8 @@ const MAX_UNANSWERED_PERCENT: usize = 5;
 /// Further figures of a long run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Long {
-    /// Pauses of at least 60 s: longer than an aggregator's session, the deadline of an insert, and the longest insert.
+    /// Pauses of at least 60 s, which is longer than an aggregator's session timeout, the deadline of an insert, and
+    /// any insert.
     pub pauses: u64,
     /// Outages of ClickHouse of at least 40 s.
     pub clickhouse_away: u64,

@@ -6,8 +6,8 @@ use crate::world::ADDED_ROLLUP_TOML;
 
 /// A rollup in which each line of a large request is a group of its own.
 pub const FOLDING_ROLLUP: &str = "lines_hourly";
-/// The group limit of a batch: more groups than the built-in rollups ever have here, and fewer than
-/// [`FOLDING_ROLLUP`] has in a batch of a few large requests.
+/// The maximum number of groups in a batch. In a run, no built-in rollup reaches it, but a batch with a few large
+/// requests has more groups in [`FOLDING_ROLLUP`].
 pub const MAX_GROUPS: usize = 5000;
 
 const DECLARED: &str = r#"

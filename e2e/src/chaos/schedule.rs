@@ -163,7 +163,7 @@ impl Schedule {
     }
 
     /// Adds the faults of a long run, before and after the change in the middle: three pauses of aggregators and two
-    /// outages of ClickHouse. Each pause is longer than the session, the deadline of an insert and the longest insert.
+    /// outages of ClickHouse. Each pause is longer than the session timeout, the deadline of an insert and any insert.
     /// The outages last 40 s, one as a pause and one as a kill.
     pub fn with_long_faults(mut self, length: Duration) -> Self {
         let pause = |seconds| Action::Pause(Duration::from_secs(seconds));
@@ -178,7 +178,8 @@ impl Schedule {
         for (target, at, action) in faults {
             let (begin, lasts) = (length.mul_f64(at), action.lasts());
             let faults = self.0.entry(target).or_default();
-            // Removes faults that would begin during this one: they would have to wait, and then all happen at once.
+            // Removes other faults that would begin during this long fault. They would wait for its end, and then
+            // all happen at once.
             faults.retain(|fault| !(begin..begin + lasts).contains(&fault.at));
             faults.push(Fault { at: begin, action });
             faults.sort_by_key(|fault| fault.at);
@@ -232,7 +233,8 @@ impl Plan {
         slot.start + length * (part.start + self.rng.f64() * (part.end - part.start))
     }
 
-    /// The time from a kill to the next start. For one kill of an aggregator in four, it is longer than the session.
+    /// The time from a kill to the next start. For one kill of an aggregator in four, it is longer than the session
+    /// timeout.
     fn down(&mut self, target: Target) -> Duration {
         let seconds = match target.kind() {
             Kind::Aggregator if self.rng.u8(..4) == 0 => SESSION_SECONDS + 1.0 + self.rng.f64(),
@@ -242,7 +244,8 @@ impl Plan {
         Duration::from_secs_f64(seconds)
     }
 
-    /// The length of a pause. One pause in three is longer than an aggregator's session, if the run is long enough.
+    /// The length of a pause. If the run is long enough, one pause in three is longer than an aggregator's session
+    /// timeout.
     fn pause(&mut self, longest: f64) -> Duration {
         let long = self.rng.u8(..3) == 0 && longest > SESSION_SECONDS;
         let range = if long { SESSION_SECONDS..longest } else { 1.0..longest.min(4.0) };

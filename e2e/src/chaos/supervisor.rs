@@ -18,7 +18,7 @@ use crate::chaos::observe::{Clock, Counter, RunStats};
 use crate::chaos::schedule::{Action, Fault, Target};
 use crate::client::Http;
 
-/// Interval between two checks whether the process runs.
+/// Interval between two checks of whether the process runs.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest wait for the metrics of the process.
 const SCRAPE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -110,7 +110,7 @@ impl Supervisor {
             if self.clock.elapsed() > length {
                 return Ok(());
             }
-            // A process that was stopped can be neither killed nor paused.
+            // After `Action::Leave`, there is no process that could be killed or paused.
             if !self.should_run && matches!(fault.action, Action::Kill(_) | Action::Pause(_)) {
                 continue;
             }
@@ -153,8 +153,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Kills an aggregator when it is due to restart under the changed declaration. The kill can leave a declared
-    /// batch unfinished, which a process with another declaration must then finish.
+    /// Kills an aggregator when it is due to restart with the changed rollups. The kill can leave a declared batch
+    /// unfinished. A process with other rollups must then finish it.
     async fn follow_change(&mut self) -> anyhow::Result<()> {
         let (Target::Aggregator(number), Supervised::Service(service)) = (self.target, &mut self.process)
         else {
@@ -168,7 +168,7 @@ impl Supervisor {
             service.set(name, &value);
         }
         let at = self.clock.elapsed().as_secs_f64();
-        self.stats.note(format!("{at:.1} {} changes its declaration", self.target));
+        self.stats.note(format!("{at:.1} {} changes to the other rollups and small windows", self.target));
         if self.should_run { self.apply(Action::Kill(Duration::ZERO)).await } else { Ok(()) }
     }
 

@@ -169,7 +169,7 @@ impl World {
         self.name
     }
 
-    /// The database of this world's views, which the local users of `bi` may read.
+    /// The database of this world's views, which the local analysts' users, such as `bi_reader`, may read.
     pub fn bi_database(&self) -> String {
         bi_database(self.name)
     }

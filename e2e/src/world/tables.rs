@@ -74,8 +74,8 @@ impl World {
         self.assert_marked().await;
     }
 
-    /// Checks that every part has its marker, and that the ledger's greatest marker for a partition is the partition's
-    /// greatest offset in the ledger plus one.
+    /// Checks that every part has its marker, and that the ledger's greatest marker for each partition is one more than
+    /// the greatest offset that the ledger has for this partition.
     async fn assert_marked(&self) {
         for table in ["events", "ledger", "rollup_sums", "rollup_states"] {
             let unmarked = format!(

@@ -32,7 +32,7 @@ const DEMO_RATE: f64 = 50.0;
 const PARTITIONS: u16 = 4;
 /// Connections of the load generator.
 const CONNECTIONS: usize = 8;
-/// Warm-up of each load, or the length of a measurement window if that is shorter.
+/// Maximum length of the warm-up of each load. The warm-up is never longer than a measurement window.
 const WARM_UP: Duration = Duration::from_secs(20);
 /// Number of probes that run at the same time.
 const PROBES: i64 = 8;

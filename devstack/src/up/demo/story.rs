@@ -20,10 +20,10 @@ pub(super) const SLICE_MS: i64 = 10 * MINUTE;
 const SESSIONS_PER_SLICE: f64 = 66.0;
 /// Growth of the audience in a day.
 const DAILY_GROWTH: f64 = 0.015;
-/// How long before the start of the demo the release came out, and how long its adoption takes.
+/// How long before the start of the demo the new version was released, and how long its adoption takes.
 const RELEASE_AGE_MS: i64 = 2 * DAY;
 const ADOPTION_MS: i64 = DAY;
-/// How long before the start of the demo Brazil began to grow.
+/// How long before the start of the demo a campaign in Brazil began. Since then the audience in Brazil grows.
 const CAMPAIGN_AGE_MS: i64 = 6 * DAY;
 /// The share of sessions that belong to people who come back.
 const RETURNING_SHARE: f64 = 0.55;
@@ -50,7 +50,7 @@ const COUNTRIES: [(&str, u32); 14] = [
     ("NL", 2),
     ("KR", 2),
 ];
-/// The share of new people who come because of the campaign, in percent.
+/// The share of new people who come because of the campaign in Brazil, in percent, once it has begun.
 const CAMPAIGN_PERCENT: u32 = 14;
 const SYSTEMS: [(&str, u32); 5] = [("android", 44), ("ios", 29), ("windows", 16), ("macos", 8), ("linux", 3)];
 const PLANS: [(&str, u32); 3] = [("free", 74), ("pro", 19), ("team", 7)];
@@ -59,7 +59,7 @@ const SCREENS: [(&str, u32); 6] =
     [("catalogue", 36), ("product", 30), ("search", 14), ("basket", 9), ("account", 7), ("help", 4)];
 /// Prices of the products in cents, with their shares of all purchases, in percent.
 const PRICES: [(u32, u32); 4] = [(1_990, 46), (4_900, 30), (8_950, 17), (15_900, 7)];
-/// Older versions, which some people keep for a while, each with the share of these people who use it, in percent.
+/// The older versions of the app, each with its share of the sessions that do not use the new version, in percent.
 const OLD_VERSIONS: [(&str, u32); 3] = [("4.7.2", 71), ("4.7.1", 21), ("4.6.0", 8)];
 const NEW_VERSION: &str = "4.8.0";
 /// Options of the poll, with their shares of all votes, in percent.
@@ -195,7 +195,7 @@ impl Story {
         }
     }
 
-    /// A person who signed up before a slice; none if a few attempts find no such person.
+    /// A person who signed up before a slice; `None` if a few attempts find no such person.
     fn returning(&self, slice: i64, rng: &mut Rng) -> Option<Person> {
         (0..4).find_map(|_| {
             let days = -RETURN_AFTER_DAYS * (1.0 - rng.f64()).ln();
@@ -207,7 +207,8 @@ impl Story {
         })
     }
 
-    /// A version of the app at this time. The longer ago the release is, the more likely is the new version.
+    /// A version of the app at this time. From the release on, the probability of the new version rises from 0 to 85 %
+    /// within [`ADOPTION_MS`], and then stays there.
     fn version(&self, at: UnixMillis, rng: &mut Rng) -> &'static str {
         let age = at.0 - (self.start.0 - RELEASE_AGE_MS);
         let adopted = (age as f64 / ADOPTION_MS as f64).clamp(0.0, 1.0) * 0.85;

@@ -1,7 +1,7 @@
 //! A journal of all requests: when each was made, and its outcome. The journal needs only a few bytes per request.
 //!
-//! Invariant: the journal has a request as unanswered before the first byte of the request is sent, and until the
-//! outcome is known. Pure.
+//! Invariant: a request is recorded as unanswered before its first byte is sent, and stays so until its outcome is
+//! known. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use super::requests::{Request, RequestStream};
 pub enum Outcome {
     /// The edge answered that the good lines are stored. They must count exactly once.
     Acked,
-    /// Nothing is stored: the edge answered so, or no attempt reached it. Nothing may count.
+    /// The edge answered that it stored nothing, or no attempt reached the edge. No line may count.
     Refused,
     /// There was no answer, or one that does not say whether the lines are stored. Either all lines must count once,
     /// or none.

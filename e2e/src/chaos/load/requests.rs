@@ -58,8 +58,8 @@ pub struct RequestStream {
 
 /// One line in this many comes from a device with a wrong clock.
 const WRONG_CLOCK_ONE_IN: u8 = 100;
-/// How far a wrong clock is behind, in milliseconds. The age of such an event is never close to the retention of a
-/// rollup.
+/// How far a wrong clock is behind, in milliseconds. The age of an event from a wrong clock is therefore never close to
+/// the retention of a rollup.
 const WRONG_CLOCK_LAG_MS: std::ops::Range<i64> = 30 * DAY..2000 * DAY;
 
 impl RequestStream {

@@ -101,7 +101,7 @@ enum Try {
     Refused,
     /// The edge stored no line of the request, but may accept it later.
     NotNow,
-    /// The edge stored either all good lines of the request or none.
+    /// It is unknown whether the edge stored the request. It stored either all good lines or none.
     Unknown,
 }
 
@@ -122,7 +122,7 @@ async fn send_once(http: &Http, request: &Request, stats: &RunStats) -> Try {
     }
 }
 
-/// The result that an answer reports; none if the edge must not give this answer.
+/// The result that an answer reports; `None` if the edge must not give this answer.
 fn judge(answer: &HttpResponse, request: &Request) -> Option<Try> {
     let json = answer.json();
     let number = |name: &str| json[name].as_u64();

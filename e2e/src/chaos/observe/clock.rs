@@ -34,7 +34,7 @@ impl Clock {
         self.state().elapsed(Instant::now())
     }
 
-    /// Stops the clock until the returned value, and every other [`Hold`], is dropped.
+    /// Stops the clock until the returned value and all other [`Hold`]s are dropped.
     pub(crate) fn hold(&self) -> Hold<'_> {
         self.state().change(1, Instant::now());
         Hold(self)

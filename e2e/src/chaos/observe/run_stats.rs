@@ -36,7 +36,8 @@ impl RunStats {
         self.count_clickhouse_outage(target, lasts);
     }
 
-    /// Counts an outage of ClickHouse if `target` is ClickHouse and is paused or down for at least [`OUTAGE_SECONDS`].
+    /// Counts an outage of ClickHouse if `target` is ClickHouse and its pause or restart lasts at least
+    /// [`OUTAGE_SECONDS`].
     pub(crate) fn count_clickhouse_outage(&self, target: Target, lasts: Duration) {
         if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE_SECONDS {
             self.clickhouse_outages.fetch_add(1, Ordering::Relaxed);

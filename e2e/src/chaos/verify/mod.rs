@@ -180,8 +180,8 @@ impl Verdict {
     }
 }
 
-/// Describes where the rows of the line that is stored most often come from: the partition, offset and line number of
-/// each row. Empty if no line is stored too often.
+/// Finds the line of the request that has the most rows, and describes the partition, offset and line number of each
+/// of these rows. Empty if no line is stored too often.
 async fn places(mismatch: &RequestMismatch, world: &World) -> anyhow::Result<String> {
     if mismatch.duplicated() == 0 {
         return Ok(String::new());

@@ -53,7 +53,7 @@ impl fmt::Display for RequestMismatch {
         let kind = if self.repeatable { ", repeatable" } else { "" };
         write!(
             f,
-            "request {number} ({}{kind}): {events} events, stored {} rows of {} events",
+            "request {number} ({}{kind}): {events} events, stored as {} rows of {} different lines",
             outcome.name(),
             stored.rows,
             stored.lines
