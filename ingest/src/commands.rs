@@ -19,7 +19,7 @@ use crate::spool::store::{self, Store, StoreError};
 
 /// How often a replay reports its progress.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// The most records and bytes that an export holds in memory at once.
+/// Maximum number of records and bytes that an export holds in memory at once.
 const EXPORT_BATCH: (usize, usize) = (1000, 4 << 20);
 
 /// Why a command failed.

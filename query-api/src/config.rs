@@ -89,8 +89,8 @@ pub struct QueryConfig {
     /// Longest time that a statement of a query runs: `QUERY_DEADLINE`, default 10s. After this time the query gets
     /// `503 too_slow`.
     pub deadline: Duration,
-    /// Most rows of tables that one query may read, by the estimate of ClickHouse's index: `QUERY_MAX_ROWS_TO_READ`,
-    /// default 200 000 000. A query that needs more gets `422 too_wide`.
+    /// Maximum number of rows of tables that one query may read, by the estimate of ClickHouse's index:
+    /// `QUERY_MAX_ROWS_TO_READ`, default 200 000 000. A query that needs more gets `422 too_wide`.
     pub max_rows_to_read: NonZeroU64,
     /// Approximate memory for answers of queries that are kept until the next refresh: `QUERY_CACHE_BYTES`,
     /// default 64MiB.
@@ -137,10 +137,10 @@ pub struct PeopleConfig {
     /// Longest time that the statements of a retention table or a funnel run: `PEOPLE_DEADLINE`, default 10s. After
     /// this time the request gets `503 too_slow`.
     pub deadline: Duration,
-    /// Most rows of tables that one statement may read, by the estimate of ClickHouse's index:
+    /// Maximum number of rows of tables that one statement may read, by the estimate of ClickHouse's index:
     /// `PEOPLE_MAX_ROWS_TO_READ`, default 200 000 000. A request that needs more gets `422 too_wide`.
     pub max_rows_to_read: NonZeroU64,
-    /// Most events that the steps of a funnel may have: `FUNNEL_MAX_EVENTS`, default 50 000 000. Their
+    /// Maximum number of events that the steps of a funnel may have: `FUNNEL_MAX_EVENTS`, default 50 000 000. Their
     /// number is read from a rollup, so a larger funnel gets `422 too_wide` before any event is read.
     pub max_funnel_events: u64,
 }

@@ -27,10 +27,10 @@ pub(crate) enum Test {
     Contains(String),
 }
 
-/// Most values of one condition.
+/// Maximum number of values of one condition.
 const MAX_VALUES: usize = 1_000;
-/// Most bytes of one condition. Even with escapes, a condition of this length fits into one query parameter of
-/// ClickHouse.
+/// Maximum number of bytes of one condition. Even with escapes, a condition of this length fits into one query
+/// parameter of ClickHouse.
 const MAX_BYTES: usize = 16 << 10;
 
 impl Filter {

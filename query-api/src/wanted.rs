@@ -11,11 +11,11 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most hours that a refresh reads besides the hot ones.
+/// Maximum number of hours that a refresh reads besides the hot ones.
 pub(crate) const MAX_HOURS: usize = 2_000;
-/// Most polls that a refresh reads besides the largest.
+/// Maximum number of polls that a refresh reads besides the largest.
 pub(crate) const MAX_POLLS: usize = 100;
-/// Most tenants that a refresh reads besides the default one.
+/// Maximum number of tenants that a refresh reads besides the default one.
 pub(crate) const MAX_TENANTS: usize = 99;
 /// An hour or a poll is kept at least this long after a reader last asked for it.
 pub(crate) const KEY_REMEMBERED: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use uuid::Builder;
 
 /// The header that has the id of a request, in the request and in its response.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The most bytes of an `X-Request-Id` that is accepted from a client.
+/// Maximum number of bytes of an `X-Request-Id` that is accepted from a client.
 const MAX_BYTES: usize = 64;
 
 /// The id of a request.

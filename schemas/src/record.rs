@@ -17,8 +17,8 @@ use crate::trace::TraceParent;
 pub const VERSION: u8 = 1;
 /// A record is sent when its value has at least this number of bytes.
 pub const TARGET_BYTES: usize = 256 * 1024;
-/// The most bytes of a value: further lines of a request go into another record. The limit is below Kafka's default
-/// limit of 1 MiB for a message.
+/// Maximum number of bytes of a value: further lines of a request go into another record. The limit is below Kafka's
+/// default limit of 1 MiB for a message.
 pub const MAX_BYTES: usize = 512 * 1024;
 
 /// The kind of lines in a record.

@@ -52,8 +52,9 @@ pub struct Config {
     pub batch: BatchConfig,
     /// Limits that decide which rows a record becomes, in addition to the declared rollups and fields.
     pub limits: DecodeLimits,
-    /// Most groups (combinations of dimensions and bucket) that one batch adds to a rollup: `ROLLUP_MAX_GROUPS`, default
-    /// 50 000. Further groups are counted in the group `(other)`. Raise it if `stream_agg_rows_folded_total` grows.
+    /// Maximum number of groups (combinations of dimensions and bucket) that one batch adds to a rollup:
+    /// `ROLLUP_MAX_GROUPS`, default 50 000. Further groups are counted in the group `(other)`. Raise it if
+    /// `stream_agg_rows_folded_total` grows.
     pub max_groups: NonZeroUsize,
     /// The topic, the database and the rollups, which `migrate` creates.
     pub migrate: MigrateConfig,
@@ -62,16 +63,16 @@ pub struct Config {
 /// When a batch is large enough, or old enough, to insert.
 #[derive(Debug, Clone)]
 pub struct BatchConfig {
-    /// Most rows in one batch, which is one insert per table partition: `BATCH_MAX_ROWS`, default 500 000, at most
-    /// 1 000 000. Also the most Kafka records in one batch. Larger batches cost ClickHouse less per event, and take
-    /// more memory.
+    /// Maximum number of rows in one batch, which is one insert per table partition: `BATCH_MAX_ROWS`, default 500 000,
+    /// at most 1 000 000. Also the most Kafka records in one batch. Larger batches cost ClickHouse less per event, and
+    /// take more memory.
     pub max_rows: NonZeroUsize,
-    /// Most bytes of Kafka records in one batch: `BATCH_MAX_BYTES`, default 64 MiB, at most 512 MiB. Lower it, with
-    /// `BATCH_MAX_ROWS`, if ClickHouse has too little memory for an insert.
+    /// Maximum number of bytes of Kafka records in one batch: `BATCH_MAX_BYTES`, default 64 MiB, at most 512 MiB. Lower
+    /// it, with `BATCH_MAX_ROWS`, if ClickHouse has too little memory for an insert.
     pub max_bytes: NonZeroUsize,
-    /// Most bytes of Kafka records in all large batches of the process together: `BATCHES_MAX_BYTES`, default 256 MiB. The
-    /// batches take about 1.5 times as much memory. Lower it if the process must use less; backlogs then drain more
-    /// slowly.
+    /// Maximum number of bytes of Kafka records in all large batches of the process together: `BATCHES_MAX_BYTES`,
+    /// default 256 MiB. The batches take about 1.5 times as much memory. Lower it if the process must use less;
+    /// backlogs then drain more slowly.
     pub max_total_bytes: NonZeroUsize,
     /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. Shorter gives fresher
     /// answers and more, smaller inserts. With the default `REFRESH_INTERVAL` answers are about 8 s old at most.
@@ -177,8 +178,8 @@ impl Config {
 /// an hour. Until then, the oldest record in the window may be as old as twice `DEDUP_WINDOW_AGE` plus an hour, and the
 /// ledger must still have that record. Two days are left for clocks that differ and for downtime.
 const MAX_WINDOW_AGE_MS: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
-/// Most ids in a window, of about 50 bytes each. One statement reads the ids of several partitions from the ledger, and
-/// must do so within its timeout of 20 s.
+/// Maximum number of ids in a window, of about 50 bytes each. One statement reads the ids of several partitions from
+/// the ledger, and must do so within its timeout of 20 s.
 const MAX_WINDOW_IDS: usize = 20_000_000;
 
 /// How long a repeat of an event is recognised after the event: `DEDUP_WINDOW_AGE`, default 1day, at most 14days.
@@ -220,11 +221,11 @@ fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     })
 }
 
-/// Most rows of a batch. An insert of this size stays one block, and so becomes one part: `max_insert_block_size` is
-/// ten times as large.
+/// Maximum number of rows of a batch. An insert of this size stays one block, and so becomes one part:
+/// `max_insert_block_size` is ten times as large.
 const MAX_ROWS: usize = 1_000_000;
-/// Most bytes of a batch's records. The limit exists because the texts of a column are stored end to end, and all of
-/// them together must stay below 4 GiB.
+/// Maximum number of bytes of a batch's records. The limit exists because the texts of a column are stored end to end,
+/// and all of them together must stay below 4 GiB.
 const MAX_BYTES: usize = 512 * MIB;
 /// Longest time that a batch may stay open, and longest time between two updates of `progress`.
 const MAX_AGE: Duration = Duration::from_secs(3600);

@@ -43,7 +43,7 @@ use crate::protocol::since::{NOT_COUNTED, introduced};
 
 /// The waits between attempts to reach Kafka and ClickHouse, and to find the topic and the tables.
 const START_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
-/// Most log lines and errors that are read from Kafka's client after each failed request.
+/// Maximum number of log lines and errors that are read from Kafka's client after each failed request.
 const MAX_EVENTS: usize = 100;
 /// Timeout of the metadata request for the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);

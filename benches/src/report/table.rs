@@ -26,7 +26,7 @@ impl Unit {
 pub struct Row {
     /// What was measured.
     pub what: String,
-    /// The unit that the figures of the row count.
+    /// What the figures in this row count: requests or events, for example.
     pub unit: Unit,
     /// The measurements; at least one before the row is shown.
     pub repeats: Vec<Repeat>,

@@ -40,7 +40,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// All processes, with each aggregator.
+    /// All processes that get faults, each aggregator separately.
     pub const ALL: [Self; 3 + AGGREGATORS] = [
         Self::Edge,
         Self::Aggregator(0),

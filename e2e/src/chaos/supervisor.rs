@@ -22,7 +22,7 @@ use crate::client::Http;
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest wait for the metrics of the process.
 const SCRAPE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Most attempts to start a process.
+/// Maximum number of attempts to start a process.
 const START_TRIES: usize = 3;
 
 /// The exit code of Millrace's programs after a panic.

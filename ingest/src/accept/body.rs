@@ -25,18 +25,18 @@ use crate::outcome::{Bound, Refusal};
 /// A body may decompress to this many bytes plus [`MAX_RATIO`] times its compressed length, but to no more than
 /// `MAX_DECODED_BYTES`. So a short body may have any ratio.
 const RATIO_FREE_BYTES: usize = 1 << 20;
-/// The most decompressed bytes for each compressed byte, in addition to [`RATIO_FREE_BYTES`]. Ordinary NDJSON has a
-/// lower ratio.
+/// Maximum number of decompressed bytes for each compressed byte, in addition to [`RATIO_FREE_BYTES`]. Ordinary NDJSON
+/// has a lower ratio.
 const MAX_RATIO: usize = 100;
 /// The binary logarithm of the largest zstd window: 8 MiB, as RFC 8878 recommends. The memory for windows is not
 /// reserved but bounded: decompression never awaits, so each thread has at most one window at a time.
 const MAX_WINDOW_LOG: u32 = 23;
 /// For this long after the edge begins to read a body, the body may be slower than the minimum rate.
 const RATE_GRACE: Duration = Duration::from_secs(5);
-/// The most bytes that one step of decompression writes.
+/// Maximum number of bytes that one step of decompression writes.
 const STEP_BYTES: usize = 64 * 1024;
-/// The most bytes that [`drain`] reads. Without draining, a client that is still sending its body may be unable to
-/// read the response.
+/// Maximum number of bytes that [`drain`] reads. Without draining, a client that is still sending its body may be
+/// unable to read the response.
 const MAX_DRAIN_BYTES: usize = 64 * 1024;
 /// The longest time that [`drain`] reads.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);

@@ -31,7 +31,7 @@ pub struct BodyLimits {
     pub body_bytes: usize,
     /// Largest body after decompression: `MAX_DECODED_BYTES`, default 32 MiB. A larger one gets `413`.
     pub decoded_bytes: usize,
-    /// Most events in one request: `MAX_EVENTS`, default 10 000. More get `413`.
+    /// Maximum number of events in one request: `MAX_EVENTS`, default 10 000. More get `413`.
     pub events: usize,
     /// Longest pause while a body arrives: `BODY_IDLE_TIMEOUT`, default 10s. After it the request gets `408`.
     pub body_idle: Duration,

@@ -11,7 +11,7 @@ use schemas::time::UnixMillis;
 use super::report::{LineError, Report};
 use crate::line::Line;
 
-/// The most samples per second, and also the most at once.
+/// Maximum number of samples per second, and also the most at once.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 /// Picks samples; shared by all requests.

@@ -13,8 +13,8 @@ use runtime::vars::{VarError, Vars};
 use super::client_ip;
 use crate::outcome::Refusal;
 
-/// The most addresses whose rates are kept. Beyond this number, the address whose last request is the oldest is
-/// forgotten; its next request starts with an unused rate.
+/// Maximum number of addresses whose rates are kept. Beyond this number, the address whose last request is the oldest
+/// is forgotten; its next request starts with an unused rate.
 const MAX_ADDRESSES: u64 = 100_000;
 /// How long the rate of an address is kept after its last request.
 const IDLE_TIME: Duration = Duration::from_secs(600);

@@ -26,8 +26,8 @@ use crate::app::App;
 /// How requests are received.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Most requests at once, including those that wait for Kafka: `MAX_REQUESTS`, default 16 384. Requests beyond it
-    /// get `503`.
+    /// Maximum number of requests at once, including those that wait for Kafka: `MAX_REQUESTS`, default 16 384.
+    /// Requests beyond it get `503`.
     pub max_requests: usize,
     /// Which pages may send requests.
     pub cors: CorsConfig,

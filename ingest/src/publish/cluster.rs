@@ -1,8 +1,8 @@
 //! Whether Kafka can be reached, and how many partitions the topic has.
 //!
-//! A thread of its own fetches the metadata of the topic, because the call blocks: once a minute while Kafka is
-//! reachable, with backoff while Kafka is unreachable, and early after a failure. Each change of the state is logged
-//! once, and not each attempt.
+//! A separate thread fetches the metadata of the topic, because the call blocks: once a minute while Kafka is reachable,
+//! with backoff while it is not, and before the minute is over if a record fails or Kafka's client reports an error.
+//! Changes of the state are logged, attempts are not.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

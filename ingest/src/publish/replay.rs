@@ -19,8 +19,8 @@ use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::spool::store::SpooledRecord;
 
-/// The most records and bytes that are sent in one batch. With the pause after each batch, the replay sends at most 20
-/// MiB per second.
+/// Maximum number of records and bytes that are sent in one batch. With the pause after each batch, the replay sends at
+/// most 20 MiB per second.
 const BATCH_LIMITS: (usize, usize) = (200, 1 << 20);
 /// The pause after a batch, and between two checks for records that may be sent.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::corpus::{Case, Expected, Line};
 
-/// The most errors that a report lists.
+/// Maximum number of errors that a report lists.
 const LISTED: usize = 20;
 
 /// The lines of a case that must be stored, as they were sent.

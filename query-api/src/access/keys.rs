@@ -13,9 +13,9 @@ use crate::filter::Filter;
 
 /// The longest permitted id, in bytes.
 const MAX_ID_BYTES: usize = 64;
-/// The most measures that a key may name.
+/// Maximum number of measures that a key may name.
 const MAX_MEASURES: usize = 64;
-/// The most filters that a key may have. The filters of a request are limited separately.
+/// Maximum number of filters that a key may have. The filters of a request are limited separately.
 const MAX_FILTERS: usize = 8;
 
 /// A checked key, as the layers use it.

@@ -9,8 +9,8 @@ use crate::config::RefreshConfig;
 use crate::problem::{Kind, Problem};
 use crate::state::AppState;
 
-/// The most snapshots that a request waits for: the snapshot of the running refresh, which may have begun before the
-/// reader asked, and the snapshot of the refresh after it.
+/// Maximum number of snapshots that a request waits for: the snapshot of the running refresh, which may have begun
+/// before the reader asked, and the snapshot of the refresh after it.
 const MAX_SNAPSHOTS: u32 = 2;
 
 /// The wait of one request.

@@ -38,7 +38,7 @@ use crate::snapshot::{Snapshot, TenantAnswers};
 use crate::state::AppState;
 use open_streams::{Full, OpenStream, OpenStreams};
 
-/// The most streams that may be open in one process.
+/// Maximum number of streams that may be open in one process.
 const MAX_STREAMS: usize = 1_000;
 /// After this time without a message, the stream sends a comment, because proxies close silent connections.
 const HEARTBEAT: Duration = Duration::from_secs(15);

@@ -16,9 +16,9 @@ use crate::query::fetch::Database;
 use crate::query::sql::{Parameter, Statement};
 use crate::reach::Reach;
 
-/// The most memory that ClickHouse may use for one statement, in bytes.
+/// Maximum memory that ClickHouse may use for one statement, in bytes.
 const MAX_MEMORY_BYTES: u64 = 2 << 30;
-/// The most rows of a result. Every statement of this folder returns fewer.
+/// Maximum number of rows of a result. Every statement of this folder returns fewer.
 const MAX_RESULT_ROWS: u64 = 1_000;
 /// The approximate limit on the size of all kept answers together, in bytes.
 pub(crate) const MAX_CACHE_BYTES: usize = 64 << 20;
@@ -30,7 +30,7 @@ pub(super) struct Lane {
     /// Time between two refreshes.
     interval: Duration,
     deadline: Duration,
-    /// The most table rows that a statement may read, as ClickHouse estimates them from the index.
+    /// Maximum number of table rows that a statement may read, as ClickHouse estimates them from the index.
     max_rows_to_read: u64,
 }
 

@@ -36,7 +36,7 @@ pub(crate) use retention::params::PARAMETERS as RETENTION_PARAMETERS;
 struct PeopleService {
     rollups: Rollups,
     lane: Lane,
-    /// The most events that a funnel may read.
+    /// Maximum number of events that a funnel may read.
     max_funnel_events: u64,
     state: Arc<AppState>,
 }

@@ -10,7 +10,7 @@ use crate::rendered::{Rendered, etag, rfc3339};
 /// The longest time that the statement may run, in seconds. The statement reads a row of the ledger for each record of
 /// a day, in one thread.
 pub(super) const MAX_SECONDS: u64 = 5;
-/// The most memory that ClickHouse may use for the statement, in bytes.
+/// Maximum memory that ClickHouse may use for the statement, in bytes.
 const MAX_MEMORY_BYTES: u64 = 256 << 20;
 
 /// The statement, which returns one row. Marker rows have the tenant `''`. All rows of one audit have the same

@@ -22,9 +22,10 @@ use crate::problem::{Kind, Problem};
 /// The limits of a budget.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BudgetLimits {
-    /// Most statements of bounded cost that run at once.
+    /// Maximum number of statements of bounded cost that run at once.
     pub(crate) concurrency: usize,
-    /// Most statements of unbounded cost that run at once; 0 if the budget is not used for such statements.
+    /// Maximum number of statements of unbounded cost that run at once; 0 if the budget is not used for such
+    /// statements.
     pub(crate) slow_concurrency: usize,
     /// Longest time that a query waits for its turn.
     pub(crate) queue_deadline: Duration,

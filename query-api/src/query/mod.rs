@@ -60,19 +60,19 @@ pub(crate) use params::{Format, PARAMETERS, Parameter, Shape, Values};
 /// What one query may ask for at most.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct QueryLimits {
-    /// Most measures.
+    /// Maximum number of measures.
     measures: usize,
-    /// Most dimensions.
+    /// Maximum number of dimensions.
     dimensions: usize,
-    /// Most filters. The filters of the key are not counted.
+    /// Maximum number of filters. The filters of the key are not counted.
     pub(crate) filters: usize,
-    /// Most values that `top` ranks.
+    /// Maximum number of values that `top` ranks.
     top: usize,
-    /// Most rows of an answer.
+    /// Maximum number of rows of an answer.
     rows: usize,
-    /// Most rows before `limit` is applied: combinations of dimension values times buckets.
+    /// Maximum number of rows before `limit` is applied: combinations of dimension values times buckets.
     cells: usize,
-    /// Most bytes of the body of a POST.
+    /// Maximum number of bytes of the body of a POST.
     body_bytes: usize,
 }
 

@@ -411,9 +411,9 @@ pub(crate) const FILTER: &str = "^[^:]+:(eq|ne|in|nin|prefix|contains):";
 pub(super) const MAX_MEASURES: usize = 8;
 pub(super) const MAX_DIMENSIONS: usize = 6;
 pub(crate) const MAX_FILTERS: usize = 16;
-/// Most rows of an answer in any form.
+/// Maximum number of rows of an answer in any form.
 pub(super) const MAX_LIMIT: usize = 100_000;
-/// Most rows of an answer that is one JSON document.
+/// Maximum number of rows of an answer that is one JSON document.
 pub(super) const MAX_JSON_LIMIT: usize = 10_000;
 pub(super) const MAX_TOP: usize = 1_000;
 
@@ -561,7 +561,7 @@ impl Serialize for Query {
 /// Reads the given parameters into `request`, with the parsers of `table`.
 ///
 /// # Errors
-/// A parameter is not in the table, is given too often, or has a value that cannot be read. The error names the
+/// A parameter is not in the table, is given more often than the table permits, or has a value that cannot be read. The error names the
 /// parameter.
 pub(crate) fn read<Q>(
     table: &'static [Parameter<Q>],

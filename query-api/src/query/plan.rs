@@ -23,8 +23,8 @@ use crate::reach::Reach;
 /// Seconds of a day in UTC.
 const DAY: i64 = 86_400;
 
-/// Most edges of a window at which a finer rollup is read in addition to a coarser one: each edge adds a condition to
-/// the statement.
+/// Maximum number of edges of a window at which a finer rollup is read in addition to a coarser one: each edge adds a
+/// condition to the statement.
 const MAX_EDGES: usize = 32;
 
 /// Which rollups a query reads, and what it reads from each.

@@ -17,7 +17,7 @@ use super::sql::{self, MAX_EXACT_VALUES};
 use super::window::Window;
 use crate::problem::{Kind, Problem};
 
-/// Most rows of an answer before its limit is applied: combinations of dimension values times buckets.
+/// Maximum number of rows of an answer before its limit is applied: combinations of dimension values times buckets.
 pub(super) const MAX_CELLS: usize = 100_000;
 
 /// The values of a row's dimensions; `None` for the values that `top` merges.

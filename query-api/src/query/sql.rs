@@ -14,8 +14,8 @@ use super::params::{Accuracy, Fill, MAX_LIMIT, Partial, Query};
 use super::plan::{Part, Source, Span};
 use super::window::Window;
 
-/// Most rows for each part of a statement. If the result has more rows than all parts may have together, ClickHouse
-/// fails the statement.
+/// Maximum number of rows for each part of a statement. If the result has more rows than all parts may have together,
+/// ClickHouse fails the statement.
 pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 
 /// `accuracy=auto` counts exactly up to this many distinct values, summed over the buckets that are merged.
@@ -48,7 +48,7 @@ pub(crate) enum Parameter {
 pub(super) struct Limits {
     /// Longest time that ClickHouse may execute the statement, in seconds.
     pub(super) seconds: u64,
-    /// Most rows of tables that are read, by the estimate of the index.
+    /// Maximum number of rows of tables that are read, by the estimate of the index.
     pub(super) rows_to_read: u64,
 }
 

@@ -9,11 +9,11 @@ use jiff::civil::Date;
 use super::grain::{Calendar, Grain};
 use crate::problem::{Kind, Problem};
 
-/// Most buckets of a window.
+/// Maximum number of buckets of a window.
 pub(super) const MAX_BUCKETS: usize = 100_000;
 
-/// Most buckets of a window whose buckets differ in length. The edges of such a window are sent as one parameter of the
-/// statement, which may have at most 128 KiB (ClickHouse's `http_max_field_value_size`).
+/// Maximum number of buckets of a window whose buckets differ in length. The edges of such a window are sent as one
+/// parameter of the statement, which may have at most 128 KiB (ClickHouse's `http_max_field_value_size`).
 const MAX_UNEVEN_BUCKETS: usize = 10_000;
 
 /// A bound as the request writes it.

@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::token::TokenHash;
 
-/// The most keys in one file.
+/// Maximum number of keys in one file.
 const MAX_KEYS: usize = 100_000;
 
 /// A key as a file declares it: what a service reads from each `[[key]]`.

@@ -14,11 +14,12 @@ const LEAST_HEADER_BYTES: u32 = 1024;
 /// The limits on the connections of a port.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Most connections at once: `MAX_CONNECTIONS`, default 65 536. Beyond it, idle connections are closed and new ones wait
-    /// in the kernel's queue. The process needs at least as many file descriptors.
+    /// Maximum number of connections at once: `MAX_CONNECTIONS`, default 65 536. Beyond it, idle connections are closed
+    /// and new ones wait in the kernel's queue. The process needs at least as many file descriptors.
     pub connections: NonZeroUsize,
-    /// Most connections of one TCP peer (IPv6: of one /64): `MAX_CONNECTIONS_PER_IP`, default 0. 0 means no limit.
-    /// Connections beyond it are closed at once. Leave it at 0 behind a proxy: all clients have the proxy's address.
+    /// Maximum number of connections of one TCP peer (IPv6: of one /64): `MAX_CONNECTIONS_PER_IP`, default 0. 0 means
+    /// no limit. Connections beyond it are closed at once. Leave it at 0 behind a proxy: all clients have the proxy's
+    /// address.
     pub connections_per_ip: Option<NonZeroU32>,
     /// Longest time for a TLS handshake, and for the headers of an HTTP/1 request: `HEADER_TIMEOUT`, default 5s. A
     /// connection that takes longer is closed.
@@ -30,12 +31,12 @@ pub struct ConnectionLimits {
     /// Age at which a connection is closed after its current request, ±10 %: `MAX_CONNECTION_AGE`, default 300s. Clients
     /// then connect again, which spreads them over new instances.
     pub age: Duration,
-    /// Most concurrent requests (streams) on one HTTP/2 connection: `MAX_STREAMS`, default 128.
+    /// Maximum number of concurrent requests (streams) on one HTTP/2 connection: `MAX_STREAMS`, default 128.
     pub streams: NonZeroU32,
     /// Largest header block of a request, including the request line: `MAX_HEADER_BYTES`, default 16 KiB, at least 1 KiB.
     /// A larger one gets `431`.
     pub header_bytes: u32,
-    /// Most headers of one request: `MAX_HEADERS`, default 64. More get `431`.
+    /// Maximum number of headers of one request: `MAX_HEADERS`, default 64. More get `431`.
     pub headers: NonZeroUsize,
 }
 

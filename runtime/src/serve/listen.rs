@@ -15,9 +15,9 @@ pub struct Listeners {
     pub admin: TcpListener,
 }
 
-/// The most connections that may wait in the kernel's queue for `accept`; `net.core.somaxconn` may limit them further.
-/// When the queue is full, Linux answers with SYN cookies and then resets clients whose first bytes arrive before
-/// there is room again. The standard library uses 128, and more clients than that may connect at once.
+/// Maximum number of connections that may wait in the kernel's queue for `accept`; `net.core.somaxconn` may limit them
+/// further. When the queue is full, Linux answers with SYN cookies and then resets clients whose first bytes arrive
+/// before there is room again. The standard library uses 128, and more clients than that may connect at once.
 const BACKLOG: u32 = 4096;
 
 /// Every address of this machine, IPv4 and IPv6. [`bind`] uses `0.0.0.0` instead if the machine has no IPv6.

@@ -7,8 +7,8 @@ use toml::Spanned;
 
 use crate::line::is_tenant;
 
-/// The most tenants in a file. Each tenant has a database with all views, and every migration replaces all of these
-/// views, so each tenant makes migrations longer.
+/// Maximum number of tenants in a file. Each tenant has a database with all views, and every migration replaces all of
+/// these views, so each tenant makes migrations longer.
 const MAX_TENANTS: usize = 1_000;
 
 /// The SHA-256 of the empty text. An operator who hashes the password from a variable that is not set gets this value.

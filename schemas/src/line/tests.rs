@@ -151,7 +151,7 @@ proptest! {
 }
 
 proptest! {
-    /// The fields include numbers that no program can represent, and repeated keys.
+    /// The lines include repeated keys, and numbers that an `f64` cannot represent exactly.
     #[test]
     fn every_field_of_the_client_keeps_its_bytes_and_its_position(line in nearly_json(), derived: bool) {
         let Ok(mut parsed) = event::parse::<()>(&line) else { return Ok(()) };

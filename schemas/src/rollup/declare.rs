@@ -127,7 +127,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
     Ok((rollups, fields))
 }
 
-/// Most fields that can be declared: each is a column of every raw row.
+/// Maximum number of fields that can be declared: each is a column of every raw row.
 const MAX_FIELDS: usize = 64;
 
 fn field(declared: &DeclaredField) -> Result<Field, Mistake> {

@@ -41,7 +41,7 @@ pub const DIMENSIONS: usize = 6;
 /// The number of columns of each kind (`sum`, `min`, `max`, `uniq`), and so the maximum number of measures that one
 /// rollup can store in columns of that kind.
 pub const MEASURES: usize = 4;
-/// The most different retentions in one declaration: each retention has its own table partitions.
+/// Maximum number of different retentions in one declaration: each retention has its own table partitions.
 pub const RETENTIONS: usize = 8;
 
 /// A column for measures: its kind and its number, from 1. The order is that of the columns in the tables.

@@ -30,7 +30,9 @@ pub enum InUseError {
     #[error("read the committed offsets from kafka")]
     Kafka(#[from] KafkaError),
     /// The metadata of a commit is not an intent.
-    #[error("read the declaration that partition {partition} uses: its committed metadata is not an intent")]
+    #[error(
+        "read the declaration that partition {partition} uses: the metadata of its commit cannot be read"
+    )]
     Unreadable {
         /// The Kafka partition.
         partition: u16,

@@ -53,7 +53,7 @@ pub enum OfflineError {
     #[error("no offset is committed, so nothing is declared")]
     NothingCommitted,
     /// The metadata of the commit is not an intent that this process can read.
-    #[error("the committed offset cannot be used")]
+    #[error("the metadata of the committed offset cannot be used")]
     Unreadable(#[source] IntentError),
     /// Kafka did not answer, or refused the request.
     #[error("send a request to kafka")]

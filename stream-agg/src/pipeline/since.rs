@@ -17,7 +17,7 @@ use crate::protocol::since::{NOT_COUNTED, SinceChanges, begins, changes, names};
 pub(super) struct SinceNotes {
     partition: u16,
     changes: SinceChanges,
-    /// Version of the rows: ClickHouse's time, read after this process got the partition.
+    /// Version of the rows that are stored first: ClickHouse's time, read after this process got the partition.
     version: UnixMillis,
     has_earlier_records: bool,
 }

@@ -75,7 +75,7 @@ pub struct LogMark {
     pub epoch: Option<i32>,
 }
 
-/// Why metadata is not an intent.
+/// Why the metadata of a commit cannot be read as an intent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IntentError {
     /// Written by a later release.
@@ -84,7 +84,7 @@ pub enum IntentError {
     )]
     Version(String),
     /// Not written by the aggregator.
-    #[error("its commit metadata is not an intent: `{0}`")]
+    #[error("its metadata is not an intent: `{0}`")]
     Garbled(String),
 }
 

@@ -30,7 +30,7 @@ pub enum Reason {
     /// So nobody can know whether the record is a repeat.
     #[error("read a line: its record was spooled for more than {days} days")]
     SpooledTooLong {
-        /// The most days that a record may be in a spool.
+        /// Maximum number of days that a record may be in a spool.
         days: i64,
     },
     /// An operator skipped the record.

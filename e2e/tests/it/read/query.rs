@@ -542,7 +542,8 @@ async fn query_apis_answer_only_from_rollups_that_the_aggregator_declares_too() 
     for http in [&api.http, &other] {
         assert_eq!(http.get(path).await.json()["data"], json!([{"events": 1}]));
     }
-    // The aggregator stores nothing in this rollup, so an answer from the rollup would wrongly have only zeros.
+    // The aggregator does not declare `users_quarterly` and stores nothing in it, so an answer from it would wrongly have
+    // only zeros.
     let by_country = "/v1/query?measures=users&dimensions=country&from=2025-11-15&to=2025-11-16";
     let answer = other.get(by_country).await;
     assert_eq!((answer.status, answer.problem()), (422, "not_covered".to_owned()));

@@ -440,7 +440,7 @@ async fn check(name: &'static str, seed: u64, queries: usize) {
     let (edge, _aggregator, api) = world.pipeline().await;
     let (mut rng, calendars) = (Rng::with_seed(seed), Calendars::new());
     let (mut events, mut oracle) = (Vec::new(), Oracle::default());
-    // The second half of the events is late: they are in hours that earlier queries have already read.
+    // The events of the second half are late: they are in hours that earlier queries have already read.
     for _ in 0..2 {
         let more = random_events(&mut rng, 1_000);
         count_more(&world, &edge.http, &mut oracle, &more).await;

@@ -22,8 +22,8 @@ use crate::reach::Reach;
 use cohorts::Cohorts;
 use params::Retention;
 
-/// The most periods of a table, those of the cohorts and the later periods together: for each user and event, the
-/// statement keeps one 64-bit number with a bit for each period.
+/// Maximum number of periods of a table, those of the cohorts and the later periods together: for each user and event,
+/// the statement keeps one 64-bit number with a bit for each period.
 const MAX_PERIODS: usize = 64;
 /// Number of cohorts if `from` is absent.
 const COHORTS: i64 = 8;

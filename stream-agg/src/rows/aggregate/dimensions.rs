@@ -10,8 +10,8 @@ use crate::rows::decode::props;
 /// A dictionary-encoded text column. The dictionary comes from the decoder, or was made for this rollup.
 pub struct DictionaryColumn<'r> {
     texts: Dictionary<'r>,
-    /// The number of the text of each unit (stratum or row) that the rollup counts; in an
-    /// [`Aggregate`](super::Aggregate), the number of the text of each group.
+    /// Indexes into the dictionary, one for each unit that the rollup counts: a row, or a stratum (see
+    /// [`Strata`](crate::rows::strata::Strata)). In an [`Aggregate`](super::Aggregate), one for each group instead.
     pub numbers: Vec<u32>,
 }
 
