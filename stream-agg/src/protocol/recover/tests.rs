@@ -70,7 +70,11 @@ fn a_missing_commit_or_intent_is_refused_if_tables_hold_rows() {
 fn a_marker_that_matches_no_committed_declared_or_adopted_end_is_refused() {
     let (idle, declared) = (found(&intent(None).to_string()), found(&intent(Some(14)).to_string()));
     let ledger = marker("ledger", 10);
-    check(&idle, &[ledger.clone(), marker("event_daily", 15)], Err("table partition 202611 of `event_daily` holds"));
+    check(
+        &idle,
+        &[ledger.clone(), marker("event_daily", 15)],
+        Err("table partition 202611 of `event_daily` holds"),
+    );
     check(&declared, &[ledger.clone(), marker("event_daily", 13)], Err("below 13"));
     check(&declared, &[ledger.clone(), marker("event_daily", 16)], Err("below 16"));
     let adopted = Intent { adopted: Some(NextOffset::new(15)), ..intent(None) };
