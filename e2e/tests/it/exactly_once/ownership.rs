@@ -37,7 +37,7 @@ async fn a_member_that_another_process_replaced_exits_and_logs_the_reason() {
     let status = first.process().wait_for_exit(DEADLINE).await.unwrap();
     assert!(!status.success());
     let last = first.process().log_tail();
-    assert!(last.contains("another process has taken this one's place in the group"), "{last}");
+    assert!(last.contains("has taken the place of this process"), "{last}");
 
     second.wait_ready().await.unwrap();
     post(&edge, &mut rng, &mut oracle).await;

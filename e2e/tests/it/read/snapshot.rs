@@ -45,7 +45,7 @@ async fn unchanged_data_is_not_sent_again_after_a_later_refresh_in_any_encoding(
     assert!(gzip.header("etag").starts_with("W/\""), "{}", gzip.header("etag"));
     let known = [("if-none-match", gzip.header("etag"))];
     let mut later = api.http.send("GET", path, &known, "").await;
-    let next = wait_for("the next tick", DEADLINE, async || {
+    let next = wait_for("the next refresh", DEADLINE, async || {
         later = api.http.send("GET", path, &known, "").await;
         as_of(&later) > as_of(&gzip)
     });
