@@ -35,7 +35,7 @@ impl Admission {
     }
 
     /// Counts lines that begin to wait, and returns whether they are admitted. In either case, the caller must call
-    /// [`Admission::leave`] once the lines have ended.
+    /// [`Admission::release`] and [`Admission::leave`] once the lines have ended.
     pub(super) fn enter(&self, events: u64, bytes: usize) -> Result<(), Refusal> {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::SeqCst);
@@ -51,10 +51,14 @@ impl Admission {
         }
     }
 
-    /// Counts lines that have ended.
-    pub(super) fn leave(&self, events: u64, bytes: usize) {
+    /// Releases the bytes of lines that have ended. [`Admission::leave`] follows.
+    pub(super) fn release(&self, events: u64, bytes: usize) {
         self.metrics.settled(events, bytes);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Counts lines that have ended and whose requests know the result: an edge that stops may end after this.
+    pub(super) fn leave(&self, events: u64) {
         if self.events.fetch_sub(events, Ordering::AcqRel) == events {
             self.drained.notify_waiters();
         }

@@ -78,7 +78,8 @@ impl Delivery {
         let destination = admitted.and_then(|()| self.router.destination_for(ack, &self.admission));
         if destination.is_err() {
             self.metrics.ended(Outcome::NotDurable, events);
-            self.admission.leave(events, bytes);
+            self.admission.release(events, bytes);
+            self.admission.leave(events);
         }
         destination
     }
@@ -270,9 +271,9 @@ impl Delivery {
         self.metrics.acknowledged(record.sent_at.elapsed());
         self.metrics.ended(end.outcome, u64::from(record.lines - record.answered));
         self.metrics.ended(end.outcome.after_early_response(), u64::from(record.answered));
+        self.admission.release(u64::from(record.lines), record.bytes);
         record.receipt.set(end.result).expect("a record ends once");
-        // After it, a process that stops may end.
-        self.admission.leave(u64::from(record.lines), record.bytes);
+        self.admission.leave(u64::from(record.lines));
     }
 }
 

@@ -177,7 +177,7 @@ async fn after_some_days_have_expired_the_remaining_days_are_still_compared() {
     let counted = Counted::new("audit_old").await;
     make_tables_look_old(&counted.world).await;
     let compared =
-        "SELECT count() FROM audits WHERE table = 'events' AND found = 60 AND note LIKE 'from % on'";
+        "SELECT count() FROM audits WHERE table = 'events' AND found = 60 AND note LIKE 'compared from % on'";
     let waited = wait_for("an audit of all rows below progress", DEADLINE, async || {
         counted.audit().await.unwrap();
         counted.world.number(compared).await > 0
