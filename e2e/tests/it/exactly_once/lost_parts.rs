@@ -52,11 +52,14 @@ impl Counted {
         self.world.number("SELECT count() FROM ledger WHERE tenant != ''").await
     }
 
-    /// Appends the second record, waits until a batch with it is declared, and checks that the ledger does not have it.
+    /// Appends the second record, and checks that it is declared but not stored, also some seconds later.
     async fn assert_held(&mut self, aggregator: &Http) {
         self.append();
         let declared = async || self.world.committed(0).1.contains(" L=1 ");
         wait_for("the second record to be declared", DEADLINE, declared).await.unwrap();
+        // An insert right after the declaration would have ended by then.
+        let late = async || aggregator.metric("stream_agg_lag_seconds").await.is_some_and(|lag| lag >= 3);
+        wait_for("the second record to be late", DEADLINE, late).await.unwrap();
         assert_eq!(aggregator.metric("stream_agg_inserts_held").await, Some(1));
         assert_eq!(self.recorded().await, 1, "nothing is inserted into any table");
     }
