@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use devstack::{Service, Stack, wait_for};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rustix::process::Signal;
 use uuid::Uuid;
 
 use crate::oracle::{Oracle, TestEvent, now};
@@ -272,7 +273,10 @@ async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_s
 #[tokio::test]
 async fn a_topic_recreated_while_it_is_read_is_never_counted_as_the_old_topic() {
     let (mut topic, mut aggregator) = Topic::read("damaged_replaced").await;
+    // While it is paused, the aggregator cannot notice that the topic is gone or that its log is shorter.
+    aggregator.process().signal(Signal::STOP).unwrap();
     topic.create_again().await;
+    aggregator.process().signal(Signal::CONT).unwrap();
     let Topic { world, oracle, .. } = topic;
     wait_for_readyz(&aggregator, &["deleted and created again", "--new-log"]).await;
     assert_eq!(world.number(RECORDED).await, 3);
