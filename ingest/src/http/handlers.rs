@@ -151,8 +151,7 @@ fn accept_and_publish(
     let Accepted { chunks, report, samples } =
         app.acceptor.accept(&app.auth, context, identity, body.as_ref(), partitions)?;
     drop(body);
-    let publish = || app.publisher.publish(chunks, *ack, *trace);
-    let pending = if report.accepted == 0 { None } else { Some(publish()?) };
+    let pending = if chunks.is_empty() { None } else { Some(app.publisher.publish(chunks, *ack, *trace)?) };
     // A refused request is sent again, with its rejected lines: only an answered one leaves samples.
     if !samples.is_empty() {
         app.publisher.send_samples(partitions.spare, &samples);
