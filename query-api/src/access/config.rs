@@ -24,7 +24,7 @@ enum ReadAuth {
 }
 
 impl AccessConfig {
-    /// Reads and checks the variables above, and the key file.
+    /// Reads `READ_AUTH`, `READ_KEYS_FILE` and the key file, and checks them.
     pub(crate) fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let file = KeyFile::from_vars::<DeclaredKey>(vars, "READ_KEYS_FILE")?;
         let value = vars.string_or("READ_AUTH", "none");

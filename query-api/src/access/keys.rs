@@ -18,7 +18,7 @@ const MAX_MEASURES: usize = 64;
 /// Maximum number of filters that a key may have. The filters of a request are limited separately.
 const MAX_FILTERS: usize = 8;
 
-/// A checked key, as the layers use it.
+/// A key whose declaration is valid: what `layers` needs to decide about a request.
 #[derive(Debug)]
 pub(super) struct Key {
     /// The reader that the token identifies.
@@ -64,7 +64,8 @@ impl keys::DeclaredKey for DeclaredKey {
         &self.sha256
     }
 
-    /// A rate limit that is the same as in `before` keeps its state, so a reload of the file does not refill it.
+    /// Keeps the limiter of each rate that has not changed since `before`, so a reload of the key file does not reset
+    /// what the limiter has charged.
     fn resolve(self, before: Option<&Key>) -> Result<Key, String> {
         if self.id.is_empty() || self.id.len() > MAX_ID_BYTES {
             return Err(format!("its id must be 1 to {MAX_ID_BYTES} bytes"));

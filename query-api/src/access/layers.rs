@@ -21,18 +21,18 @@ use super::reader::KnownReader;
 use crate::metrics::Metrics;
 use crate::problem::Kind;
 
-/// The header with the token, for clients that cannot set `Authorization`.
+/// The request header with the token, for clients that cannot set `Authorization`.
 const X_READ_KEY: HeaderName = HeaderName::from_static("x-read-key");
-/// The header that says how many requests the key may send at once after this one.
+/// The response header with the number of further requests that the key may send immediately.
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-/// The header that says how many requests the key may send per second.
+/// The response header with the number of requests that the key may send per second.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 
 /// The keys of readers; shared by all requests.
 pub(crate) struct Access {
-    /// The keys that are valid now; `None` where readers need no key.
+    /// The keys that are valid now; `None` if readers need no key.
     keys: Option<Arc<FollowedKeys<DeclaredKey>>>,
     /// Counts refused requests by status: 401, 403 and 429.
     refused: IntCounterVec,
@@ -65,8 +65,8 @@ impl Access {
         routes.layer(middleware::from_fn_with_state(keys, identify))
     }
 
-    /// Charges each request of the routes to the rate of its key that `cost` names, and refuses the request if that
-    /// rate is used up.
+    /// Charges each request of the routes to one of the two rate limits of the reader's key: `cost` says which. Refuses
+    /// the request if this limit is used up.
     pub(crate) fn charge(&self, cost: Cost, routes: Router) -> Router {
         if !self.needs_key() {
             return routes;
@@ -74,7 +74,7 @@ impl Access {
         routes.route_layer(middleware::from_fn_with_state(cost, charge))
     }
 
-    /// Refuses the prepared answers of the routes to readers whose key permits less than the answers show.
+    /// Refuses a request for a prepared answer if the reader's key permits less than the answer shows.
     pub(crate) fn permit_prepared(&self, routes: Router) -> Router {
         if !self.needs_key() {
             return routes;
@@ -90,7 +90,7 @@ impl Access {
     }
 }
 
-/// The key of a request, which [`identify`] passes on to [`charge`].
+/// The key of a request. [`identify`] adds it to the extensions of the request, and [`charge`] reads it there.
 #[derive(Clone)]
 struct PresentedKey(Arc<Key>);
 
@@ -130,7 +130,7 @@ fn keep_private(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if let Some(control) = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok()) {
         let private = control.replace("public", "private");
-        headers.insert(CACHE_CONTROL, HeaderValue::try_from(private).expect("the value was a header before"));
+        headers.insert(CACHE_CONTROL, HeaderValue::try_from(private).expect("the new word is ASCII too"));
     }
     headers.append(VARY, HeaderValue::from_name(AUTHORIZATION));
     headers.append(VARY, HeaderValue::from_name(X_READ_KEY));
@@ -175,7 +175,8 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + 1
 }
 
-/// Adds the headers of draft-ietf-httpapi-ratelimit-headers.
+/// Adds the headers `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers. `state` has the
+/// parameters of `RateLimit`: the requests left (`r`) and the seconds to wait (`t`).
 fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
     let name = match cost {
         Cost::Answer => "answers",
@@ -187,8 +188,8 @@ fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
     headers.insert(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={};w=1", rate.config().rate)));
 }
 
-/// The paths of the prepared answers, each with the measures that its answer shows. On every other path, the layer
-/// [`permit_prepared`] permits only keys that limit neither measures nor events.
+/// The paths of the prepared answers, each with the measures that its answer shows. If a route of the layer
+/// [`permit_prepared`] is not in this list, the layer permits only keys without `measures` and without `filter`.
 const PREPARED: [(&str, &[&str]); 10] = [
     ("/analytics", &["events", "users"]),
     ("/v1/counters", &["events"]),

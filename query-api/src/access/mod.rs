@@ -6,7 +6,8 @@
 //! whether the reader may ask for the requested measures and events.
 //!
 //! Invariants, with `READ_AUTH=required`:
-//! - No request without a valid token gets data. Only the page, which contains no data, and preflights need no token.
+//! - No request without a valid token gets data. Only the HTML page, which contains no data, and CORS preflights need
+//!   no token.
 //! - All tokens that are not valid are refused in the same way.
 
 mod config;

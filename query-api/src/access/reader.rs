@@ -10,14 +10,14 @@ use axum::http::request::Parts;
 use crate::filter::Filter;
 use crate::problem::{Kind, Problem};
 
-/// The tenant that everybody reads where readers need no key.
+/// The tenant that everybody reads if readers need no key.
 pub(crate) const DEFAULT_TENANT: &str = "default";
 
 /// Who sent a request. Equal readers get equal answers to the same request. Readers that are not equal may get
 /// different answers. So answers are cached by reader and request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Reader {
-    /// The id of the key; `None` where readers need no key.
+    /// The id of the key; `None` if readers need no key.
     pub(crate) id: Option<String>,
     /// The tenant whose data the reader gets.
     pub(crate) tenant: String,
@@ -33,7 +33,7 @@ pub(crate) struct Reader {
     pub(crate) queries_per_second: Option<NonZeroU32>,
 }
 
-/// The reader of every request where readers need no key.
+/// The reader of every request if readers need no key.
 impl Default for Reader {
     fn default() -> Self {
         let tenant = DEFAULT_TENANT.to_owned();
@@ -71,7 +71,7 @@ impl Reader {
     }
 }
 
-/// The reader of a request; handlers take it as an argument.
+/// The reader of a request. Handlers take it as an extractor.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KnownReader(pub(crate) Arc<Reader>);
 
@@ -80,7 +80,7 @@ impl<S: Sync> FromRequestParts<S> for KnownReader {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         // A layer adds a reader to each request of the API: `identify` if readers need a key, else the layer with the
-        // anonymous reader. So a request that reaches a handler without a reader is a bug in this service.
+        // anonymous reader. So only a bug in this service lets a request reach a handler without a reader.
         parts.extensions.get::<Self>().cloned().ok_or_else(|| Kind::Unauthorized.into())
     }
 }

@@ -1,13 +1,14 @@
 //! `/analytics`: users, clicks and impressions of one hour.
 //!
 //! Every refresh reads the hot hours and, unless earlier statements were too slow, the cold hours that readers asked
-//! for. An hour that was read and has no row is empty; an hour that was not read is unknown, never empty.
+//! for. An hour that was read and has no row is empty: its counts are 0. An hour that no refresh has read is unknown:
+//! it has no answer.
 //!
-//! Every refresh counts the events of the hours that it reads. It merges users only for the hours that need it (see
-//! [`Merge`]), and the number of users that one refresh may merge is limited. Hours are merged in this order: hot hours
-//! before cold hours; then hours whose number of events changed before hours whose last merge is not settled; then
-//! newer hours before older ones. An hour that is not merged because of the limit keeps its previous answer with the
-//! `as_of` of that answer; if it has no previous answer, it is unknown.
+//! Every refresh counts the events of the hours that it reads. It merges the `uniqExact` states of users only for the
+//! hours that need it (see [`Merge`]), and the number of users that one refresh may merge is limited. Hours are merged
+//! in this order: hot hours before cold hours; then hours whose number of events changed before hours whose last merge
+//! is not settled; then newer hours before older hours. An hour that is not merged because of the limit keeps its
+//! previous answer with the `as_of` of that answer; if it has no previous answer, it is unknown.
 
 use std::collections::HashMap;
 
@@ -26,7 +27,7 @@ const EVENTS_PART: u8 = 1;
 /// The value of `part` in rows with the users of an hour.
 const USERS_PART: u8 = 2;
 
-/// The rendered answers for the hours of one tenant, as of one refresh.
+/// The rendered answers for the hours of one tenant, after one refresh.
 #[derive(Debug)]
 pub(crate) struct Analytics {
     /// The first hot hour: every hour from this one on was read.
@@ -47,8 +48,8 @@ struct Hour {
     rendered: Rendered,
 }
 
-/// The values of the `?`, in order: tenants; start of the hot window; tenants and starts of the wanted hours. Times
-/// are in seconds since 1970.
+/// The values of the `?`, in order: tenants; start of the hot window; tenants and starts of the cold hours that readers
+/// asked for. Times are in seconds since 1970.
 const COUNTED: &str = "
     SELECT tenant AS who, bucket AS hour, sumIf(events, event = 'click') AS c, sumIf(events, event = 'impression') AS i FROM {event_hourly}
     WHERE event IN ('click', 'impression') AND (tenant IN ? AND bucket >= toDateTime(?, 'UTC')
@@ -153,8 +154,8 @@ impl SnapshotAnswer for Analytics {
 }
 
 impl Analytics {
-    /// The answers after a refresh. `events` has the clicks and impressions of each hour that was read and has any;
-    /// `users` has the number of distinct users of each hour whose user states were merged.
+    /// The answers after a refresh. `events` has the clicks and impressions of each hour that was read, except hours
+    /// without any; `users` has the number of distinct users of each hour whose user states were merged.
     fn new(
         events: &HashMap<UnixMillis, (u64, u64)>,
         users: &HashMap<UnixMillis, u64>,
@@ -243,12 +244,13 @@ mod tests {
     use super::*;
     use crate::answers::LeftOut;
 
-    /// An hour in the hot window of every test, and an earlier hour that a reader asked for.
+    /// An hour in the hot window of every test.
     const HOT: UnixMillis = UnixMillis(101 * HOUR);
+    /// An hour before the hot window, which a reader asked for.
     const COLD: UnixMillis = UnixMillis(7 * HOUR);
 
-    /// The answers after a refresh at `at` seconds. `events` has the clicks that the refresh counted in each hour, and
-    /// `users` the users of each hour that the refresh merged.
+    /// The answers after a refresh, `at` seconds after the start of hour 150. `events` has the clicks that the refresh
+    /// counted in each hour, and `users` has the users of each hour whose users the refresh merged.
     fn refresh(
         at: i64,
         left_out: LeftOut,
@@ -288,7 +290,7 @@ mod tests {
     fn an_old_hour_that_no_reader_of_the_tenant_asked_for_is_unknown() {
         let analytics = refresh(0, LeftOut::Nothing, &[], &[], None);
         assert_eq!(found(&analytics, UnixMillis(6 * HOUR)), None);
-        assert_eq!(found(&analytics, UnixMillis(0)), None, "another tenant asked for it");
+        assert_eq!(found(&analytics, UnixMillis(0)), None, "only a reader of tenant `b` asked for this hour");
     }
 
     #[test]

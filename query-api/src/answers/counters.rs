@@ -1,8 +1,8 @@
 //! `/v1/counters`: views, plays and clicks of the last seven UTC days, for the five countries with the
 //! highest totals of all time.
 //!
-//! The ranking comes from a view that ClickHouse refreshes every few seconds, so the rows of the counters have an
-//! `as_of` of their own.
+//! The ranking comes from a view that ClickHouse refreshes every few seconds. So the counters may be older than the
+//! rest of the snapshot, and their rows have their own `as_of`.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -32,7 +32,7 @@ pub(crate) struct Counters {
 /// The value of `part` in rows of the counters.
 const COUNTRIES_PART: u8 = 3;
 
-/// The values of the `?`, in order: tenants, tenants, first day, day after the last.
+/// The values of the `?`, in order: tenants, tenants, first day, day after the last day.
 const FROM: &str = " FROM (
     SELECT who, CAST(country, 'String') AS country, max(moment) AS as_of, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
         SELECT tenant AS who, country, toUnixTimestamp64Milli(as_of) AS moment, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant IN ?
@@ -100,8 +100,8 @@ impl Counters {
         Self { json: AgingBody::new(&AsOf::new(as_of), &countries, meta), csv: csv(&countries) }
     }
 
-    /// The JSON body to send at `now`, with `interval` milliseconds between two refreshes. `rollups_differ` says
-    /// whether the aggregator declares other rollups than this process.
+    /// The JSON body to send at `now`. `interval` (milliseconds between two refreshes) and `rollups_differ` (whether
+    /// the aggregator declares other rollups than this process) decide whether the body says that it is stale.
     pub(crate) fn json(&self, now: UnixMillis, interval: i64, rollups_differ: bool) -> &Rendered {
         // ClickHouse refreshes the view that ranks the countries only once per `REFRESH`, so a shorter `interval`
         // would report fresh answers as stale.

@@ -10,18 +10,18 @@ use super::row::{Columns, SnapshotRow};
 use crate::reach::Reach;
 
 /// A scalar subquery: the moment, in milliseconds since 1970, before which everything in Kafka is in every table. It is
-/// the minimum over all partitions of the topic in the newest generation of the Kafka log; 0 while a partition has not
-/// reported.
+/// the minimum over all partitions of the topic. Only progress in the newest generation of the Kafka log counts. 0
+/// while a partition has not reported progress in this generation.
 const AS_OF: &str = "assumeNotNull((SELECT argMax(known, g) FROM (SELECT g, if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) AS known FROM progress FINAL GROUP BY g)))";
 
-/// A scalar subquery: the hash of the rollups of the aggregator that started last; 0 before one has started.
+/// A scalar subquery: the hash of the rollups of the aggregator that started last; 0 if no aggregator has started yet.
 const ROLLUPS: &str = "assumeNotNull((SELECT argMax(rollups, since) FROM configs))";
 
 /// A scalar subquery: the text of the rollups whose hash [`ROLLUPS`] returns; empty if the hash is 0 or equals the
-/// bound value.
+/// value of the `?`, which is the hash of the rollups of this process.
 const DECLARED: &str = "assumeNotNull((SELECT if(argMax(rollups, since) IN (0, ?), '', JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))";
 
-/// A scalar subquery: for each rollup its name and the moment from which on the rollup has every event.
+/// A scalar subquery: for each rollup, its name and the moment from which on the rollup has every event.
 const SINCE: &str = "(SELECT CAST(groupArray((Name, Since)), 'Array(Tuple(String, Int64))') FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))";
 
 /// The text of the SELECT that returns freshness and rollups.
@@ -36,7 +36,7 @@ pub(crate) fn bind(statement: Query, ours: u64) -> Query {
     statement.bind(ours)
 }
 
-/// Hash of the rollups of the aggregator that started last; 0 before one has started.
+/// Hash of the rollups of the aggregator that started last; 0 if no aggregator has started yet.
 pub(crate) fn aggregator_rollups_hash(rows: &[SnapshotRow]) -> u64 {
     rows.iter().map(|row| row.rollups).max().unwrap_or(0)
 }

@@ -2,9 +2,11 @@
 //!
 //! Merging takes about 100 ns for each user; counting events costs almost nothing. So the users of an hour or a day are
 //! merged only if the number of its events has changed since the last merge, or if the last merge is not settled.
+//!
 //! Events and users are in two tables that are inserted one after the other: a merge soon after the number of events
 //! changed may lack the users of the new events. Invariant: a merge is settled only if its `as_of` is at least
-//! [`CLOCK_SKEW`] later than the first merge with the present number of events.
+//! [`CLOCK_SKEW`] later than the arrival of the first merge with the present number of events. The counted events were
+//! in Kafka before this arrival, and a merge includes the users of everything that was in Kafka before its `as_of`.
 
 use schemas::time::{SECOND, UnixMillis};
 
@@ -26,8 +28,8 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// The merge by a statement that read everything that was in Kafka before `as_of`, and was answered at `read_at`.
-    /// `previous` is the last merge of the same hour or day.
+    /// A merge that found `events` and `users`. Its statement read everything that was in Kafka before `as_of`; the
+    /// answer to the statement arrived at `read_at`. `previous` is the last merge of the same hour or day.
     pub(super) fn new(
         previous: Option<&Self>,
         events: u64,
@@ -41,7 +43,7 @@ impl Merge {
         Self { events, users, changed, settled }
     }
 
-    /// Whether this merge still has all users if the hour or day now has `events` events.
+    /// Whether this merge has all users of the hour or day, which now has `events` events.
     pub(super) fn holds(&self, events: u64) -> bool {
         self.settled && self.events == events
     }
@@ -53,7 +55,8 @@ mod tests {
 
     const CHANGED: UnixMillis = UnixMillis(100_000);
 
-    /// Merges the users at `CHANGED`, then again with `as_of`, and checks whether the second merge holds for `events`.
+    /// Makes a merge whose answer arrives at `CHANGED`, then a second merge with `as_of`, and checks whether the second
+    /// merge holds for `events` events.
     #[track_caller]
     fn check(as_of: i64, events: u64, holds: bool) {
         let first = Merge::new(None, 5, 3, Some(UnixMillis(99_000)), CHANGED);

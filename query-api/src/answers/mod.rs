@@ -2,9 +2,10 @@
 //! rendered.
 //!
 //! One statement reads all answers of all tenants: each answer contributes SELECTs with the columns of [`row`],
-//! joined by UNION ALL. Counting events is cheap, so every refresh counts them again. Merging the states of users is
-//! expensive, so a number of users from an earlier refresh is kept while it is still right ([`merge`] decides this for
-//! hours and days). Pure: no I/O and no clock in here. CONTRIBUTING.md lists what a new answer needs.
+//! joined by UNION ALL. Counting events is cheap, so every refresh counts them again. Merging the `uniqExact`
+//! states of users is expensive, so a number of users from an earlier refresh is kept while it is still right
+//! ([`merge`] decides this for hours and days). Pure: no I/O and no clock in here. CONTRIBUTING.md lists what a new
+//! answer needs.
 
 pub(crate) mod row;
 
@@ -50,7 +51,7 @@ pub(crate) struct Scope {
 /// answers of the variants before it. An answer that is left out keeps its previous content and `as_of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum LeftOut {
-    /// Nothing.
+    /// Nothing: the statement reads all answers.
     #[default]
     Nothing,
     /// Hours outside the hot window, and polls that are not among the largest.
@@ -131,7 +132,7 @@ pub(crate) trait SnapshotAnswer: Sized {
     }
 }
 
-/// A moment as seconds since 1970, or the nearest one that ClickHouse's `DateTime` can hold.
+/// A moment in whole seconds since 1970, clamped to the range of ClickHouse's `DateTime`.
 fn date_time(moment: UnixMillis) -> u32 {
     u32::try_from(moment.0.max(0) / 1000).unwrap_or(u32::MAX)
 }

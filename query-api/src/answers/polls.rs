@@ -1,10 +1,10 @@
 //! `/v1/polls` and `/v1/polls/{poll}`: votes and voters by option.
 //!
 //! A poll needs no declaration: it exists from its first vote on. So the answer for a poll without votes has no
-//! options, and is not an error. The work is bounded: a refresh reads the [`LARGEST_POLLS`] polls of each tenant that
-//! have the most votes, and the polls that readers asked for; of each poll, it reads the [`MAX_OPTIONS`] options that
-//! have the most votes. `complete` in an answer is false if anything may be missing; a poll that was not read is
-//! unknown, never empty.
+//! options, and is not an error. The work is bounded: for each tenant, a refresh reads the [`LARGEST_POLLS`] polls with
+//! the most votes and the polls that readers asked for; for each poll, it reads the [`MAX_OPTIONS`] options with the
+//! most votes. `complete` in an answer is false if anything may be missing. A poll that was not read is unknown: it has
+//! no answer, and is never shown as a poll without votes.
 //!
 //! Every refresh counts votes. It merges the voters of a poll only if its number of votes changed, and the number of
 //! voters that one refresh may merge is limited. Polls that were never merged have priority, then polls whose last
@@ -23,16 +23,16 @@ use super::row::{Columns, SnapshotRow};
 use super::{LeftOut, Refresh, RollupSource, Scope, SnapshotAnswer};
 use crate::rendered::{AgingBody, AsOf, Rendered, rfc3339};
 
-/// How many polls of each tenant a refresh always reads: those with the most votes.
+/// How many polls of each tenant a refresh always reads: the polls with the most votes.
 const LARGEST_POLLS: usize = 500;
-/// How many options of a poll a refresh reads: those with the most votes.
+/// How many options of a poll a refresh reads: the options with the most votes.
 const MAX_OPTIONS: usize = 50;
 /// The value of `part` in rows with the votes of a poll.
 const POLLS_PART: u8 = 4;
 /// The value of `part` in rows with an option of a poll.
 const OPTIONS_PART: u8 = 5;
 
-/// The rendered answers for the polls of one tenant, as of one refresh.
+/// The rendered answers for the polls of one tenant, after one refresh.
 #[derive(Debug)]
 pub(crate) struct Polls {
     by_name: HashMap<String, Arc<Poll>>,
@@ -40,7 +40,7 @@ pub(crate) struct Polls {
     pub(crate) all: PollAnswer,
     /// The answer for a poll without votes.
     empty: PollAnswer,
-    /// Whether every poll was certainly read.
+    /// True if the refresh read fewer than [`LARGEST_POLLS`] polls. Then it read every poll that has votes.
     complete: bool,
     /// Polls that have votes but no answer, because their voters were never merged.
     waiting: HashSet<String>,
@@ -69,7 +69,8 @@ pub(crate) struct PollAnswer {
     pub(crate) csv: Rendered,
 }
 
-/// The values of the `?`, in order: tenants; [`LARGEST_POLLS`]; tenants and names of the wanted polls.
+/// The values of the `?`, in order: tenants; [`LARGEST_POLLS`]; tenants and names of the polls that readers
+/// asked for.
 const COUNTED: &str = "
     SELECT who, name, total FROM (
         SELECT who, name, total, row_number() OVER (PARTITION BY who ORDER BY total DESC, name) AS place FROM (
@@ -85,7 +86,7 @@ const COUNTED: &str = "
 ///
 /// The cost of a merge is an estimate of the number of voters: the number of votes, or the voters of the last merge
 /// plus the votes since that merge, whichever is less. It is an upper estimate, except for a poll with more than
-/// [`MAX_OPTIONS`] options: there, only the voters of the options in the last answer are known.
+/// [`MAX_OPTIONS`] options: of such a poll, only the voters of the options in the last answer are known.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT who, name, choice, counted, people, sum(counted) OVER (PARTITION BY who, name) AS total FROM (
@@ -345,8 +346,8 @@ mod tests {
         Tally { option: (*option).to_owned(), votes: *votes, voters: votes / 2 }
     }
 
-    /// The polls after a refresh that merged the voters of the polls in `merged` and only counted the votes of those in
-    /// `counted`.
+    /// The polls after a refresh that merged the voters of the polls in `merged`, and only counted the votes of the
+    /// polls in `counted`.
     fn refresh(
         as_of: Option<UnixMillis>,
         left_out: LeftOut,

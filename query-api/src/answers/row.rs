@@ -38,11 +38,11 @@ columns! {
     /// The `as_of` of the row's data, in milliseconds since 1970; 0 if it is not known, and in rows without an `as_of`
     /// of their own.
     as_of: i64 = "toInt64(0)",
-    /// Hash of the rollups of the aggregator that started last; 0 before one has started.
+    /// Hash of the rollups of the aggregator that started last; 0 if no aggregator has started yet.
     rollups: u64 = "toUInt64(0)",
     /// The text of the aggregator's rollups; empty if this process declares the same rollups or if `rollups` is 0.
     declared: String = "''",
-    /// For each rollup its name and the moment from which on the rollup has every event, in milliseconds since 1970;
+    /// For each rollup, its name and the moment from which on the rollup has every event, in milliseconds since 1970;
     /// 0 if the rollup has every event that ever arrived. Rollups that were declared before the first event have no
     /// entry.
     since: Vec<(String, i64)> = "CAST([], 'Array(Tuple(String, Int64))')",
@@ -62,20 +62,21 @@ columns! {
     option: String = "''",
     votes: u64 = "toUInt64(0)",
     voters: u64 = "toUInt64(0)",
-    /// Start of a minute in the series of `/v1/live`, in seconds since 1970; 0 in rows for the current hour or day.
+    /// Start of a minute in the series of `/v1/live`, in seconds since 1970; 0 in all other rows.
     start: u32 = "toUInt32(0)",
     event: String = "''",
     events: u64 = "toUInt64(0)",
 }
 
 impl Columns {
-    /// `SELECT` with the names of the columns, as the first SELECT of the statement needs them.
+    /// `SELECT` with the names of the columns, for the first SELECT of the statement: a UNION ALL takes its column
+    /// names from the first SELECT.
     pub(super) fn select_named(&self) -> String {
         let columns = self.all().into_iter().map(|(name, expression)| format!("{expression} AS {name}"));
         format!("SELECT {}", columns.collect::<Vec<_>>().join(", "))
     }
 
-    /// `SELECT` without names, for any further SELECT of the statement.
+    /// `SELECT` without names, for each further SELECT of the statement.
     pub(super) fn select(&self) -> String {
         let columns = self.all().into_iter().map(|(_, expression)| expression);
         format!("SELECT {}", columns.collect::<Vec<_>>().join(", "))

@@ -13,13 +13,13 @@ use crate::rendered::rfc3339;
 
 /// Milliseconds in a minute.
 const MINUTE: i64 = 60_000;
-/// How many minutes the series has, the current one included.
+/// How many minutes the series has, including the current minute.
 const MINUTES: i64 = 60;
 /// How many event names are shown for the hour and for the day. The most frequent names are shown.
 const TOP: usize = 20;
 
-/// The values of `part` in rows with, in this order: the events of a minute, of the hour and of the day; the users of
-/// the hour and of the day.
+/// The value of `part` in rows with the events of a minute. The next four constants are for rows with the events
+/// of the hour, the events of the day, the users of the hour and the users of the day.
 const MINUTE_EVENTS_PART: u8 = 6;
 const HOUR_EVENTS_PART: u8 = 7;
 const DAY_EVENTS_PART: u8 = 8;
@@ -28,7 +28,7 @@ const DAY_USERS_PART: u8 = 10;
 /// The value of `part` in the row with the users of the last minutes.
 const ACTIVE_USERS_PART: u8 = 11;
 
-/// The series of one tenant.
+/// What `/v1/live` shows to the readers of one tenant, except [`ActiveUsers`].
 #[derive(Debug)]
 pub(crate) struct Series {
     /// As JSON: the fields `minutes`, `hour` and `day`.
@@ -45,10 +45,10 @@ struct SpanMerge {
 }
 
 /// The values of the `?`, in order: tenants, first and last minute; tenants, hour, maximum number of rows; tenants,
-/// day, maximum number of rows; then once for the users of the hour and once for those of the day: tenants, start,
+/// day, maximum number of rows; then, once for the users of the hour and once for the users of the day: tenants, start,
 /// tenants, start, and the tenants and events of the last merges that are settled. Times are in seconds since 1970.
-/// For the hour and for the day, the row without an event name has the sum over all events. No other row has more
-/// events, so `LIMIT` always keeps this row.
+/// For the hour and for the day, the row without an event name has the sum over all events. The sort order puts this
+/// row first, so `LIMIT` always keeps it.
 const FROM: &str = " FROM (
     SELECT toUInt8(6) AS kind, tenant AS who, toUnixTimestamp(bucket) AS at, '' AS name, sum(events) AS counted, toUInt64(0) AS people FROM {event_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant, bucket
@@ -99,7 +99,7 @@ impl SnapshotAnswer for Series {
         let minutes = minutes(scope.now);
         let (hour, day) = (scope.now.floor(HOUR), scope.now.floor(DAY));
         let (first, last) = (date_time(minutes[0]), date_time(minutes[minutes.len() - 1]));
-        // One row more, for the sum over all events.
+        // One row more than `TOP`: the row with the sum over all events.
         let most = TOP + 1;
         let tenants = &scope.tenants;
         let mut statement = statement.bind(tenants).bind(first).bind(last);
@@ -169,22 +169,22 @@ fn merge(
     }
 }
 
-/// The number of events of all names: it is in the row whose `event` is empty; 0 if there is no such row.
+/// The number of events of all names, from the row whose `event` is empty; 0 if there is no such row.
 fn all_events(rows: &[SnapshotRow], counts: u8) -> u64 {
     rows.iter().find(|row| row.part == counts && row.event.is_empty()).map_or(0, |row| row.events)
 }
 
-/// Users of the last 5 and of the last 30 minutes, the current one included. They are read only if the operator
-/// declares the rollup `active_minutely`, which is not one of the built-in rollups.
+/// Users of the last 5 and of the last 30 minutes, including the current minute. A refresh reads them only if the
+/// operator declares the rollup `active_minutely`, which is not built in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct ActiveUsers {
     minutes_5: u64,
     minutes_30: u64,
 }
 
-/// The values of the `?`, in order: the start of the first of the last 5 minutes; tenants; the starts of the first of
-/// the last 30 minutes and of the current minute. The column `events` returns the users of the last 5 minutes, and the
-/// column `users` those of the last 30 minutes.
+/// The values of the `?`, in order: the start of the last 5 minutes; tenants; the start of the last 30 minutes; the
+/// start of the current minute. The column `events` returns the users of the last 5 minutes, and the column `users`
+/// returns the users of the last 30 minutes.
 const ACTIVE_FROM: &str = " FROM (
     SELECT tenant AS who, uniqExactMergeIf(users, bucket >= toDateTime(?, 'UTC')) AS few, uniqExactMerge(users) AS many FROM {active_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant

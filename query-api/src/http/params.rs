@@ -24,7 +24,7 @@ pub(super) struct AnalyticsParameters {
 }
 
 impl AnalyticsParameters {
-    /// The parameters of a request.
+    /// Parses the parameters of a request.
     pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
         // Nearly all requests have only the timestamp. They are read here without allocating a list of parameters.
         let digits = uri.query().and_then(|query| query.strip_prefix("timestamp="));

@@ -12,8 +12,8 @@ use super::accept::accepted_encoding;
 use crate::rendered::{AsOf, Encoding, Rendered, X_AGE_MS, X_AS_OF, etag_matches};
 
 /// A cache may answer equal requests for one second, and may serve an older response if this service fails. There is no
-/// `stale-while-revalidate`: with it, a cache would also serve older responses while this service works, and readers
-/// could not recognize them.
+/// `stale-while-revalidate`: with it, a cache would also serve older responses while this service works. Readers could
+/// not recognize these responses by `X-Age-Ms`, because the header does not include the time in the cache.
 const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=1, stale-if-error=300");
 /// The headers of a request on which the response depends.
 const VARIES_BY: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Origin");

@@ -1,4 +1,4 @@
-//! The routes of prepared answers, and how each is answered.
+//! The routes of prepared answers except `/v1/live`, and their handlers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,8 +21,8 @@ use crate::problem::{Kind, Problem};
 use crate::snapshot::{Snapshot, TenantAnswers};
 use crate::state::AppState;
 
-/// All routes. The path of one poll has no variants with the suffixes `.json` and `.csv`, because the name of a poll
-/// may end in a suffix, such as `a.csv`.
+/// All routes of this module. The path of one poll has no variants with the suffixes `.json` and `.csv`, because the
+/// name of a poll may itself end in such a suffix.
 pub(crate) fn routes(state: Arc<AppState>) -> Router {
     let (json, csv) = (Some(Format::Json), Some(Format::Csv));
     Router::new()
@@ -172,9 +172,9 @@ async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) ->
     from_snapshot(state, reader, longest_wait(&state.refresh), find).await
 }
 
-/// The response that `find` finds in the answers of the reader's tenant. If `find` finds none, if the snapshot has no
-/// answers of the tenant, or if there is no snapshot yet, this function waits for the next snapshots, at most for
-/// `longest`.
+/// The response that `find` finds in the answers of the reader's tenant. If `find` finds no response, if the snapshot
+/// has no answers of the tenant, or if there is no snapshot yet, this function tries again with each new snapshot, for
+/// at most `longest`.
 async fn from_snapshot(
     state: &AppState,
     reader: &Reader,

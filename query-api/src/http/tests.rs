@@ -5,7 +5,7 @@ use tower::ServiceExt as _;
 
 use crate::{Config, QueryApi};
 
-/// The status and headers of a response of a service whose ClickHouse does not answer.
+/// Sends a request to a service that cannot reach ClickHouse, and returns the status and headers of the response.
 async fn ask(request: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap) {
     let vars = Vars::from_pairs([("CLICKHOUSE_URL", "http://127.0.0.1:9")]);
     let service = QueryApi::start(Config::from_vars(&vars).unwrap()).service();

@@ -45,8 +45,8 @@ impl<'a> SnapshotWait<'a> {
     }
 }
 
-/// The longest wait of a request: two intervals, each with its largest random addition of 10 %, and the deadline of
-/// one refresh.
+/// The longest wait of a request: two intervals and the deadline of one refresh. Jitter makes an interval at most 10 %
+/// longer than configured.
 pub(super) fn longest_wait(refresh: &RefreshConfig) -> Duration {
     2 * refresh.interval.mul_f64(1.1) + refresh.deadline
 }

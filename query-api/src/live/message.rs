@@ -1,4 +1,4 @@
-//! The body of a message: the state that `/v1/live` shows. Pure.
+//! The body of a message: the state that `/v1/live` shows. No I/O and no clock in here.
 
 use schemas::time::UnixMillis;
 use serde::Serialize;
@@ -16,9 +16,9 @@ struct Message<'a> {
     /// Milliseconds since `as_of`; null if `as_of` is not known.
     age_ms: Option<i64>,
     stale: bool,
-    /// Minutes, hour and day; null where their rollups are not declared.
+    /// Minutes, hour and day; null if their rollups are not declared or no refresh has read them yet.
     series: Option<&'a RawValue>,
-    /// Users of the last minutes; null where their rollup is not declared.
+    /// Users of the last minutes; null if their rollup is not declared or no refresh has read it yet.
     active: Option<ActiveUsers>,
 }
 

@@ -1,4 +1,4 @@
-//! `/v1/live`: what the page shows, sent again with each snapshot (server-sent events).
+//! `/v1/live`: the live state of the HTML page, sent again with each snapshot (server-sent events).
 //!
 //! Each message is the whole state, so a reader that lost messages or its connection needs no history.
 //!
@@ -7,7 +7,8 @@
 //! - A message is rendered only when the connection can send it. So a slow reader gets the latest state, and no
 //!   messages queue up.
 //! - At most [`MAX_STREAMS`] streams are open, and at most half of that number for one key.
-//! - A stream is open for at most [`LIFETIME`]. So a key that is no longer valid can read for at most this time.
+//! - A stream is open for at most [`LIFETIME`]. After a key is revoked, its open streams go on for at most
+//!   this time.
 
 mod message;
 

@@ -14,7 +14,7 @@ use tower::util::BoxCloneService;
 use super::*;
 use crate::{Config, QueryApi};
 
-/// A service with keys, whose ClickHouse does not answer.
+/// A service that requires keys. Nothing listens on the address in its `CLICKHOUSE_URL`.
 struct Service {
     routes: BoxCloneService<Request, Response, Infallible>,
     _directory: TempDir,
@@ -66,7 +66,8 @@ impl Service {
 const RETENTION: &str = "/v1/retention?first=event:eq:a&again=event:eq:b";
 const FUNNEL: &str = "/v1/funnel?steps=event:eq:a&steps=event:eq:b";
 
-/// All paths except `/v1/live`. The last path does not exist.
+/// Paths of prepared answers (the first five), of other routes that need a key, and of no route (the last). `/v1/live`
+/// has its own test.
 const PATHS: [&str; 12] = [
     "/analytics?timestamp=1700000000000",
     "/v1/counters",
@@ -200,7 +201,7 @@ async fn a_stream_is_refused_to_a_key_that_permits_less_than_it_shows() {
     let (some, declared_some) = key("some", "default", "measures = [\"events\"]");
     let (part, declared_part) = key("part", "default", "filter = [\"country:eq:DE\"]");
     let service = Service::start(&[&declared_all, &declared_some, &declared_part]);
-    // The body of a stream has no end, so it is not read.
+    // The body of `/v1/live` does not end, so the test reads only the status.
     for (token, status) in [(&*all, 200), (&*some, 403), (&*part, 403), ("mr_unknown", 401)] {
         let request = Request::get("/v1/live").header(AUTHORIZATION, format!("Bearer {token}"));
         let response = service.routes.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
@@ -225,7 +226,7 @@ async fn retention_and_funnels_are_refused_to_a_key_that_permits_no_users() {
     }
 }
 
-/// No table has the field of the key's filter, so a request to which this filter is applied is refused.
+/// The key filters by a field that no table has. So a refused request proves that the service applied the filter.
 #[tokio::test]
 async fn retention_and_funnels_count_only_events_that_meet_the_filters_of_the_key() {
     let (part, declared_part) = key("part", "default", "filter = [\"props.no_such:eq:a\"]");
@@ -242,7 +243,7 @@ async fn only_operators_may_read_the_state_of_the_pipeline() {
     let (operator, declared_operator) = key("operator", "acme", "operator = true");
     let (board, declared_board) = key("board", "acme", "operator = false");
     let service = Service::start(&[&declared_operator, &declared_board]);
-    // ClickHouse does not answer.
+    // The operator is permitted, so the service tries to ask ClickHouse, which does not answer.
     Service::check_problem(&service.get("/v1/pipeline", &operator).await, 503, "unavailable");
     let refused = service.get("/v1/pipeline", &board).await;
     Service::check_problem(&refused, 403, "forbidden");
