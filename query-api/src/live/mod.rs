@@ -43,8 +43,9 @@ use open_streams::{Full, OpenStream, OpenStreams};
 const MAX_STREAMS: usize = 1_000;
 /// After this time without a message, the stream sends a comment, because proxies close silent connections.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A stream ends after this time, between two messages. Otherwise the stream could be cut within a message, because the
-/// server closes connections at an age of 300 s. The reader connects again, perhaps to another replica.
+/// The maximum duration of a stream. It ends between two messages, and the reader connects again, perhaps to another
+/// replica. A stream that opened together with its connection thus ends before the server closes the connection because
+/// of its age (`MAX_CONNECTION_AGE`, default 300 s). That close could cut a message.
 const LIFETIME: Duration = Duration::from_secs(240);
 /// The label of the route in metrics.
 const ROUTE: &str = "/v1/live";
@@ -54,14 +55,14 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// The state that all streams share.
 struct LiveService {
     state: Arc<AppState>,
-    /// Distinguishes the messages of this process from those of other processes.
+    /// A random prefix of the message ids, so that ids of different processes differ.
     instance: String,
     streams: Arc<OpenStreams>,
     /// Ends all streams when it is cancelled.
     closing: CancellationToken,
 }
 
-/// The route. Its streams end when `closing` is cancelled.
+/// The route `/v1/live`. All of its streams end when `closing` is cancelled.
 pub(crate) fn routes(state: Arc<AppState>, closing: CancellationToken) -> Router {
     let service = LiveService {
         state,
@@ -136,13 +137,12 @@ impl Drop for CountedStream {
     }
 }
 
-/// The messages of one stream.
+/// Produces the messages of one stream.
 struct Messages {
     snapshots: watch::Receiver<u64>,
-    /// When the stream ends.
+    /// A timer that ends the stream after [`LIFETIME`].
     end: Pin<Box<Sleep>>,
-    /// The number of the snapshot in the last message, and whether the message said `stale`. `None` before the
-    /// first message.
+    /// The snapshot number and the value of `stale` in the latest message; `None` before the first message.
     sent: Option<(u64, bool)>,
     reader: Arc<Reader>,
     open: CountedStream,
@@ -153,8 +153,8 @@ impl Messages {
         unfold(self, async |mut messages| Some((Ok(messages.next().await?), messages)))
     }
 
-    /// Returns the next message: at once for the first one, if a snapshot has the reader's tenant; then for each new
-    /// snapshot, and whenever `stale` changes. `None` at the end of the stream.
+    /// Waits for the next message. The first message is sent as soon as a snapshot contains the reader's tenant. After
+    /// that, each new snapshot and each change of `stale` causes a message. `None` at the end of the stream.
     async fn next(&mut self) -> Option<Event> {
         let service = Arc::clone(&self.open.service);
         let state = &service.state;
@@ -162,8 +162,9 @@ impl Messages {
             if service.closing.is_cancelled() {
                 return None;
             }
-            // The number is read before the snapshot is loaded. So a snapshot that is published in between is sent in
-            // the next message.
+            // Read the number before the snapshot. If a new snapshot is published between the two reads, this message
+            // shows it under the old number, and the next message shows it again. In the opposite order, the old
+            // snapshot would get the new number, and the new snapshot would not be sent.
             let number = *self.snapshots.borrow_and_update();
             let snapshot = state.snapshot.load();
             let answers = snapshot.as_ref().and_then(|snapshot| snapshot.tenant(&self.reader.tenant));
@@ -179,7 +180,7 @@ impl Messages {
                 () = service.closing.cancelled() => return None,
                 () = &mut self.end => return None,
                 changed = self.snapshots.changed() => changed.ok()?,
-                // If no snapshot arrives, the loop checks whether the state has become stale.
+                // If refreshes fail, no new snapshot arrives. Check regularly whether the latest one is stale by now.
                 () = time::sleep_until(Instant::now() + state.refresh.interval) => {}
             }
         }

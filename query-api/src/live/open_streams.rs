@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The open streams of a process. A key may have half of the permitted streams, so one key can never shut out all
-/// others. If readers need no key, the limit of the process is the only limit.
+/// Counts the open streams of the process. The readers of one key may open at most half of the permitted streams
+/// (rounded up), so that readers of other keys can open streams too. If readers need no key, only the limit of the
+/// process applies.
 pub(super) struct OpenStreams {
     most: usize,
     counts: Mutex<Counts>,
@@ -40,7 +41,7 @@ impl OpenStreams {
     /// Opens a stream for the reader whose key has the id `key`. `key` is `None` if readers need no key.
     ///
     /// # Errors
-    /// Too many streams are open.
+    /// The process or the key already has its maximum number of open streams.
     pub(super) fn open(self: &Arc<Self>, key: Option<&str>) -> Result<OpenStream, Full> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.all >= self.most {

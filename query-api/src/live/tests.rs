@@ -18,7 +18,7 @@ fn state() -> Arc<AppState> {
     Arc::new(AppState::new(refresh, Metrics::new()))
 }
 
-/// A snapshot whose `as_of` is the current time, or unknown.
+/// A snapshot of these tenants. Its `as_of` is the current time if `is_known`, and otherwise unknown.
 fn snapshot_of(tenants: &[&str], rows: Vec<SnapshotRow>, is_known: bool) -> Snapshot {
     let now = UnixMillis::from(SystemTime::now());
     let scope = Scope { now, ..Scope::of_tenants(tenants) };
@@ -93,7 +93,7 @@ async fn a_stream_shows_the_tenant_of_its_reader_once_a_refresh_has_read_it() {
     state.publish(snapshot());
     let reader = Arc::new(Reader { tenant: "acme".to_owned(), ..Reader::default() });
     let mut stream = Box::pin(super::open(service(&state, 1), reader).unwrap().into_stream());
-    assert!(time::timeout(Duration::from_secs(9), next(&mut stream)).await.is_err(), "no refresh read it");
+    assert!(time::timeout(Duration::from_secs(9), next(&mut stream)).await.is_err(), "acme is not read yet");
     assert_eq!(state.wanted_tenants.current(Instant::now().into_std()), ["acme"]);
     let row = |tenant: &str, events| SnapshotRow {
         part: 8,
@@ -114,8 +114,8 @@ async fn a_state_that_becomes_stale_is_sent_again() {
     state.publish(snapshot());
     let mut stream = Box::pin(open(service(&state, 1)).unwrap().into_stream());
     assert!(next(&mut stream).await.unwrap().contains("\"stale\":false"));
-    // A state also becomes stale without a new snapshot, simply with time. The test stores a stale state under the same
-    // snapshot number.
+    // In production, the latest snapshot becomes stale when it is too old. This test replaces it by a stale snapshot
+    // instead, without a new snapshot number.
     state.snapshot.store(Some(Arc::new(old)));
     let again = next(&mut stream).await.unwrap();
     assert!(again.starts_with("id: i-1\n") && again.contains("\"stale\":true"), "{again}");

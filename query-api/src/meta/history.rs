@@ -4,9 +4,9 @@ use schemas::time::UnixMillis;
 
 use crate::reach::Reach;
 
-/// If the moment of a rollup is at or after this one (in seconds since 1970), at least one Kafka partition has events
-/// that the aggregator does not count into the rollup at present. The aggregator then stores the moment 2299-12-31
-/// (`stream_agg::protocol::since`). The constant is one day earlier, to tolerate differences of clocks and rounding.
+/// 2299-12-30, in seconds since 1970. While the aggregator does not count the events of a Kafka partition into a
+/// rollup, it stores 2299-12-31 as the moment since which the rollup is complete (`stream_agg::protocol::since`). So a
+/// moment at or after this constant means "not counted". The day between the two dates leaves room for rounding.
 const NOT_COUNTED: i64 = 10_413_619_200;
 
 /// Which events a rollup has counted.
@@ -47,7 +47,8 @@ impl History {
     }
 }
 
-/// The history of `rollup`. A rollup that has no moment in `reach` was declared before the first event.
+/// The history of `rollup`. The map `reach.since` has an entry for each rollup that lacks events; a rollup without an
+/// entry has counted every event. If `reach` is `None`, ClickHouse has not answered yet.
 pub(super) fn of(reach: Option<&Reach>, rollup: &str) -> History {
     match reach {
         Some(reach) => reach.since.get(rollup).map_or(History::Whole, |since| History::of(*since)),

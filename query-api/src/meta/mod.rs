@@ -30,7 +30,7 @@ struct MetaService {
     state: Arc<AppState>,
 }
 
-/// The route.
+/// The route `/v1/meta`.
 pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
     let service = Arc::new(MetaService { rollups: config.rollups.clone(), state });
     Router::new().route("/v1/meta", get(answer)).with_state(service)
@@ -43,11 +43,11 @@ async fn answer(
     headers: HeaderMap,
 ) -> Response {
     let meta = Meta::new(&service.rollups, service.state.reach().as_deref(), &reader);
-    let meta = serde_json::to_vec(&meta).expect("names and numbers become JSON");
+    let meta = serde_json::to_vec(&meta).expect("strings, numbers and booleans always serialize to JSON");
     document::respond(meta.into(), &headers)
 }
 
-/// The answer, its fields in the order in which they are sent.
+/// The JSON body of the answer. The order of the fields is their order in the body.
 #[derive(Serialize)]
 struct Meta<'a> {
     version: &'static str,
@@ -63,16 +63,19 @@ struct RollupMeta<'a> {
     grain: &'static str,
     dimensions: Vec<String>,
     measures: Vec<MeasureMeta<'a>>,
-    /// Only events that meet all of these conditions count.
+    /// The rollup counts only events that meet all of these conditions.
     #[serde(rename = "where")]
     conditions: Vec<ConditionMeta<'a>>,
-    /// For how many days a bucket is kept; null: for ever.
+    /// Number of days for which a bucket is kept; null if buckets are never deleted.
     retention_days: Option<u32>,
-    /// `whole`: every event is counted; `since`: every event from the moment `since` on; `not_counted`: for at least
-    /// one Kafka partition, the aggregator does not count events at present, for example because the rollup was removed
-    /// from the aggregator's `ROLLUPS_FILE`; `unknown`: ClickHouse has not answered yet.
+    /// Which events the rollup has counted:
+    /// - `whole`: every event.
+    /// - `since`: every event that arrived at or after the moment in the field `since`.
+    /// - `not_counted`: for at least one Kafka partition, the aggregator does not count events into the rollup at
+    ///   present, for example because the rollup was removed from the aggregator's `ROLLUPS_FILE`.
+    /// - `unknown`: ClickHouse has not answered yet.
     history: &'static str,
-    /// The moment from which on every event is counted, if `history` is `since`; else null.
+    /// If `history` is `since`: every event that arrived at or after this moment is counted. Otherwise null.
     since: Option<String>,
 }
 
@@ -103,11 +106,12 @@ struct FieldMeta<'a> {
 struct KeyMeta<'a> {
     id: Option<&'a str>,
     tenant: &'a str,
-    /// The filters of the key: every counted event meets all of them.
+    /// The filters of the key. Answers count only events that meet all of these filters.
     filter: Vec<String>,
     operator: bool,
-    /// Null: no limit.
+    /// The rate limit of the key for prepared answers; null if there is no limit.
     answers_per_second: Option<NonZeroU32>,
+    /// The rate limit of the key for queries; null if there is no limit.
     queries_per_second: Option<NonZeroU32>,
 }
 

@@ -7,9 +7,10 @@ use super::schemas;
 use crate::problem::MEDIA_TYPE;
 use crate::query;
 
-/// The statuses with which every path refuses a request that cannot be read.
+/// Statuses of refusals that every path can return: for a malformed request, for a request that arrives too slowly, and
+/// for headers that are too long.
 const EVERYWHERE: [u16; 3] = [400, 408, 431];
-/// Statuses of refusals on every path if readers need a key.
+/// Further statuses of refusals that every path can return if readers need a key.
 const WITH_KEYS: [u16; 3] = [401, 403, 429];
 
 /// The whole document; `needs_key` says whether readers need a token.
@@ -80,7 +81,7 @@ fn is_stream(endpoint: &Endpoint) -> bool {
     endpoint.answers.iter().any(|(kind, _)| *kind == EVENT_STREAM)
 }
 
-/// The headers of answers; a test compares them with the headers that CORS lets pages read.
+/// The headers of a `200` response. A test compares the headers of all responses with those that CORS exposes to pages.
 fn headers(endpoint: &Endpoint, needs_key: bool) -> Value {
     let header = |doc: &str, schema: Value| json!({"description": doc, "schema": schema});
     let mut headers = json!({
@@ -114,7 +115,7 @@ fn refusal(status: u16) -> Value {
         400 => ("A parameter, a body or the request cannot be read.", None),
         401 => ("The request has no valid token.", Some("WWW-Authenticate")),
         403 => ("The key does not permit what the request asks for.", None),
-        404 => ("The rollup of this answer is not declared.", None),
+        404 => ("The rollup that this answer is read from is not declared.", None),
         408 => ("The request did not arrive in time.", None),
         413 => ("The body is too long.", None),
         422 => ("No rollup can answer the query, or the query asks for too much.", None),

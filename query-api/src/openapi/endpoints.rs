@@ -1,4 +1,4 @@
-//! The paths, their parameters, and what they answer.
+//! The endpoints: their paths, parameters and answers.
 
 use serde_json::{Value, json};
 
@@ -16,13 +16,14 @@ pub(super) struct Endpoint {
     pub(super) body: Option<Value>,
     /// The media types of the answers, each with the schema of the answer.
     pub(super) answers: Vec<(&'static str, Value)>,
-    /// Statuses of refusals, in addition to those that every path has.
+    /// Statuses of refusals that this endpoint can return. `document` adds the statuses that every path can return.
     pub(super) refusals: &'static [u16],
     /// Whether answers have an `as_of`, and thus the headers `X-As-Of` and `X-Age-Ms`.
     pub(super) has_as_of: bool,
 }
 
-/// A parameter that is not in the tables of `query::params`, because the handler of the path reads it.
+/// A parameter of a path whose handler parses its parameters itself. Requests to `/v1/query`, `/v1/retention` and
+/// `/v1/funnel` are parsed with tables of [`query::Parameter`] instead.
 struct Parameter {
     name: &'static str,
     place: &'static str,
@@ -68,7 +69,7 @@ const CSV: &str = "text/csv";
 const NDJSON: &str = "application/x-ndjson";
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
-/// Parameters without which a request is refused, each with example values.
+/// The required parameters of a path, each with example values.
 type Required = [(&'static str, &'static [&'static str])];
 const RETENTION_REQUIRED: &Required = &[("first", &["event:eq:signup"]), ("again", &["event:eq:open"])];
 const FUNNEL_REQUIRED: &Required = &[("steps", &["event:eq:view", "event:eq:buy"])];
@@ -171,7 +172,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     endpoints
 }
 
-/// Retention and funnels.
+/// The endpoints of retention and funnels.
 fn people_endpoints() -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
     for (paths, summary, row, parameters, schema) in [
@@ -230,7 +231,7 @@ fn query_parameters<Q>(parameters: &[query::Parameter<Q>], required: &Required) 
     parameters.iter().map(|parameter| query_parameter(parameter, required)).collect()
 }
 
-/// The description of a parameter in the URL, made from its entry in a table of parameters.
+/// The OpenAPI description of a URL parameter, generated from its entry in a table of parameters.
 fn query_parameter<Q>(parameter: &query::Parameter<Q>, required: &Required) -> Value {
     let query::Parameter { name, default, doc, shape, values, .. } = parameter;
     let mut schema = match shape {
@@ -240,7 +241,7 @@ fn query_parameter<Q>(parameter: &query::Parameter<Q>, required: &Required) -> V
     };
     if let Some(default) = default {
         schema["default"] = match (shape, values) {
-            (Shape::One, Values::Number(..)) => json!(default.parse::<u64>().expect("it is a number")),
+            (Shape::One, Values::Number(..)) => json!(default.parse::<u64>().expect("a valid number")),
             (Shape::One, _) => json!(default),
             (Shape::List | Shape::Many, _) => json!(default.split(',').collect::<Vec<_>>()),
         };
@@ -266,8 +267,8 @@ fn example_of(shape: Shape, values: &[&str]) -> Value {
     }
 }
 
-/// The schema of a JSON body with the parameters of a table. Each name occurs once in the body, so a parameter that may
-/// be repeated in the URL is an array.
+/// The schema of a JSON body that has these parameters as members. A member name may occur only once in an object, so a
+/// parameter that may be repeated in the URL is an array in the body.
 fn body<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Value {
     let is_required = |name: &str| required.iter().any(|(required, _)| *required == name);
     let property = |query::Parameter { name, doc, shape, values, .. }: &query::Parameter<Q>| {

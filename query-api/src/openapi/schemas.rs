@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-/// A moment, or null if it is not known.
+/// The schema of a moment, which is null if it is not known.
 fn moment() -> Value {
     json!({"type": ["string", "null"], "format": "date-time"})
 }
 
-/// A count.
+/// The schema of a count.
 fn count() -> Value {
     json!({"type": "integer", "minimum": 0})
 }
 
-/// An object with these required members; if `more` is true, it may have further members.
+/// The schema of an object that has all of these members. If `more` is true, the object may have further members.
 fn object(members: Value, more: bool) -> Value {
     let names: Vec<_> = members.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
     json!({"type": "object", "required": names, "properties": members, "additionalProperties": more})
@@ -46,7 +46,7 @@ pub(super) fn counters() -> Value {
     object(json!({"data": list(country), "meta": object(meta, true)}), false)
 }
 
-/// The answer of `/v1/polls` and `/v1/polls/{poll}`, with rows of this schema.
+/// The answer of `/v1/polls` and `/v1/polls/{poll}`. `row` is the schema of a row.
 pub(super) fn polls(row: Value) -> Value {
     let meta = json!({
         "as_of": moment(), "stale": {"type": "boolean"}, "complete": {"type": "boolean"},
@@ -55,12 +55,12 @@ pub(super) fn polls(row: Value) -> Value {
     object(json!({"data": list(row), "meta": object(meta, true)}), false)
 }
 
-/// An option of one poll.
+/// A row of `/v1/polls/{poll}`: an option of this poll.
 pub(super) fn option() -> Value {
     object(json!({"option": {"type": "string"}, "votes": count(), "voters": count()}), false)
 }
 
-/// An option in the answer with all polls.
+/// A row of `/v1/polls`: an option, with the name of its poll.
 pub(super) fn option_of_a_poll() -> Value {
     let members = json!({
         "poll": {"type": "string"}, "option": {"type": "string"}, "votes": count(), "voters": count(),
@@ -68,7 +68,7 @@ pub(super) fn option_of_a_poll() -> Value {
     object(members, false)
 }
 
-/// The answer of a query as JSON. The members of a row are the dimensions and measures that were asked for.
+/// The answer of `/v1/query` as JSON. The members of a row are the dimensions and measures that the query selects.
 pub(super) fn rows() -> Value {
     let row = json!({
         "type": "object",
@@ -84,7 +84,7 @@ pub(super) fn rows() -> Value {
     object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
 }
 
-/// The answer of retention or a funnel as JSON, with rows of this schema.
+/// The answer of `/v1/retention` or `/v1/funnel` as JSON. `row` is the schema of a row.
 pub(super) fn table(row: Value) -> Value {
     let window = object(json!({"from": moment(), "to": moment(), "tz": {"type": "string"}}), false);
     let meta = json!({
@@ -95,8 +95,9 @@ pub(super) fn table(row: Value) -> Value {
     object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
 }
 
-/// A cohort. `size` and all cells are null if the rollup lacks events of the cohort's period. A cell is also null until
-/// all events of the cell's period are counted.
+/// A row of `/v1/retention`: a cohort. `cells` has a number of users for the cohort's own period and for each later
+/// period. A cell is null until all events of its period are counted. If the rollup lacks events of the cohort's own
+/// period, `size` and all cells are null.
 pub(super) fn cohort() -> Value {
     let users = || json!({"type": ["integer", "null"], "minimum": 0});
     let members = json!({
@@ -105,7 +106,7 @@ pub(super) fn cohort() -> Value {
     object(members, false)
 }
 
-/// A step of a funnel.
+/// A row of `/v1/funnel`: a step.
 pub(super) fn step() -> Value {
     let share = || json!({"type": ["number", "null"], "minimum": 0, "maximum": 1});
     let members = json!({

@@ -18,7 +18,7 @@ fn service() -> impl HttpService<Body> {
     QueryApi::start(Config::from_vars(&vars).unwrap()).service()
 }
 
-/// Whether the service can read the parameters of a request.
+/// Whether the service accepts the parameters of a request, that is, does not answer `400`.
 async fn is_read(service: &impl HttpService<Body>, method: &str, uri: &str, body: &str) -> bool {
     let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap();
     let request = Request::builder().method(method).uri(uri).body(Body::from(body.to_owned())).unwrap();
@@ -55,8 +55,8 @@ fn required(operation: &Value) -> String {
         .collect()
 }
 
-/// The parameters of an operation whose `in` is `place`: for each the name, and the permitted values if the document
-/// lists them.
+/// The parameters of an operation that are in `place` (`path` or `query`). Each has its name and its permitted values;
+/// the list of values is empty if the document does not restrict them to a list.
 fn parameters(operation: &Value, place: &str) -> Vec<(String, Vec<String>)> {
     let all = operation["parameters"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -80,7 +80,7 @@ async fn the_routes_accept_the_described_parameters_and_no_others() {
         let body = if example.is_null() { "{}".to_owned() } else { example.to_string() };
         assert!(is_read(&service, &method, &uri, &body).await, "{method} {uri}");
         for (name, values) in &query_parameters {
-            // On a path with a suffix, a value of `format` or `csv` may contradict the suffix.
+            // A value of `format` or `csv` may contradict the suffix of the path, such as `.json`, and is then refused.
             let is_contrary = path.contains('.') && ["format", "csv"].contains(&name.as_str());
             for value in values.iter().filter(|_| !is_contrary) {
                 assert!(
@@ -117,7 +117,7 @@ fn every_get_request_in_docs_api_is_described() {
         assert!(document["paths"][path]["get"].is_object(), "{path}");
         found += 1;
     }
-    assert!(found >= 8, "the page has {found} reads");
+    assert!(found >= 8, "docs/api.md describes only {found} GET requests");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn the_headers_that_pages_may_read_are_described_and_no_others() {
             described.extend(names.map(|(name, _)| name.to_ascii_lowercase()));
         }
     }
-    // Only browsers evaluate `WWW-Authenticate`; pages need not read it.
+    // The browser itself evaluates `WWW-Authenticate`, so scripts of a page need not read it.
     described.remove("www-authenticate");
     let exposed = EXPOSED_HEADERS.iter().map(|name| name.as_str().to_owned()).collect();
     assert_eq!(described, exposed);

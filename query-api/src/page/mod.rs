@@ -1,9 +1,9 @@
-//! `/`: the page, which shows what this API answers.
+//! `/`: a web page that shows the answers of this API.
 //!
-//! The page consists of three files, which `query-api/page` builds and which are compiled into the program, so it works
-//! without any other server. It uses the same public API as every other reader. The names of its script and style sheet
-//! contain a hash of their content, so browsers may keep these files for ever. Browsers ask for the HTML file each
-//! time, and get `304` until the program changes.
+//! The page consists of three files: HTML, script and style sheet. They are built from `query-api/page` and compiled
+//! into the program, so no other server is needed. The page uses the same public API as every other reader. The names
+//! of the script and the style sheet contain a hash of their content, so browsers may cache these two files for ever.
+//! Browsers ask for the HTML file each time, and get `304` until the program changes.
 
 mod config;
 
@@ -35,7 +35,7 @@ const STYLE: &str = include_str!("../../page/dist/app.css");
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
-/// The page and its assets.
+/// The routes of the page, its script and its style sheet.
 pub(crate) fn routes(config: &PageConfig) -> Router {
     let script = Asset::named("app", "js", "text/javascript; charset=utf-8", SCRIPT);
     let style = Asset::named("app", "css", "text/css; charset=utf-8", STYLE);
@@ -55,8 +55,9 @@ pub(crate) fn routes(config: &PageConfig) -> Router {
         .merge(asset(style))
 }
 
-/// The content security policy: scripts and styles come from this server, images from this server or a `data:` URL, and
-/// requests go to this server; no plug-ins, forms or frames. Trusted types keep scripts from turning a string into
+/// The content security policy of the page. Scripts and styles come from this server, images from this server or a
+/// `data:` URL, and requests go to this server. The page has no plug-ins and no frames, and sends no forms. Only the
+/// sites in `frame_ancestors` may show the page in a frame. Trusted types prevent scripts from inserting a string as
 /// markup.
 fn policy(PageConfig { frame_ancestors }: &PageConfig) -> String {
     format!(
@@ -71,13 +72,13 @@ struct Page {
     policy: HeaderValue,
 }
 
-/// A file in the forms in which it is sent: plain and compressed.
+/// A file that is served uncompressed or compressed with gzip.
 struct Asset {
     path: String,
     kind: HeaderValue,
     plain: Bytes,
     gzip: Bytes,
-    /// Weak, because the plain and the compressed file have the same ETag.
+    /// A weak ETag, because the plain and the compressed file share it. A strong ETag would promise identical bytes.
     etag: String,
 }
 

@@ -8,7 +8,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
-/// The largest permitted size of everything that a browser loads to show the page: in bytes, compressed.
+/// The limit on the compressed size of all files of the page together, in bytes.
 const MAX_PAGE: usize = 150_000;
 
 fn config() -> PageConfig {
@@ -71,7 +71,7 @@ async fn the_page_loads_nothing_from_other_servers_and_has_no_inline_script() {
     // An XML namespace looks like a URL but is not loaded.
     let elsewhere = [&index, SCRIPT, STYLE].map(|text| text.replace("http://www.w3.org/", ""));
     for text in elsewhere {
-        assert!(!text.contains("http://") && !text.contains("https://"), "an address of another server");
+        assert!(!text.contains("http://") && !text.contains("https://"), "a URL of another server");
     }
 }
 

@@ -47,7 +47,7 @@ struct Request {
     suffix: Option<Format>,
 }
 
-/// All routes.
+/// The routes of retention and funnels.
 pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
     let service = Arc::new(PeopleService::new(config, state));
     let mut router = Router::new();
@@ -104,8 +104,11 @@ async fn funnel(service: Arc<PeopleService>, request: Request) -> Result<Respons
     Ok(response(&service, &answer, &request.given, format, &headers))
 }
 
-/// The format that a request asks for: by the suffix of the path, else by `format`, else by `Accept`; else JSON.
-/// Refuses a `format` that contradicts the suffix.
+/// The format of the answer. The suffix of the path decides, then the parameter `format`, then the header `Accept`; if
+/// none of them names a format, it is JSON.
+///
+/// # Errors
+/// `format` contradicts the suffix.
 fn format(suffix: Option<Format>, parameter: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
     match (suffix, parameter) {
         (Some(suffix), Some(parameter)) if suffix != parameter => {
@@ -131,9 +134,11 @@ fn response<T: Table>(
     respond(&rendered, &AsOf::new(answer.meta.as_of), now, headers)
 }
 
-/// Whether the answer is stale. It is stale if its `as_of` is not known; if its `as_of` is longer ago than
-/// [`Lane::longest_age`](super::lane::Lane::longest_age), because a later answer should have replaced this one; or if
-/// the aggregator declares other rollups than this process.
+/// Whether the answer is stale. It is stale in three cases:
+/// - Its `as_of` is not known.
+/// - Its `as_of` is longer ago than [`Lane::longest_age`](super::lane::Lane::longest_age), so a later answer should
+///   have replaced this answer.
+/// - The aggregator declares other rollups than this process.
 fn is_stale(service: &PeopleService, meta: &Meta, now: UnixMillis) -> bool {
     let limit = i64::try_from(service.lane.longest_age().as_millis()).unwrap_or(i64::MAX);
     let is_young = meta.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);

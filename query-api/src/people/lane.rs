@@ -23,7 +23,7 @@ const MAX_RESULT_ROWS: u64 = 1_000;
 /// The approximate limit on the size of all kept answers together, in bytes.
 pub(crate) const MAX_CACHE_BYTES: usize = 64 << 20;
 
-/// The queue for statements about people, and the answers that are kept.
+/// The queue for statements of retention and funnels, and a cache of their answers.
 pub(super) struct Lane {
     budget: Budget<Counted>,
     database: Database,
@@ -37,16 +37,16 @@ pub(super) struct Lane {
 /// The result of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted {
-    /// The state of the tables before they were read, such as their `as_of`.
+    /// The state of the tables, such as `as_of`, at the latest refresh before the statement ran.
     pub(super) reach: Arc<Reach>,
-    /// A row for each `start`.
+    /// The rows of the result: at most one row for each value of `start`.
     pub(super) rows: Vec<CountedRow>,
 }
 
 /// A row of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
 pub(super) struct CountedRow {
-    /// What the figures belong to: in a retention table the number of the cohort, from 0; in a funnel always 0.
+    /// For retention, the index of the cohort that the figures belong to, from 0. For a funnel, always 0.
     pub(super) start: i64,
     pub(super) figures: Vec<u64>,
 }
@@ -66,8 +66,9 @@ impl Lane {
             queue_deadline: config.people.queue_deadline,
             deadline: config.people.deadline,
             cache_bytes: MAX_CACHE_BYTES,
-            // An answer is kept for a whole interval, and not only until the next refresh. A statement may take longer
-            // than the interval, and equal requests during that time must not start another statement.
+            // An answer stays in the cache across refreshes, because the cache keys of this lane have `refresh: 0`.
+            // Otherwise, after each refresh that happens while a slow statement runs, an equal request would start the
+            // same statement again. This field limits the age of an answer instead.
             max_answer_age: config.refresh.interval,
         };
         Self {
@@ -79,13 +80,14 @@ impl Lane {
         }
     }
 
-    /// The largest age of an answer that is not stale: an older answer should have been replaced by now.
+    /// The limit on the age of an answer's `as_of`. An answer with an older `as_of` is stale, because a newer answer
+    /// should have replaced it.
     pub(super) fn longest_age(&self) -> Duration {
         3 * self.interval + self.deadline
     }
 
-    /// The kept answer to an equal request, or the answer that is being computed for an equal request. If there is
-    /// neither, runs `run` as soon as the queue permits.
+    /// Returns the cached answer to an equal request, or waits for the answer that is being computed for an equal
+    /// request. If there is no equal request, runs `run` as soon as the queue permits.
     pub(super) async fn answer(
         &self,
         reader: &Arc<Reader>,
@@ -97,7 +99,7 @@ impl Lane {
         self.budget.answer(key, budget::Lane::Normal, run).await
     }
 
-    /// Asks ClickHouse. `select` has the columns `start` and `figures` of a [`CountedRow`].
+    /// Runs `select` in ClickHouse, with the limits of this lane. Its result must have the columns of [`CountedRow`].
     pub(super) async fn count(
         &self,
         select: String,

@@ -2,8 +2,8 @@
 //!
 //! The folders [`retention`] and [`funnel`] have the parameters, the statements and the rows of the answers. Both paths
 //! share all other steps: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`] turns the
-//! rows into bytes, and [`http`] has the routes and formats. The statements may take seconds, so they have a budget of
-//! their own: neither `/v1/query` nor the snapshot waits for them.
+//! rows into bytes, and [`http`] has the routes and formats. The statements may take seconds. So they run in a queue of
+//! their own, and never delay `/v1/query` or the snapshot.
 
 mod source;
 

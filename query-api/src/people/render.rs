@@ -12,7 +12,7 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
     choice(text, &[("json", Format::Json), ("csv", Format::Csv)])
 }
 
-/// Rows of an answer.
+/// The rows of an answer, which can be rendered as JSON or CSV.
 pub(super) trait Table {
     /// The number of rows.
     fn rows(&self) -> usize;
@@ -39,9 +39,9 @@ pub(super) struct Meta {
     pub(super) as_of: Option<UnixMillis>,
     /// Whether the aggregator declares other rollups than this process.
     pub(super) rollups_differ: bool,
-    /// The moment before which everything is counted, in the time zone of the request. For retention, it is the last
-    /// start or end of a period that is not later than `as_of`. For a funnel, it is `as_of`, limited to the window.
-    /// `None` if there is no such moment.
+    /// All events before this moment are counted. The text is in the time zone of the request. For retention, the
+    /// moment is the latest start or end of a period at or before `as_of`. For a funnel, it is `as_of`, limited to the
+    /// window. `None` if `as_of` is not known or, for retention, is before the first period.
     pub(super) complete_until: Option<String>,
     /// Names of the rollups that were read; empty if raw events were read.
     pub(super) rollups: Vec<String>,

@@ -1,9 +1,10 @@
-//! Chooses the rollup that a statement reads: it must have the measure, the fields of the conditions, and buckets that
-//! begin at the edges of the periods.
+//! Chooses the rollup that a statement reads. The rollup must have the measure, a dimension for each filter, and a
+//! bucket that begins at each edge of the periods. A rollup with a `where` does not count all events, so it is never
+//! chosen.
 //!
-//! If several rollups have these, a rollup that still keeps the rows of the whole window is preferred. After that, the
-//! same preferences apply as for queries: the longest buckets, then the fewest dimensions, then the first place in the
-//! file. A rollup with a `where` does not hold all events, so it is never read. Pure: no clock, no I/O.
+//! If several rollups qualify, a rollup that still keeps the rows of the whole window is preferred. After that, the
+//! same preferences apply as for queries: the longest buckets, then the fewest dimensions, then the earliest
+//! declaration. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -34,9 +35,10 @@ pub(super) enum Counts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) rollup: Rollup,
-    /// The name of the measure.
+    /// The name of the measure that the statement reads.
     pub(super) measure: String,
-    /// The rollup keeps no rows from before this moment; `None` if it keeps all rows.
+    /// The start of the rollup's retention, in seconds since 1970. Rows of earlier buckets are deleted. `None` if the
+    /// rollup keeps all rows.
     pub(super) kept_from: Option<i64>,
 }
 
@@ -56,11 +58,11 @@ pub(super) struct Needs<'a> {
 }
 
 impl Source {
-    /// The best source at the moment `now`.
+    /// Chooses the best rollup. `now` determines which rows the rollups still keep.
     ///
     /// # Errors
-    /// No rollup has everything that is needed. The error lists what each rollup lacks. Its `param` is the first
-    /// parameter that cannot be satisfied by the rollup that lacks the least.
+    /// No rollup has everything that is needed. The error lists what each rollup with a suitable measure lacks. It
+    /// names the first parameter that the closest of these rollups (the one that lacks the least) cannot satisfy.
     pub(super) fn choose(
         rollups: &Rollups,
         reach: &Reach,
@@ -99,8 +101,8 @@ impl Source {
     }
 }
 
-/// Refuses a reader whose key does not permit a count of users over all events, and names the parameter that asks for
-/// it.
+/// Refuses a reader whose key permits no count of the distinct users of all events. The error names the parameter
+/// `param`.
 pub(super) fn check_reader(rollups: &Rollups, reader: &Reader, param: &str) -> Result<(), Problem> {
     let of_all_events = rollups.iter().filter(|rollup| rollup.conditions.is_empty());
     let names: Vec<_> = of_all_events.filter_map(|rollup| measure(rollup, Counts::Users)).collect();
@@ -139,7 +141,7 @@ fn lacking(rollup: &Rollup, needs: Needs<'_>) -> Vec<(&'static str, String)> {
         lacks.push(("filter", "does not hold all events".to_owned()));
     }
     if !grain::has_edges(rollup.grain, needs.edges) {
-        let needed = grain::needed(needs.edges).map_or("other ones", |grain| grain.name());
+        let needed = grain::needed(needs.edges).map_or("another grain", |grain| grain.name());
         let has = rollup.grain.name();
         let phrase = format!("has buckets of grain {has}, and these periods in {} need {needed}", needs.zone);
         lacks.push(("tz", phrase));
@@ -147,7 +149,7 @@ fn lacking(rollup: &Rollup, needs: Needs<'_>) -> Vec<(&'static str, String)> {
     lacks
 }
 
-/// The moment before which the rollup keeps no rows; `None` if it keeps all rows.
+/// The start of the rollup's retention at the moment `now`; `None` if the rollup keeps all rows.
 fn kept_from(rollup: &Rollup, now: i64) -> Option<i64> {
     let days = i64::from(rollup.retention_days?);
     Some(now - now.rem_euclid(DAY) - days * DAY)

@@ -1,4 +1,4 @@
-//! The figures: the statement that reads them, and the JSON that shows them. Pure.
+//! The figures of `/v1/pipeline`: the statement that reads them, and the JSON of the answer. Pure.
 
 use clickhouse::Row;
 use schemas::time::{DAY, UnixMillis};
@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::query::sql::Statement;
 use crate::rendered::{Rendered, etag, rfc3339};
 
-/// The longest time that the statement may run, in seconds. The statement reads a row of the ledger for each record of
-/// a day, in one thread.
+/// Maximum run time of the statement, in seconds. The statement may need seconds, because it reads the ledger rows of
+/// all records of a day in one thread.
 pub(super) const MAX_SECONDS: u64 = 5;
 /// Maximum memory that ClickHouse may use for the statement, in bytes.
 const MAX_MEMORY_BYTES: u64 = 256 << 20;
 
-/// The statement, which returns one row. Marker rows have the tenant `''`. All rows of one audit have the same
-/// `audited_at`, and are inserted together. `as_of` is 0 while a partition of the topic has not reported.
+/// The statement, which returns one row. The condition `tenant != ''` excludes marker rows. All rows of one audit are
+/// inserted together and have the same `audited_at`, so the rows with the latest `audited_at` are one whole audit.
+/// `as_of` is 0 until every partition of the topic has reported its progress.
 const TEXT: &str = "SELECT toUnixTimestamp64Milli(now64(3)) AS read_at, P.until AS as_of, P.slowest AS slowest_partition, \
 P.partitions AS partitions, L.lines AS lines, L.stored AS stored, L.rejected AS rejected, L.duplicates AS duplicates, \
 D.samples AS rejected_samples, A.at AS audited_at, A.tables AS audited_tables, A.partly AS partly_audited, \
@@ -63,7 +64,8 @@ pub(super) struct FiguresRow {
 /// The state of the pipeline.
 #[derive(Debug)]
 pub(super) struct Figures {
-    /// Everything that was in Kafka before this moment is counted; `None` while a partition has not reported.
+    /// Everything that was in Kafka before this moment is counted; `None` until every partition of the topic has
+    /// reported its progress.
     pub(super) as_of: Option<UnixMillis>,
     read_at: UnixMillis,
     data: Data,
@@ -78,15 +80,15 @@ struct Data {
     audit: Option<Audit>,
 }
 
-/// What became of the lines of the last 24 hours: received = stored + rejected + duplicates.
+/// Numbers of lines by outcome, for the records of the last 24 hours: received = stored + rejected + duplicates.
 #[derive(Debug, Serialize)]
 struct Lines {
     received: u64,
     stored: u64,
     rejected: u64,
     duplicates: u64,
-    /// Samples of lines that the edge rejected; the edge keeps at most ten a second. These lines are in no other
-    /// figure.
+    /// Number of samples of lines that the edge rejected. The edge keeps at most ten samples a second. The other
+    /// figures do not include these lines.
     rejected_samples: u64,
 }
 

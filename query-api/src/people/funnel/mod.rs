@@ -1,10 +1,12 @@
 //! `/v1/funnel`: how many users did several steps in a given order.
 //!
-//! A user enters the funnel with an event of the first step, and must do the later steps in their order within a
-//! limited time after the first step. Events outside the window of the request count for no step. [`params`] reads the
-//! request, [`sql`] writes two statements, and [`steps`] makes the rows of the answer. The first statement reads the
-//! number of events of all steps from a rollup; a funnel over too many events is refused. The second statement reads
-//! the raw events, ordered by the clients' times.
+//! A user enters the funnel with an event of the first step. A later step counts only after the previous step (or in
+//! the same millisecond), and within a limited time after the first step. Events outside the window of the request are
+//! ignored.
+//!
+//! [`params`] reads the request, [`sql`] writes two statements, and [`steps`] makes the rows of the answer. The first
+//! statement reads from a rollup how many events the steps have in the hours of the window. If there are too many, the
+//! request is refused. The second statement reads the raw events, in the order of the clients' times.
 
 pub(super) mod params;
 
@@ -32,7 +34,7 @@ const HOUR: i64 = 3_600;
 /// Seconds in a day.
 const DAY: i64 = 24 * HOUR;
 
-/// Answers a funnel at the current time.
+/// Answers a request for a funnel. Relative bounds of its window, such as `-7d`, refer to the current time.
 pub(super) async fn answer(
     service: &PeopleService,
     reader: &Arc<Reader>,
@@ -50,8 +52,8 @@ pub(super) async fn answer(
     let lane = &service.lane;
     let (size, size_parameters) = sql::size(&source, &events, hours, &reader.tenant);
     let (select, parameters) = sql::select(request, &events, &window, &reader.tenant)?;
-    // This check comes last: a request with a mistake must not get the answer "not yet", because a retry cannot
-    // succeed.
+    // This check comes after all checks of the request. `NotYet` asks the client to retry, and a retry of a request
+    // with a mistake cannot succeed.
     known.ok_or(Kind::NotYet)?;
     let run = async {
         let rows = lane.count(size, size_parameters).await?;
@@ -89,7 +91,7 @@ fn window(request: &Funnel, now: i64) -> Result<Window, Problem> {
     if window.from() < kept_from {
         let kept_from = request.calendar.local(kept_from);
         let reason =
-            format!("a funnel reads raw events, which are kept for {RAW_DAYS} days, now from {kept_from} on");
+            format!("raw events are kept for {RAW_DAYS} days, so `from` must be at or after {kept_from}");
         return Err(Problem::of(Kind::NotCovered, "from", reason));
     }
     Ok(window)
@@ -100,7 +102,7 @@ fn check_size(events: u64, most: u64) -> Result<(), Problem> {
     if events <= most {
         return Ok(());
     }
-    // The text does not reveal how many events there are, because the key may not permit that measure.
+    // The message does not reveal the number of events, because the key may not permit the reader to count events.
     let reason = format!("the window has more events of these steps than the {most} that a funnel may read");
     Err(Problem::of(Kind::TooWide, "from", reason))
 }

@@ -28,7 +28,7 @@ pub(crate) struct Funnel {
     pub(in crate::people) given: Given<Self>,
 }
 
-/// One step.
+/// A step of a funnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
     /// The step as the request writes it.
@@ -39,9 +39,9 @@ pub(super) struct Step {
 
 /// The smallest and the largest number of steps.
 const STEPS: std::ops::RangeInclusive<usize> = 2..=8;
-/// Largest `within`, in seconds.
+/// The largest value of the parameter `within`, in seconds.
 const MAX_WITHIN_SECONDS: u32 = 7 * 86_400;
-/// The units of `within`, in seconds.
+/// The units of the parameter `within`, and their lengths in seconds.
 const UNITS: [(&str, u32); 4] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
 
 /// All parameters, in the order in which an answer repeats them.
@@ -105,7 +105,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "format",
         default: None,
-        doc: "`json` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then `json`.",
+        doc: "`json` or `csv`. By default, the suffix of the path decides, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "csv"]),
         read: |request, text| render::format(text).map(|format| request.format = Some(format)),
@@ -153,7 +153,7 @@ impl Funnel {
         Ok(self)
     }
 
-    /// The events of all steps, as a condition.
+    /// A filter that accepts the events of all steps.
     pub(super) fn all_events(&self) -> Filter {
         let events = self.steps.iter().flat_map(|step| step.events.clone());
         Filter { field: "event".to_owned(), test: Test::In(events.collect()) }

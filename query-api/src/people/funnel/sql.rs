@@ -1,7 +1,9 @@
-//! The statements of a funnel: how many events it reads, and how many users reach each step.
+//! The two statements of a funnel. The first counts the events that the funnel would read, the second counts the users
+//! who reach each step.
 //!
 //! `windowFunnel` sorts the events of a user by time, and events of the same millisecond by step. So events of the same
-//! millisecond count in the order of the steps. Invariant: no text of a request is part of a statement.
+//! millisecond count in the order of the steps. Invariant: texts of a request are bound as parameters, and are never
+//! part of a statement.
 
 use schemas::rollup::Column;
 
@@ -12,10 +14,11 @@ use crate::problem::{Kind, Problem};
 use crate::query::sql::Parameter;
 use crate::query::window::Window;
 
-/// The values that ClickHouse binds, by name.
+/// The query parameters that ClickHouse binds, by name.
 type Parameters = Vec<(String, Parameter)>;
 
-/// The user of an event, as in the rollups: `user_id`, else `device_id`.
+/// The SQL expression for the user of an event: `user_id`, or `device_id` if `user_id` is empty. Rollups identify users
+/// in the same way.
 const USER: &str = "if(E.user_id != '', E.user_id, E.device_id)";
 
 /// The statement that counts the events of all steps from the hour `from` to the hour `to` (exclusive).

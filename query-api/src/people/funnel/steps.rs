@@ -25,7 +25,7 @@ struct StepRow {
 
 impl Steps {
     pub(super) fn new(request: &Funnel, counted: &Counted) -> Self {
-        // If no user has an event of these steps, ClickHouse sums over no rows and returns no figures.
+        // If no user has an event of these steps, `sumForEach` aggregates no rows and returns an empty array.
         let figures = counted.rows.first().map_or(&[][..], |row| &row.figures);
         let users = |at: usize| figures.get(at).copied().unwrap_or(0);
         let row = |(at, step): (usize, &super::params::Step)| StepRow {

@@ -73,7 +73,7 @@ fn shares_are_of_the_first_and_of_the_previous_step() {
             {"step": "event:eq:c", "users": 1, "of_first": 0.125, "of_previous": 0.25},
         ])
     );
-    // If there are no users, ClickHouse returns a row without figures, or no row.
+    // If no user has an event of the steps, the result is a row with an empty array, or it has no row.
     let none = json!({"step": "event:eq:c", "users": 0, "of_first": null, "of_previous": null});
     assert_eq!((&rows(Some(Vec::new()))[2], &rows(None)[2]), (&none, &none));
 }

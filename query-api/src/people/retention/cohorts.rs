@@ -12,7 +12,7 @@ use crate::people::render::Table;
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::people) struct Cohorts {
     cohorts: Vec<Cohort>,
-    /// Number of periods that are counted after the period of the cohort.
+    /// Number of later periods for which each cohort has a cell, besides the cell for the cohort's own period.
     periods: usize,
 }
 
@@ -30,8 +30,8 @@ struct Cohort {
 }
 
 impl Cohorts {
-    /// The cohorts whose periods have begun at the moment `now`. The rollup may lack events from before
-    /// `complete_from`; if `complete_from` is `None`, the rollup has every event.
+    /// The cohorts whose periods begin at or before `now`. The rollup may lack events that are older than
+    /// `complete_from`. If `complete_from` is `None`, the rollup has every event.
     pub(super) fn new(
         request: &Retention,
         periods: &Periods,
@@ -61,8 +61,8 @@ impl Cohorts {
     }
 }
 
-/// The last of `edges` that is not later than `as_of`: everything before it is counted. `None` if `as_of` is before the
-/// first edge.
+/// The latest of `edges` that is at or before `as_of`. All events before this edge are counted. `None` if `as_of` is
+/// before the first edge.
 pub(super) fn complete_until(edges: &[i64], as_of: UnixMillis) -> Option<i64> {
     let passed = edges.partition_point(|edge| *edge <= as_of.0.div_euclid(1000));
     passed.checked_sub(1).map(|at| edges[at])

@@ -22,8 +22,8 @@ use crate::reach::Reach;
 use cohorts::Cohorts;
 use params::Retention;
 
-/// Maximum number of periods of a table, those of the cohorts and the later periods together: for each user and event,
-/// the statement keeps one 64-bit number with a bit for each period.
+/// Maximum number of periods of a table: the periods of the cohorts and the later periods together. The limit is 64,
+/// because for each user and event the statement keeps one 64-bit number with a bit for each period.
 const MAX_PERIODS: usize = 64;
 /// Number of cohorts if `from` is absent.
 const COHORTS: i64 = 8;
@@ -59,7 +59,7 @@ impl Periods {
     }
 }
 
-/// Answers a retention table at the current time.
+/// Answers a request for a retention table. Relative bounds of its window refer to the current time.
 pub(super) async fn answer(
     service: &PeopleService,
     reader: &Arc<Reader>,
@@ -70,8 +70,8 @@ pub(super) async fn answer(
     let known = service.state.reach();
     let reach = known.clone().unwrap_or_default();
     let source = source(service, &reach, reader, request, &periods, now)?;
-    // This check comes last: a request with a mistake must not get the answer "not yet", because a retry cannot
-    // succeed.
+    // This check comes after all checks of the request. `NotYet` asks the client to retry, and a retry of a request
+    // with a mistake cannot succeed.
     known.ok_or(Kind::NotYet)?;
     let (select, parameters) = sql::select(request, &periods, &source, &reader.tenant);
     let window = (periods.edges[0], periods.edges[periods.edges.len() - 1]);
@@ -79,7 +79,9 @@ pub(super) async fn answer(
     let run = async { Ok(Counted { rows: service.lane.count(select, parameters).await?, reach }) };
     let counted = service.lane.answer(reader, window, query, run).await?;
     let as_of = counted.reach.as_of;
-    // `max` returns the later moment. `None` is less than every moment.
+    // The rollup lacks events that are older than its retention, and events that arrived before it began to count. So
+    // the rollup is complete from the later of these two moments. If one of them does not exist, it is `None`, which
+    // `max` treats as less than every moment.
     let complete_from = source.kept_from.max(counted.reach.since.get(&source.rollup.name).copied());
     Ok(Answer {
         data: Cohorts::new(request, &periods, complete_from, &counted, now),

@@ -22,7 +22,7 @@ pub(crate) struct Retention {
     /// Conditions that every counted event must also meet.
     pub(super) filters: Vec<Filter>,
     pub(super) grain: Grain,
-    /// Number of periods that are counted after the period of the cohort.
+    /// Number of later periods for which each cohort has a cell, besides the cell for the cohort's own period.
     pub(super) periods: usize,
     pub(super) from: Option<Bound>,
     pub(super) to: Bound,
@@ -45,7 +45,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "again",
         default: None,
-        doc: "The event by which a user is counted in a later period: a condition like that of `first`. Required.",
+        doc: "The event that counts users of a cohort in a period: a condition like that of `first`. Required.",
         shape: Shape::One,
         values: Values::Text(FILTER),
         read: |request, text| Filter::parse(text).map(|filter| request.again = Some(filter)),
@@ -116,7 +116,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "format",
         default: None,
-        doc: "`json` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then `json`.",
+        doc: "`json` or `csv`. By default, the suffix of the path decides, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "csv"]),
         read: |request, text| render::format(text).map(|format| request.format = Some(format)),
@@ -167,7 +167,7 @@ impl Retention {
         self.first.as_ref().expect("a request without `first` is refused")
     }
 
-    /// The event by which a user is counted in a later period.
+    /// The event that a user of a cohort must have in a period to be counted in the cell of this period.
     pub(super) fn again(&self) -> &Filter {
         self.again.as_ref().expect("a request without `again` is refused")
     }

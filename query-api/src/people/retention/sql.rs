@@ -1,9 +1,11 @@
 //! The statement of a retention table.
 //!
-//! A stored state of distinct users is a list of their hashes: `uniqExact` and `groupUniqArray` write the same bytes,
-//! so a state of one can be read as a state of the other. Each user becomes two numbers with a bit for each period:
-//! the periods in which the user had the event `first`, and those in which the user had the event `again`. Invariant:
-//! no text of a request is part of the statement.
+//! The rollup stores distinct users as a `uniqExact` state, which is a set of user hashes. A `groupUniqArray` state of
+//! the same hashes has the same bytes. So the statement casts the stored state to `groupUniqArray` to read the hashes
+//! themselves. For each user, it then computes two numbers with a bit for each period: the first has the periods in
+//! which the user had the event `first`, the second the periods in which the user had the event `again`.
+//!
+//! Invariant: texts of a request are bound as parameters, and are never part of the statement.
 
 use super::Periods;
 use super::params::Retention;
@@ -11,7 +13,7 @@ use crate::filter::Filter;
 use crate::people::source::Source;
 use crate::query::sql::Parameter;
 
-/// The text of the statement, and the values that ClickHouse binds.
+/// The text of the statement, and the query parameters that ClickHouse binds, by name.
 pub(super) fn select(
     request: &Retention,
     periods: &Periods,
@@ -63,7 +65,8 @@ pub(super) fn select(
     (select, parameters)
 }
 
-/// The conditions for the rows of the rollup that have the users of an event.
+/// The conditions of the `WHERE` clause that selects the rollup's rows for `event`. `parameter` names the query
+/// parameter that has the values of this filter.
 fn conditions(
     request: &Retention,
     source: &Source,
