@@ -32,12 +32,13 @@ pub struct Ranked<K> {
     pub ranks: Vec<u32>,
 }
 
-/// Ranks the keys of rows.
+/// Ranks rows by their keys. `keys` has the key of each row. `hash` must return equal hashes for equal keys.
 pub fn ranked<K: Copy + Ord>(keys: impl Iterator<Item = K>, hash: impl Fn(&K) -> u64) -> Ranked<K> {
     let (mut distinct, mut numbers) = (Vec::new(), Vec::with_capacity(keys.size_hint().0));
     let mut known = HashTable::<u32>::new();
     for key in keys {
-        // Neighbouring rows often have the same key, because the lines of a record come from one sender.
+        // Neighbouring rows often have the same key, because the lines of one request usually come from one user and
+        // are next to each other in a record. For such a row, no lookup in `known` is needed.
         if let Some(last) = numbers.last().copied().filter(|last| distinct[*last as usize] == key) {
             numbers.push(last);
             continue;

@@ -1,9 +1,10 @@
 //! Groups the rows of a batch once, for all rollups.
 //!
-//! A *stratum* is the set of rows with the same minute, tenant, event, country, `device_os` and day of receipt. Rows of
-//! one stratum have the same bucket in every grain and the same event, country and `device_os`. For each rollup, they
-//! were either all received within the retention of their bucket or all after it. So a rollup groups strata instead of
-//! rows if its dimensions and conditions use no other fields, as in most rollups. Pure.
+//! A *stratum* is the set of rows with the same tenant, event, country, `device_os`, minute of the event time and UTC
+//! day of receipt. All rows of a stratum have the same bucket in every grain, because no bucket begins in the middle of
+//! a minute. The retention of a bucket, if it ends, ends with a UTC day, so either all rows of a stratum were received
+//! before the end or none was. Therefore a rollup whose dimensions and conditions use only event, country and
+//! `device_os` groups strata instead of rows. Most rollups are like this. Pure.
 
 use std::cell::OnceCell;
 use std::hash::BuildHasher as _;
@@ -32,7 +33,8 @@ pub struct Strata<'r> {
     distinct: [OnceCell<Hashed>; 3],
 }
 
-/// Rows and strata in ascending order of the hash of a text, such as the user. Rows without the text are left out.
+/// Rows and strata, sorted by the hash of one field of the rows: the user, the session or the device id. Rows in which
+/// the field is empty are left out.
 pub struct Hashed {
     /// The distinct hashes, ascending.
     pub hashes: Vec<u64>,
@@ -73,7 +75,8 @@ impl<'r> Strata<'r> {
         Self { rows, of_row, firsts, counts, distinct: Default::default() }
     }
 
-    /// The rows and strata in the order of the hashes of the texts that `distinct` counts.
+    /// The rows and strata, sorted by the hash of the field `distinct`. The result is computed once for all rollups of
+    /// the batch.
     pub fn hashed(&self, distinct: Distinct) -> &Hashed {
         let place = match distinct {
             Distinct::User => 0,
