@@ -88,10 +88,12 @@ impl QueryApi {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        // These layers are outside of the router, because each `Router::layer` costs a request several allocations.
+        // These layers wrap the router. Layers added with `Router::layer` would cost each request several allocations.
+        // The CORS layer must wrap the key check, which is in the router. Then the CORS layer answers preflights, which
+        // have no token, and also adds CORS headers to refusals.
         let routes = ServiceBuilder::new()
             .map_response(cors::no_content) // preflights are answered without a body
-            .layer(self.config.cors.layer()) // before the key check: preflights have no token, refusals need headers
+            .layer(self.config.cors.layer())
             .option_layer(self.access.anonymous_reader().map(Extension))
             .service(self.routes());
         service_fn(move |request: Request<B>| {

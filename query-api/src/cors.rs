@@ -19,7 +19,7 @@ use crate::rendered::{X_AGE_MS, X_AS_OF};
 /// Two hours, the longest time that Chromium keeps the answer to a preflight.
 const MAX_AGE: Duration = Duration::from_secs(7200);
 
-/// The headers of responses that pages may read. `/openapi.json` describes each of them; a test compares the two.
+/// The headers of responses that pages may read. `/openapi.json` describes each of them, as a test checks.
 pub(crate) const EXPOSED_HEADERS: [HeaderName; 9] = [
     ETAG,
     X_AS_OF,
@@ -68,7 +68,8 @@ impl CorsConfig {
             .allow_headers([ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, REQUEST_ID, read_key])
             .expose_headers(EXPOSED_HEADERS)
             .max_age(MAX_AGE)
-            // The layer adds no `Vary`: the handlers set it on responses that caches may keep.
+            // By default, this layer adds `Vary` to every response. Here it adds none, because `http::response` sets
+            // a complete `Vary` on the answers that caches may keep.
             .vary([])
     }
 }
@@ -81,7 +82,7 @@ pub(crate) fn no_content(mut response: Response) -> Response {
     response
 }
 
-/// An origin as a browser writes it: scheme, host and port, and nothing after them.
+/// Checks that `text` is an origin as a browser writes it: scheme, host and port, and nothing after them.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let host = text.split_once("://").map(|(_, host)| host).filter(|host| !host.is_empty());
     let good =

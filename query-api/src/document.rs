@@ -1,6 +1,6 @@
 //! Responses with a document that describes this service: `/openapi.json` and `/v1/meta`. A document seldom changes, so
-//! caches may keep it. The document of `/v1/meta` depends on the reader's key and on the state of the tables at the
-//! latest refresh.
+//! caches may keep it for a minute. The document of `/v1/meta` depends on the reader's key and on the state of the
+//! tables at the latest refresh. If readers need keys, the key check makes each response private to its reader.
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};

@@ -29,8 +29,8 @@ pub(crate) enum Test {
 
 /// Maximum number of values of one condition.
 const MAX_VALUES: usize = 1_000;
-/// Maximum number of bytes of one condition. Even with escapes, a condition of this length fits into one query
-/// parameter of ClickHouse.
+/// Maximum number of bytes of one condition. The values of a condition are sent to ClickHouse as one query parameter,
+/// which may have at most 128 KiB (`http_max_field_value_size`). Even after escaping, the values fit into this limit.
 const MAX_BYTES: usize = 16 << 10;
 
 impl Filter {

@@ -23,12 +23,12 @@ pub(crate) enum Pace {
     TooSlow,
 }
 
-/// Decides what the next statement leaves out, from how the latest refreshes went.
+/// Decides what the next statement leaves out. The decision depends on the pace of the latest refreshes.
 #[derive(Debug, Default)]
 pub(crate) struct Shedding {
     left_out: LeftOut,
     last: Option<Pace>,
-    /// How many of the latest refreshes in a row had the pace `last`.
+    /// How many of the latest refreshes in a row had the pace `last`. The count restarts when it reaches a threshold.
     in_a_row: u32,
 }
 

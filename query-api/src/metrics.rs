@@ -23,7 +23,7 @@ pub struct Metrics {
     left_out: IntGauge,
     /// `keys_stale`: 1 while the key file is not valid and the previous keys stay in use.
     pub(crate) keys_stale: IntGauge,
-    /// `refused_total`: requests that keys did not permit, by status code.
+    /// `refused_total`: requests without a valid token or with a key that does not permit them, by status code.
     pub(crate) refused: IntCounterVec,
     live_streams: IntGauge,
     pub(crate) queries: QueryMetrics,
@@ -102,7 +102,7 @@ impl QueryMetrics {
         self.shared.inc();
     }
 
-    /// Counts a query that waits, until the guard is dropped.
+    /// Counts a query as waiting until the guard is dropped.
     pub(crate) fn waiting(&self) -> GaugeGuard {
         GaugeGuard::new(&self.waiting)
     }
@@ -164,7 +164,7 @@ impl Metrics {
         self.requests.with_label_values(&[route, code.as_str()]).inc();
     }
 
-    /// Counts a refresh.
+    /// Counts a refresh by its result and records its duration.
     pub(crate) fn refreshed(&self, succeeded: bool, duration: Duration) {
         self.refreshes.with_label_values(&[if succeeded { "ok" } else { "error" }]).inc();
         self.refresh_seconds.observe(duration.as_secs_f64());
@@ -190,7 +190,7 @@ impl Metrics {
         });
     }
 
-    /// Counts a waiting request until the guard is dropped.
+    /// Counts a request as waiting until the guard is dropped.
     pub(crate) fn waiting(&self) -> GaugeGuard {
         GaugeGuard::new(&self.cold_waiting)
     }

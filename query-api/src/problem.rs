@@ -16,7 +16,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) kind: Kind,
-    /// What is wrong, by parameter; empty where no parameter is at fault.
+    /// What is wrong with each parameter at fault; empty if no parameter is at fault.
     pub(crate) errors: Vec<BadParameter>,
 }
 
@@ -52,7 +52,8 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     /// The body is longer than the limit for the body of a query.
     BodyTooLarge,
-    /// No rollup has what the request asks for, or rollups define it differently.
+    /// No rollup has what the request asks for, or a name in the request has several meanings among the rollups, or the
+    /// events of the window are no longer kept.
     NotCovered,
     /// The window is too long, or the query would read or return too many rows or events or need too much memory.
     TooWide,
@@ -61,8 +62,8 @@ pub(crate) enum Kind {
     NotYet,
     /// Readers already ask for the maximum number of old hours, small polls or tenants that a refresh reads.
     TooManyKeys,
-    /// The query got no turn in time, because the maximum number of queries is running. Or ClickHouse runs too many
-    /// statements, or the long answers that are being sent use all the memory that long answers may use.
+    /// The query waited too long for its turn, because the maximum number of queries is running; or ClickHouse runs too
+    /// many statements; or too little of the memory for long answers is free.
     Busy,
     /// The maximum number of streams is open, or the process is about to stop.
     NoStream,
@@ -104,8 +105,8 @@ impl Problem {
         if parts.is_empty() { self.kind.text().detail.to_owned() } else { parts.join("; ") }
     }
 
-    /// The response to the request `id`. It keeps the headers in `set`, which other layers have set, unless the problem
-    /// sets the same header.
+    /// The response to the request `id`. `set` has the headers that other layers have added so far. The response keeps
+    /// these headers, except `Content-Length` and headers for which the problem has its own value.
     fn render(&self, id: &RequestId, mut set: HeaderMap) -> Response {
         #[derive(Serialize)]
         struct More<'a> {
@@ -142,7 +143,7 @@ impl From<Kind> for Problem {
     }
 }
 
-/// A response with only the status. It carries the problem, and [`complete`] renders the body.
+/// A response with only the status. The problem is in its extensions, and [`complete`] renders the body from it.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.kind.text().status.into_response();
@@ -167,7 +168,8 @@ pub(crate) fn complete(mut response: Response, id: &RequestId) -> Response {
 }
 
 impl Kind {
-    /// After how many seconds the same request may succeed. Every kind with status `503` has a value.
+    /// The seconds for the header `Retry-After`; `None` if a retry does not help, or if another layer adds the header.
+    /// Every kind with status `503` has a value.
     fn retry_after(self) -> Option<&'static str> {
         match self {
             Self::NotYet | Self::Busy | Self::NoStream | Self::NoStreamOfKey => Some("5"),
@@ -209,7 +211,7 @@ impl Kind {
                 code: "bad_body",
                 title: "The body cannot be read",
                 detail: "the body is not a JSON object of parameters",
-                hint: "send the parameters of GET as one JSON object",
+                hint: "send one JSON object with the same parameters as in a GET request",
             },
             Self::Unauthorized => Text {
                 status: StatusCode::UNAUTHORIZED,
@@ -237,8 +239,8 @@ impl Kind {
                 status: StatusCode::FORBIDDEN,
                 code: "forbidden",
                 title: "The key does not permit this",
-                detail: "this answer is about the events of all tenants, and only for keys with `operator = true`",
-                hint: "ask the operator who declares the keys",
+                detail: "this answer is about the events of all tenants, so it needs a key with `operator = true`",
+                hint: "ask the person who declares the keys for a key with `operator = true`",
             },
             Self::RateLimited => Text {
                 status: StatusCode::TOO_MANY_REQUESTS,
@@ -274,8 +276,8 @@ impl Kind {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 code: "body_too_large",
                 title: "The body is too long",
-                detail: "the body of a query has at most 64 KiB",
-                hint: "send the parameters of GET as one JSON object",
+                detail: "the body of the query is longer than 64 KiB",
+                hint: "send shorter parameters, for example fewer values in a filter",
             },
             Self::NotCovered => Text {
                 status: StatusCode::UNPROCESSABLE_ENTITY,
@@ -288,7 +290,7 @@ impl Kind {
                 status: StatusCode::UNPROCESSABLE_ENTITY,
                 code: "too_wide",
                 title: "The query asks for too much at once",
-                detail: "the query reads or returns more rows than one query may",
+                detail: "the query would read or return too many rows, or need too much memory",
                 hint: "ask for a shorter window, a coarser grain, fewer dimensions, or add a filter",
             },
             Self::NotYet => Text {
@@ -302,14 +304,14 @@ impl Kind {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "busy",
                 title: "Too many different answers are requested",
-                detail: "readers ask for more old hours, small polls or tenants than are read at once",
+                detail: "readers ask for more old hours, small polls or tenants than one refresh reads",
                 hint: WAIT,
             },
             Self::Busy => Text {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "busy",
                 title: "Too many queries run at once",
-                detail: "the query did not get its turn within the time that a query may wait",
+                detail: "too many queries run at once, or too many long answers are being sent",
                 hint: WAIT,
             },
             Self::NoStream => Text {

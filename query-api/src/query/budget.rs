@@ -79,7 +79,7 @@ pub(crate) enum Lane {
 /// The key of an answer: requests with equal keys share one answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    /// The number of the refresh in which the answer was computed; 0 if answers may outlive a refresh.
+    /// The number of the latest refresh when the request arrived; 0 if an answer is also kept after the next refresh.
     pub(crate) refresh: u64,
     /// The rights of the reader: only requests with equal rights may get the answer.
     pub(crate) reader: Arc<Reader>,

@@ -1,9 +1,10 @@
 //! What a query reads: its own window, and with `compare` the window that it is compared with.
 //!
 //! The window of the comparison is computed with the calendar of the query's time zone. The buckets of the two windows
-//! are compared by their number: the first with the first, the second with the second. If a bucket is not over yet,
-//! only its part up to a cut is compared, with an equally long part of its counterpart. The cut is the latest moment
-//! at which a bucket ends in every rollup that is read for the comparison. Pure: no clock, no I/O.
+//! are compared by their number: each bucket with its *counterpart*, the bucket of the same number in the other window.
+//! If a bucket is not over yet, only its part before the *cut* is compared, with an equally long part of its
+//! counterpart. The cut is the latest moment before which all events are counted and at which a bucket ends in every
+//! rollup that is read for the comparison. Pure: no clock, no I/O.
 
 use jiff::ToSpan;
 
@@ -41,11 +42,11 @@ pub(super) struct Compared {
     pub(super) cut: Option<Cut>,
 }
 
-/// The part of an unfinished bucket that is compared, and the equally long part of its counterpart. Both have only
-/// those measures of the query whose rollups have smaller buckets within the unfinished bucket.
+/// The part of an unfinished bucket that is compared (`now`), and the equally long part of its counterpart (`then`).
+/// Both parts have only those measures of the query for which a cut is possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// Number of the bucket in the window of the query.
+    /// Index of the unfinished bucket in the window of the query.
     pub(super) bucket: usize,
     pub(super) now: Slice,
     pub(super) then: Slice,
@@ -55,7 +56,7 @@ impl Slices {
     /// What a query reads of `window` if everything before `moment` is counted.
     ///
     /// # Errors
-    /// No rollup covers a measure, or the window to compare with is not possible.
+    /// No rollup covers a measure, or the window to compare with is not valid: for example, it begins before 1970.
     pub(super) fn new(
         query: &Query,
         planner: &Planner<'_>,
@@ -67,7 +68,7 @@ impl Slices {
         Ok(Self { main, compared: compared.transpose()? })
     }
 
-    /// All slices, in the order of the statement.
+    /// All slices, in the order in which the statement reads them.
     pub(super) fn all(&self) -> Vec<&Slice> {
         let compared = self.compared.as_ref();
         let whole = compared.and_then(|compared| compared.whole.as_ref());
@@ -115,8 +116,8 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
         }
         (Compare::Previous, _) => {
             let units = match unit {
-                // Hours and smaller units are shifted by their length and not by the calendar, because a day may have
-                // 23 or 25 hours.
+                // A window of hours or smaller units is moved back by its length in seconds. A window of days or longer
+                // units is moved back by the number of its units, because a local day may have 23 or 25 hours.
                 Grain::Minute | Grain::QuarterHour | Grain::Hour => None,
                 _ => Some(calendar.count(unit, from, to)),
             };
@@ -132,15 +133,15 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
     Window::between(start, end, grain, unit, calendar.clone()).map_err(as_compare)
 }
 
-/// Names the parameter `compare` as the reason why a window is not possible.
+/// Attributes a problem with the window to compare with to the parameter `compare`.
 fn as_compare(mut problem: Problem) -> Problem {
     problem.errors.iter_mut().for_each(|error| "compare".clone_into(&mut error.param));
     problem
 }
 
-/// Cuts an unfinished bucket and its counterpart. Leaves out each measure for which no cut is possible, for example
-/// because its rollups have no smaller buckets. The cut is the latest moment at which a bucket ends in the rollups of
-/// all remaining measures.
+/// Cuts the unfinished bucket with the index `bucket` and its counterpart. Leaves out each measure for which no cut is
+/// possible, for example because its rollups have no smaller buckets. The cut is the latest moment up to `moment` at
+/// which a bucket ends in the rollups of all remaining measures. `None` if no measure remains.
 fn cut(
     query: &Query,
     planner: &Planner<'_>,
@@ -150,9 +151,10 @@ fn cut(
 ) -> Option<Cut> {
     let (start, start_then) = (window.edges[bucket], *other.edges.get(bucket)?);
     let end_then = *other.edges.get(bucket + 1)?;
-    // The slices of `measures` from the start of each bucket: of the unfinished bucket up to `end`, and of its
-    // counterpart for the same length. `None` if, for some measure, no rollup has buckets that begin and end with the
-    // slices and has every event of the slices.
+    // Two slices for `measures`: the unfinished bucket from its start to `end`, and an equally long part of its
+    // counterpart from the start of the counterpart. If the whole counterpart is shorter than this part, both slices
+    // are as long as the counterpart. `None` if the slices would be empty. Also `None` if some measure has no rollup
+    // that has every event of the slices and whose buckets begin and end at the bounds of the slices.
     let parts = |measures: &[usize], end: i64| {
         let slice = |start: i64, end: i64| {
             let window = window.part(start, end);

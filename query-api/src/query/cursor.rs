@@ -56,12 +56,12 @@ impl Cursor {
 /// Writes the cursor in hexadecimal digits, which need no escapes in a URL.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = serde_json::to_vec(self).expect("texts become JSON");
+        let bytes = serde_json::to_vec(self).expect("numbers and texts become JSON");
         bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-/// The place of the measure by which rows are ordered; `None` if they are not ordered by a measure.
+/// The index in `query.measures` of the measure by which rows are ordered; `None` if rows are not ordered by a measure.
 fn ordering(query: &Query) -> Option<usize> {
     let order = query.order();
     query.measures.iter().position(|name| *name == order.field)

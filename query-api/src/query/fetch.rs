@@ -18,11 +18,11 @@ pub(crate) struct Database {
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct FetchedRow {
-    /// The number of the part of the statement that returned the row, from 1.
+    /// Which part of the statement (a SELECT of its UNION ALL) returned the row, counted from 1.
     pub(super) part: u8,
     /// Start of the bucket in seconds.
     pub(super) start: i64,
-    /// Values of the dimensions; null for the values that `top` merges.
+    /// Values of the dimensions. A value is `None` in the row that merges all values outside of the query's `top`.
     pub(super) keys: Vec<Option<String>>,
     /// Values of the measures.
     pub(super) figures: Vec<Option<i128>>,
@@ -45,7 +45,7 @@ impl Database {
     /// The rows of a statement. If this future is dropped before it completes, the connection is closed, and ClickHouse
     /// cancels the statement.
     pub(crate) async fn rows<R: RowOwned + RowRead>(&self, statement: Statement) -> Result<Vec<R>, Problem> {
-        // `Client::query` would treat a question mark in a declared text as a placeholder; `query_raw` does not.
+        // `Client::query` would treat a question mark in the SQL text as a placeholder; `query_raw` does not.
         let mut query = self.client.query_raw(&statement.text);
         for (name, value) in statement.settings {
             query = query.with_setting(name, value);

@@ -8,9 +8,8 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan};
 use schemas::rollup;
 
-/// Seconds of a minute.
+// In seconds.
 const MINUTE: i64 = 60;
-/// Seconds of an hour.
 const HOUR: i64 = 60 * MINUTE;
 
 /// Length of a bucket.
@@ -81,7 +80,7 @@ pub(crate) enum Week {
     Sunday,
 }
 
-/// Where buckets begin.
+/// Determines where buckets begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Calendar {
     /// The time zone by whose clock and calendar buckets begin.
@@ -100,8 +99,9 @@ impl Calendar {
             return self.clock_start(length, at);
         }
         let mut start = self.day_start(self.first_day(grain, self.date(at)));
-        // If the clock is put back over midnight, it shows the date of the day before for a while, although the next
-        // day has already begun. Then `at` lies in a later bucket than the one that begins at `start`.
+        // If the clock is put back over midnight, the local date is the previous day again for a while, although the
+        // new day has already begun. For an `at` in this time, `start` is the start of an earlier bucket, so the loop
+        // moves it forward.
         loop {
             let next = self.next(grain, start);
             if next > at {
@@ -133,8 +133,9 @@ impl Calendar {
         }
     }
 
-    /// Start of the bucket that lies `count` buckets before the one that holds `at`. A day that the time zone skipped
-    /// counts as a bucket here.
+    /// Start of the bucket that lies `count` buckets before the bucket that holds `at`. Two simplifications: a day that
+    /// the time zone skipped counts as a bucket; and each bucket of an hour or less counts with its full length, even
+    /// if a change of the clock made the bucket shorter.
     pub(crate) fn back(&self, grain: Grain, at: i64, count: i64) -> i64 {
         let start = self.start(grain, at);
         if let Some(length) = clock_length(grain) {
@@ -154,16 +155,16 @@ impl Calendar {
         count
     }
 
-    /// Subtracts `span` from the local time of `at`, and returns the moment at which the local clock showed the
-    /// difference. If the clock skipped this local time when it was put forward, the returned moment is later by as
-    /// much as the clock was put forward.
+    /// Subtracts `span` from the local time of `at`, and returns the moment at which the local clock showed the result.
+    /// If the clock never showed the result, because the clock was put forward over it, the local time of the returned
+    /// moment is later than the result by as much as the clock was put forward.
     pub(crate) fn shifted_back(&self, at: i64, span: Span) -> i64 {
         let local = self.zone.to_datetime(timestamp(at)).saturating_sub(span);
         let limit = Timestamp::MIN.as_second();
         self.zone.to_zoned(local).map_or(limit, |zoned| zoned.timestamp().as_second())
     }
 
-    /// Start of a local day.
+    /// Start of the local day `day`.
     pub(crate) fn day_start(&self, day: Date) -> i64 {
         let zoned = self.zone.to_zoned(day.at(0, 0, 0, 0)).and_then(|zoned| zoned.start_of_day());
         let limit = if day.year() < 0 { Timestamp::MIN } else { Timestamp::MAX };
@@ -208,8 +209,8 @@ impl Calendar {
         }
     }
 
-    /// The first instant after `before` at which the UTC offset is `offset`. The offset must change
-    /// exactly once between `before` and `after`.
+    /// The first instant after `before` at which the UTC offset is `offset`. Between `before` and `after`, the UTC
+    /// offset must change exactly once, to `offset`.
     fn first_with_offset(&self, mut before: i64, mut after: i64, offset: i64) -> i64 {
         while after - before > 1 {
             let middle = before + (after - before) / 2;
@@ -218,7 +219,7 @@ impl Calendar {
         after
     }
 
-    /// The first day of the bucket that holds a day.
+    /// The first day of the bucket that holds `day`.
     fn first_day(&self, grain: Grain, day: Date) -> Date {
         let since_week_began = match self.week {
             Week::Monday => day.weekday().since(Weekday::Monday),
@@ -239,7 +240,7 @@ impl Calendar {
 
 fn timestamp(at: i64) -> Timestamp {
     let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
-    Timestamp::from_second(at.clamp(least, most)).expect("it was clamped")
+    Timestamp::from_second(at.clamp(least, most)).expect("clamped seconds are in the range")
 }
 
 /// The length in seconds of buckets that follow the clock; `None` for a grain whose buckets follow the calendar.
@@ -259,7 +260,7 @@ fn moved(grain: Grain, day: Date, count: i64) -> Date {
         Grain::Week => count.weeks(),
         Grain::Month => count.months(),
         Grain::Quarter => (3 * count).months(),
-        // A jiff span panics beyond 19,998 years.
+        // jiff panics if a span is longer than 19,998 years.
         Grain::Year => count.clamp(-9_999, 9_999).years(),
         Grain::Minute | Grain::QuarterHour | Grain::Hour | Grain::Day | Grain::None => count.days(),
     };
@@ -273,7 +274,7 @@ pub(crate) fn needed(edges: &[i64]) -> Option<rollup::Grain> {
     [Day, Hour, QuarterHour, Minute].into_iter().find(|grain| has_edges(*grain, edges))
 }
 
-/// Whether each of these instants is an edge of a rollup's buckets.
+/// Whether each of these instants is an edge of a bucket in rollups of this grain. Buckets of rollups follow UTC.
 pub(crate) fn has_edges(grain: rollup::Grain, edges: &[i64]) -> bool {
     let length = grain.length().map(|millis| millis / 1000);
     length.is_some_and(|length| edges.iter().all(|edge| edge.rem_euclid(length) == 0))

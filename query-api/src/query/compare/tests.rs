@@ -8,7 +8,7 @@ fn at(text: &str) -> i64 {
     text.parse::<Timestamp>().unwrap().as_second()
 }
 
-/// The slices of a query at this moment.
+/// The slices of a query with the parameters `given`, at the moment `now`.
 fn slices(now: &str, given: &[(&str, &str)]) -> Result<Slices, Problem> {
     let pairs: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let query = Query::parse(&pairs).unwrap();
@@ -88,7 +88,7 @@ fn the_cut_is_where_the_rollups_of_all_measures_have_an_edge() {
     // If the rollup of a measure has no smaller buckets, the other measures are still compared.
     let both = cut(&[("measures", "sessions,events"), ("rollup", "sessions_daily,event_hourly")]);
     assert_eq!(both, ends("2026-11-28T14:00:00Z", "2026-11-27T14:00:00Z"));
-    // Minutes are kept for a week, so only hours can be compared with those of a year ago.
+    // Buckets of a minute are kept for a week, so a comparison with the year before can only be cut at a full hour.
     let year = [("grain", "day"), ("from", "-1d"), ("compare", "year")];
     let cut = slices(NOW, &year).unwrap().compared.unwrap().cut.unwrap();
     assert_eq!(cut.then.window.to(), at("2025-11-28T14:00:00Z"));
