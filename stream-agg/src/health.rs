@@ -21,11 +21,11 @@ const CLICKHOUSE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(1
 pub enum Component {
     /// The brokers and the topic.
     Kafka,
-    /// The server and its tables.
+    /// The ClickHouse server. While the process starts, also the first check of its tables.
     ClickHouse,
     /// The check of the tables: nothing is inserted while a table has lost a part or forgets deduplication tokens.
     Tables,
-    /// The membership of the consumer group.
+    /// The membership of the consumer group: it counts as failed until the process has joined the group once.
     Group,
     /// A Kafka partition: its pipeline cannot start or read for now, or is stopped until an operator acts.
     Partition(i32),
@@ -76,7 +76,7 @@ impl Health {
         }
     }
 
-    /// Records the reason, and returns it if it is new.
+    /// Records why `component` fails. Returns the reason if it differs from the recorded one.
     fn changed(&self, component: Component, reason: impl fmt::Display) -> Option<String> {
         let reason = reason.to_string();
         let before = self.failures().insert(component, reason.clone());
@@ -117,7 +117,8 @@ impl Health {
             .retain(|component, _| !matches!(component, Component::Commits(partition) if !owned(*partition)));
     }
 
-    /// Ready if no component fails; otherwise, which components fail and why.
+    /// The readiness of the process: it is ready if no component fails. Otherwise the result lists the components that
+    /// fail, each with its reason.
     pub fn readiness(&self) -> Readiness {
         let failures = self.failures();
         let all: Vec<_> =

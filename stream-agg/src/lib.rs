@@ -1,6 +1,6 @@
 //! The aggregator: Kafka records become rows of ClickHouse.
 //!
-//! The folders, each of which uses only those above it:
+//! The folders, in an order in which each folder uses only folders that are listed before it:
 //!
 //! - [`protocol`] has the rules of exactly-once storage: what may be committed or inserted, and when. Pure.
 //! - [`rows`] turns a batch of records into blocks for the tables: pure.
@@ -11,7 +11,7 @@
 //! - [`ops`] runs the background tasks next to the pipelines, and has the commands for operators.
 //!
 //! All of them use [`config`], [`health`], [`metrics`] and [`clock`]; [`start`] starts and stops the aggregator. The
-//! aggregator never speaks HTTP except on its admin port.
+//! aggregator serves HTTP only on its admin port.
 //!
 //! Words that all folders use:
 //!
@@ -19,7 +19,7 @@
 //! |---|---|
 //! | batch | consecutive records of one Kafka partition, which are inserted together |
 //! | cell | the rows of a batch for one table partition: one insert, one part |
-//! | marker | a row of the tenant `''` in each cell: all Kafka records below its `hwm` are in the table partition |
+//! | marker | a row of tenant `''` in each cell: the table partition has all records below the row's column `hwm` |
 //! | intent | the metadata of a commit: which batch follows the committed offset, and what its rows depend on |
 //! | declare a batch | commit its intent before any of its rows is inserted |
 //! | declaration | the rollups, fields and limits under which rows are made; its hash is the column `cfg` |

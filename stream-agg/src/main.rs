@@ -16,8 +16,8 @@ use stream_agg::protocol::progress::{NextOffset, Offset};
 use stream_agg::{Config, MigrateError, RunError};
 use tikv_jemallocator::Jemalloc;
 
-/// jemalloc keeps freed memory for the next batch, which needs about as much. The system allocator returned the pages
-/// to the operating system after each batch; a quarter of the CPU time was spent on faulting them in again.
+/// jemalloc keeps freed memory for the next batch, which needs about the same amount. With the system allocator, which
+/// returned the memory to the operating system after each batch, page faults took a quarter of the CPU time.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -28,7 +28,7 @@ struct Args {
     /// Check the configuration, print what it needs and every variable with its resolved value, and exit.
     #[arg(long, global = true)]
     check_config: bool,
-    /// With --check-config, and before a command: print JSON instead of a table.
+    /// With --check-config: print JSON instead of a table. If there is a command, write this flag before the command.
     #[arg(long = "json", requires = "check_config")]
     as_json: bool,
     #[command(subcommand)]
@@ -37,34 +37,34 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create all views, and the database, the tables and the topic if they are missing, and exit.
+    /// Create the database, the tables and the topic if they are missing, create or replace all views, and exit.
     Migrate {
         /// Print the statements that create all users of ClickHouse with their rights, and exit.
         #[arg(long)]
         print_grants: bool,
-        /// Print the same users as ClickHouse's file users.xml, and exit.
+        /// Print all users of ClickHouse with their rights, in the format of its file users.xml, and exit.
         #[arg(long, conflicts_with = "print_grants")]
         print_users_xml: bool,
     },
     /// Choose where to continue partitions whose commit, log and tables disagree. Stop all aggregators first.
     Adopt {
-        /// The numbers of the Kafka partitions, as in the messages about them.
+        /// The numbers of the Kafka partitions, as the error messages show them.
         #[arg(required = true)]
         partitions: Vec<u16>,
-        /// The topic was deleted and created again, or its log was truncated: its offsets name other records now.
+        /// Continue in a new log: the topic was created again or its log was truncated, so offsets name other records.
         #[arg(long)]
         new_log: bool,
         /// With --new-log: the first offset of the new log that is not stored yet (default: where the log begins).
         #[arg(long, requires = "new_log", value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
         from: Option<i64>,
-        /// Hash (column `cfg`) of the declaration under which rows are rebuilt; needed only if the tables do not show
-        /// it.
+        /// Hash of the declaration under which missing rows are made (column `cfg` of `configs`). Needed only if the
+        /// command fails and asks for it.
         #[arg(long, conflicts_with = "new_log", value_name = "HEX", value_parser = hex)]
         cfg: Option<u64>,
     },
     /// Split a batch that ClickHouse refuses, to insert it in smaller parts. Stop all aggregators first.
     Split {
-        /// The numbers of the Kafka partitions, as in the messages about them.
+        /// The numbers of the Kafka partitions, as the error messages show them.
         #[arg(required = true)]
         partitions: Vec<u16>,
     },
@@ -78,7 +78,7 @@ enum Command {
     },
     /// Fill a new rollup with the events that were stored before it was declared. Safe to repeat.
     Backfill {
-        /// The declared rollup.
+        /// Name of the declared rollup.
         rollup: String,
         /// Print the summary as one JSON object.
         #[arg(long)]
@@ -86,7 +86,7 @@ enum Command {
     },
     /// Delete the rows of a rollup that is no longer declared. Its name cannot be declared again.
     DropRollup {
-        /// The rollup that was declared.
+        /// Name of the rollup, as it was declared.
         rollup: String,
         /// Print the summary as one JSON object.
         #[arg(long)]
@@ -94,8 +94,8 @@ enum Command {
     },
     /// Compare the tables with each other; fail if rows are missing or duplicate, or offsets are in no ledger row.
     Audit {
-        /// Compare what arrived today and on this many days before. If no record is older and none has expired, compare
-        /// all.
+        /// Compare the records that Kafka appended today and on this many days before. If no record is older and none
+        /// has expired, compare whole tables.
         #[arg(long, default_value_t = stream_agg::ops::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::ops::audit::MAX_DAYS)))]
         days: u16,
         /// Print JSON instead of a table.

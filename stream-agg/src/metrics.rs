@@ -51,13 +51,13 @@ pub struct Metrics {
     pub partitions_owned: IntGauge,
     /// `partitions_stopped`: partitions that are stopped until an operator acts.
     pub partitions_stopped: IntGauge,
-    /// `parts_lost_total`: parts that ClickHouse acknowledged and does not have.
+    /// `parts_lost_total`: parts that ClickHouse does not have, although it acknowledged their inserts.
     pub parts_lost: IntCounter,
     /// `inserts_held`: 1 while nothing is inserted because a check of the tables found a problem.
     pub inserts_held: IntGauge,
 }
 
-/// The counts of one batch.
+/// What was counted in one batch, or in all batches since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Records.
@@ -70,13 +70,13 @@ pub struct Counts {
     pub rejected: u64,
     /// Lines that repeat stored lines.
     pub duplicates: u64,
-    /// Rows whose `client_time` was not trusted.
+    /// Rows whose `client_time` was not trusted; their event time is the time of arrival.
     pub time_replaced: u64,
-    /// Rows whose `server_time` was not trusted.
+    /// Rows whose `server_time` was not trusted; their time of arrival is Kafka's time.
     pub arrival_replaced: u64,
-    /// Rows of rollups folded into `(other)`.
+    /// Rows of rollups that were folded into `(other)` because the batch reached its group limit.
     pub folded_rows: u64,
-    /// Values of declared fields that had another type than declared.
+    /// Values of declared fields that had another type than declared and were stored as the default.
     pub mistyped: u64,
 }
 
@@ -93,11 +93,12 @@ impl Drop for StoppedGuard {
 /// Why an insert failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
-    /// The condition of the insert was not met. The markers are then read to find out which rows are stored.
+    /// The insert's condition on the marker, the deadline and the server was not met. The markers are then read to find
+    /// out which rows are stored.
     ConditionFailed,
     /// The same insert may succeed later without an operator.
     Transient,
-    /// ClickHouse refuses the insert.
+    /// ClickHouse refuses the insert, and an operator must act.
     Refused,
 }
 
@@ -201,7 +202,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a batch that is applied.
+    /// Counts a batch that was applied at the time `unix_seconds`.
     pub fn applied(&self, counts: &Counts, unix_seconds: i64) {
         self.records.inc_by(counts.records);
         self.lines.inc_by(counts.lines);
@@ -217,13 +218,13 @@ impl Metrics {
         self.last_batch.set(unix_seconds);
     }
 
-    /// Counts the records of a closed batch whose number of lines differs from their header. If the batch is rebuilt,
-    /// these records are counted again.
+    /// Counts the `records` of a closed batch that have more or fewer lines than their header says. If the batch is
+    /// rebuilt, these records are counted again.
     pub fn miscounted(&self, records: u64) {
         self.records_miscounted.inc_by(records);
     }
 
-    /// Sets the findings of the last audit, and when it ended.
+    /// Sets the findings of the last audit, and when it ended. `gaps` is the number of offsets in no ledger row.
     pub fn audited(&self, missing: u64, duplicate: u64, gaps: u64, unix_seconds: i64) {
         self.audit_missing.set(missing.cast_signed());
         self.audit_duplicate.set(duplicate.cast_signed());
@@ -238,7 +239,7 @@ impl Metrics {
         self.audit_gaps.set(0);
     }
 
-    /// Counts an insert that succeeded.
+    /// Records the duration of an insert that succeeded.
     pub fn inserted(&self, took: Duration) {
         self.insert_seconds.observe(took.as_secs_f64());
     }
@@ -264,25 +265,26 @@ impl Metrics {
         self.lag.with_label_values(&[&partition.to_string()]).set(records);
     }
 
-    /// Sets the lag of a partition in seconds: an upper bound of the time since Kafka appended the oldest record that is
-    /// missing from at least one table.
+    /// Sets the lag of a partition in seconds: an upper bound of the time since Kafka appended the oldest record that
+    /// is missing from at least one table.
     pub fn lag_seconds(&self, partition: i32, seconds: i64) {
         self.lag_seconds.with_label_values(&[&partition.to_string()]).set(seconds);
     }
 
-    /// Sets the moment, in seconds since 1970, before which every record is stored.
+    /// Sets the watermark, in seconds since 1970: every record that was in Kafka before this moment, in the partitions
+    /// of this process, is in every table.
     pub fn watermark(&self, seconds: i64) {
         self.watermark.set(seconds);
     }
 
-    /// Sets how many parts the table partition with the most parts has.
+    /// Sets the number of parts of `table`, counted in the table partition that has the most.
     pub fn parts(&self, table: &str, parts: u64) {
         self.parts.with_label_values(&[table]).set(i64::try_from(parts).unwrap_or(i64::MAX));
     }
 
     /// Forgets the lag of a partition that this process no longer has.
     pub fn forget(&self, partition: i32) {
-        // If the lag was never known, there is no value to remove.
+        // The removal fails if the lag was never set. This error is ignored, because there is then nothing to remove.
         for lag in [&self.lag, &self.lag_seconds] {
             let _absent = lag.remove_label_values(&[&partition.to_string()]);
         }

@@ -13,38 +13,38 @@ use crate::start::LEAVE_TIMEOUT;
 const MIB: usize = 1 << 20;
 /// Bytes of memory that each id in the deduplication window takes.
 const ID_BYTES: usize = 50;
-/// Memory that no limit in bytes bounds, as measured while a backlog was drained: the groups of the rollups, and freed
-/// memory that jemalloc keeps for the next batch.
+/// Memory for which no limit in bytes exists: the groups of the rollups, and freed memory that jemalloc keeps for the
+/// next batch. The number was measured while an aggregator worked off a backlog.
 const UNBOUNDED_BYTES: usize = 320 * MIB;
-/// Memory of a command: more than any command took when it was measured. Commands keep no data in memory.
+/// Memory of a command: more than any command took in measurements. Commands keep no data in memory.
 const COMMAND_BYTES: usize = 64 * MIB;
 
 /// What an aggregator with this configuration needs.
 pub fn of_service(config: &Config) -> Needs {
-    // All partitions count, because one process owns all of them while the other processes are down.
+    // The sum includes all partitions, because one process owns all of them while the other processes are down.
     let partitions = usize::from(config.migrate.partitions.get());
     Needs {
         memory: vec![
-            // A batch takes about 1.5 times as much as its records.
+            // A batch takes about 1.5 times as much memory as its records have bytes.
             ("large batches: BATCHES_MAX_BYTES", config.batch.max_total_bytes.get() / 2 * 3),
             ("a small batch of each partition: TOPIC_PARTITIONS", partitions * LARGE_BYTES),
             ("fetched records that wait", QUEUED_BYTES),
             ("ids of all partitions: DEDUP_WINDOW_IDS", partitions * config.limits.window.max_ids * ID_BYTES),
-            ("groups, and freed memory that is kept", UNBOUNDED_BYTES),
+            ("groups of rollups, and freed memory that jemalloc keeps", UNBOUNDED_BYTES),
         ],
         stop: vec![
-            ("inserts and commits that are under way", RELEASE_TIMEOUT),
-            ("leaving the group", LEAVE_TIMEOUT),
-            ("a statement about progress", STATEMENT_TIMEOUT),
-            ("a request to kafka", ASK_TIMEOUT),
+            ("the running inserts and commits", RELEASE_TIMEOUT),
+            ("leaving the consumer group", LEAVE_TIMEOUT),
+            ("a last update of the table progress", STATEMENT_TIMEOUT),
+            ("a last request to kafka for the ends of the logs", ASK_TIMEOUT),
         ],
         listens: vec![("ADMIN_ADDR", config.admin_addr)],
         connects: connects(config),
     }
 }
 
-/// What a command with this configuration needs. A command stops at once. Work that it had not finished is done when
-/// the command is run again.
+/// What a command with this configuration needs. It needs no time to stop: a command stops at once, and finishes its
+/// work when it is run again.
 pub fn of_command(config: &Config) -> Needs {
     Needs { memory: vec![("a command", COMMAND_BYTES)], connects: connects(config), ..Needs::default() }
 }

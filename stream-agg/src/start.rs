@@ -47,7 +47,7 @@ const START_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), 
 const MAX_EVENTS: usize = 100;
 /// Timeout of the metadata request for the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for leaving the group, once all pipelines have ended.
+/// Maximum time to wait, once all pipelines have ended, until the member has left the group.
 pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was stored while the aggregator ran.
@@ -85,8 +85,8 @@ pub enum RunError {
     Thread(#[source] std::io::Error),
 }
 
-/// Stores records until `shutdown`. The admin port answers from the start to the end. Waits for Kafka and ClickHouse
-/// without a time limit.
+/// Stores records until `shutdown`. Waits for Kafka and ClickHouse without a time limit. The admin port answers during
+/// the whole call, also while this function waits or shuts down.
 ///
 /// # Errors
 /// An error that this process cannot fix by a retry. An outage of Kafka or ClickHouse is not such an error.
@@ -122,8 +122,8 @@ pub async fn run(
         tokio::select! {
             consumed = &mut consuming => consumed?,
             several = servers.wait_for_second() => {
-                // Now that a second server has answered, the store sends nothing more to ClickHouse. So while the
-                // pipelines end, the batches that are not applied yet are neither applied nor committed.
+                // Once a second server has answered, the store sends nothing more to ClickHouse. So the pipelines can
+                // end without applying more batches, and offsets beyond the applied batches are not committed.
                 stop.cancel();
                 consuming.await?;
                 return Err(several.into());
@@ -196,7 +196,7 @@ async fn consume(
     thread::Builder::new()
         .name("consume".to_owned())
         .spawn(move || {
-            // If the member took too long to leave the group, the receiver has been dropped.
+            // The send fails if the member took too long to leave the group, because the receiver was then dropped.
             let _late = ended.send(group::run_member(&config, &services, &applied_watches, &stop));
         })
         .map_err(RunError::Thread)?;
@@ -230,9 +230,9 @@ async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: 
 async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Declaration, RunError> {
     let declared = async || {
         let ours = configs::own_declaration(store, config).await?;
-        // The version of the rows in `rollup_since` is ClickHouse's time before they are stored. If another process
-        // declares the same rollups at the same time, the rows that the other process stores later have a higher
-        // version, so the rows of this process do not replace them.
+        // `noted` is the version of the rows that this process stores in `rollup_since`: ClickHouse's time before the
+        // rows are stored. If another process declares the same rollups at the same time, the rows that the other
+        // process stores later have a higher version, so the rows of this process do not replace them.
         let noted = since::now(store).await?;
         let earlier = configs::all(store).await?;
         if let Some(changed) = configs::changed(&ours.rollups, &earlier) {
@@ -251,8 +251,9 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
     health.retry_clickhouse(declared).await
 }
 
-/// Stores that no partition counts these new rollups yet. This must happen before the declaration is stored: readers must
-/// not treat the rollups as complete until each of the `partitions` has had an owner that declares them.
+/// Stores for each of the `partitions` that the new `rollups` do not count its events yet. This must happen before the
+/// declaration is stored: readers must not treat the rollups as complete until each of the partitions has had an owner
+/// that declares the rollups.
 async fn introduce(
     store: &Store,
     rollups: &BTreeSet<&str>,
@@ -280,7 +281,7 @@ async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
                 tracing::debug!(%error, "ask kafka for the committed offsets");
                 health.kafka_unreachable();
             }
-            // The runtime shuts down and ends this task, too.
+            // The blocking task was cancelled because the runtime shuts down. The runtime then also drops this loop.
             Err(_) => {}
         }
         time::sleep(backoff.wait()).await;
@@ -316,7 +317,7 @@ async fn wait_for_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig
                     None => health.kafka_unreachable(),
                 }
             }
-            // The runtime shuts down.
+            // The blocking task was cancelled because the runtime shuts down.
             Err(_) => return,
         }
         time::sleep(backoff.wait()).await;
@@ -345,7 +346,7 @@ async fn wait_for_log_append_time(admin: &Admin, kafka: &KafkaConfig, health: &H
     health.recovered(Component::Kafka);
 }
 
-/// Why Kafka is reachable but refuses this client, if the client reports the reason.
+/// The reason why Kafka refuses this client, if librdkafka reports that the login or the TLS handshake failed.
 fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
     // A poll also returns `None` for a log line of the client, and there are several log lines for each error. So a
     // `None` does not mean that there is no error, and the polls continue.

@@ -1,9 +1,9 @@
 //! The same records give the same rows in every release that can finish their batch.
 //!
 //! A batch that one release declares may be finished by the next release. If this test fails because rows were changed
-//! on purpose, raise `DECODE_VERSION` and add a file with the new figures. Keep the file of the previous version, and
-//! keep the code that makes the rows of that version (`DecodeLimits::version`). If only the order of rows in a
-//! block has changed, update the figures.
+//! on purpose, raise `DECODE_VERSION` and add a file `golden/cells-v<version>.txt`. Keep the file of the previous
+//! version, and keep the code that makes the rows of that version (`DecodeLimits::version`). If only the order of rows
+//! in a block has changed, update the hashes in the files instead.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -21,8 +21,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Lines as the edge writes them, and some that cannot be parsed.
 const LINES: &str = include_str!("golden/lines.ndjson");
-/// The cells that these lines become in each version that this release can read, the oldest version first. Each line
-/// has the table, the table partition, the number of rows including the marker, and the hash of the block.
+/// The cells that [`LINES`] become in each version that this release can read, the oldest version first. A file has one
+/// line per cell: the table, the table partition, the number of rows including the marker, and the hash of the block.
 const CELLS: [&str; 2] = [include_str!("golden/cells-v1.txt"), include_str!("golden/cells-v2.txt")];
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! The aggregators of the model decide with the functions of the service itself ([`stream_agg::protocol::progress`],
 //! [`stream_agg::apply::verdict`], [`stream_agg::protocol::recover`]); the modelled Kafka and ClickHouse fail in
-//! every way that is allowed, as often as [`Bounds`] permits. A second model, of the deduplication [`window`], covers
-//! the contents of rows and the order of reads. `e2e/mutants` contains broken rules that this test must detect.
+//! every way that the real systems may fail, as often as [`Bounds`] permits. A second model, of the deduplication
+//! [`window`], covers the contents of rows and the order of reads. `e2e/mutants` contains patches that break a rule of
+//! the protocol, and this test must detect them.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -49,7 +50,8 @@ const LONG_WINDOW: window::Bounds = window::Bounds {
     ..SHORT_WINDOW
 };
 
-/// The window holds three ids. Two records with one event each have four ids: two of records and two of events.
+/// The window holds at most three ids. Two records with one event each have four ids: two of records and two of events.
+/// So the window forgets a record because of its ids, even if the record is younger than ten minutes.
 const NARROW_WINDOW: window::Bounds =
     window::Bounds { window: WindowLimits { age_ms: 10 * MINUTE, max_ids: 3 }, ..SHORT_WINDOW };
 
@@ -78,7 +80,7 @@ fn every_record_is_counted_once_whatever_fails() {
 fn every_record_is_counted_once_however_much_fails() {
     check(Bounds { crashes: 1, moves: 1, losses: 1, ..NOTHING_FAILS });
     check(Bounds { crashes: 1, losses: 1, kills: 1, ticks: 2, ..NOTHING_FAILS });
-    // Enough time steps for rows to be sent under another token (`Attempts::renamed`).
+    // Four ticks are enough for rows whose part was lost to be sent again under another token (`Attempts::renamed`).
     check(Bounds { kills: 1, ticks: 4, ..NOTHING_FAILS });
     check(Bounds { records: 3, crashes: 1, moves: 1, ..NOTHING_FAILS });
     check(Bounds { records: 3, moves: 1, losses: 1, ..NOTHING_FAILS });

@@ -25,9 +25,9 @@ use stream_agg::rows::cells::{Cell, Source, cells};
 use stream_agg::rows::decode::{LedgerEntry, Record, decode};
 use uuid::Uuid;
 
-/// `DEDUP_WINDOW_AGE=10m`.
+/// Repeats are recognized for ten minutes, as with `DEDUP_WINDOW_AGE=10m`.
 const LIMITS: WindowLimits = WindowLimits { age_ms: 10 * MINUTE, max_ids: 1000 };
-/// The first record's time.
+/// The time of the first record, in milliseconds since 1970.
 const START: i64 = 1_763_697_600_000;
 
 /// A record with one event.
@@ -66,8 +66,8 @@ impl<'l> Owner<'l> {
         Self::restored(log, limits, &[], nothing, batcher(NextOffset::ZERO))
     }
 
-    /// An owner that continues after another one. It restores the window from the `ledger` and compares it with the
-    /// committed mark `before`.
+    /// An owner that continues after an earlier owner. It restores the window from the `ledger` and compares the window
+    /// with the committed mark `before`.
     fn restored(
         log: &'l [Logged],
         limits: WindowLimits,
@@ -87,7 +87,8 @@ impl<'l> Owner<'l> {
         Self { log, limits, window, before, batcher, read: start, applied: start }
     }
 
-    /// Does what a collector does when its queue is empty. Returns whether the partition is idle.
+    /// Does what a collector does when its queue is empty at the time `now`, in milliseconds after [`START`]. Returns
+    /// whether the partition is idle.
     fn finds_queue_empty(&mut self, now: i64) -> bool {
         let Some(newest) = self.window.newest() else { return false };
         let state = match self.batcher.deadline() {
@@ -163,7 +164,7 @@ impl DeclaredBatch {
     }
 }
 
-/// A batcher that never closes a batch by itself: the test closes the batches.
+/// A batcher whose limits the tests never reach, so that it closes no batch by itself: the tests close the batches.
 fn batcher(start: NextOffset) -> Batcher {
     let config = BatchConfig {
         max_rows: 1000.try_into().unwrap(),
@@ -186,8 +187,8 @@ const fn logged(event: u128, time: i64) -> Logged {
     Logged { event, time }
 }
 
-/// Events A and B, a repeat of A within the age of the window together with event C, and another repeat of A 70
-/// minutes later.
+/// Events A and B, then a repeat of A that is young enough to be recognized, then event C, and 70 minutes later another
+/// repeat of A.
 const LOG: [Logged; 5] =
     [logged(0, 0), logged(1, MINUTE), logged(0, 5 * MINUTE), logged(2, 5 * MINUTE), logged(0, 75 * MINUTE)];
 

@@ -47,7 +47,7 @@ pub(crate) struct Open {
     pub(crate) step: Step,
 }
 
-/// The next step for a cell.
+/// What the pipeline does next, or waits for, to insert the rows of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Send,
@@ -81,7 +81,8 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Inserts the declared batch, beginning with `step`.
+    /// Begins to insert the batch that `commit` declares: `step` is the first step of each cell. Does nothing if
+    /// `commit` declares no batch.
     pub(crate) fn open(&mut self, commit: Commit, attempts: Attempts, step: Step) {
         let Some(last) = commit.last else { return };
         let cells = [Open { attempts, step }; 2];
@@ -89,7 +90,8 @@ impl Pipeline {
         self.batch = Some(Batch { commit, cells });
     }
 
-    /// The possible next commits: each declares a batch of some length, or no batch.
+    /// The possible next commits in a log of `records` records: each declares a batch of some length, or no batch.
+    /// After Kafka has revoked the partition, no commit declares a batch.
     pub(crate) fn commits(&self, records: i64, revoked: bool) -> Vec<Commit> {
         if self.committing.is_some() || !self.progress.may_declare() {
             return Vec::new();
@@ -113,7 +115,7 @@ impl Batch {
     }
 }
 
-/// The state in Kafka of a partition with this number of records.
+/// The state that Kafka reports for a partition with this number of records.
 pub(crate) fn found(committed: Option<(NextOffset, String)>, records: usize) -> KafkaState {
     let end = NextOffset::new(i64::try_from(records).unwrap());
     KafkaState { committed, low: NextOffset::ZERO, end, topic: None }

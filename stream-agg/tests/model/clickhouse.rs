@@ -6,7 +6,7 @@ use schemas::time::UnixMillis;
 use stream_agg::apply::verdict::{MAX_EXECUTION_MS, Target};
 use stream_agg::protocol::progress::NextOffset;
 
-/// A table partition.
+/// A table partition, into which each batch inserts one cell.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Cell {
     /// How often the cell contains each record.
@@ -30,7 +30,8 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    /// Whether ClickHouse has stopped executing the statement.
+    /// Whether ClickHouse has stopped executing the statement by its time limit, even if the execution began at the
+    /// deadline of the statement.
     pub(crate) fn over(&self, now: UnixMillis) -> bool {
         self.admitted && self.deadline.0 + MAX_EXECUTION_MS <= now.0
     }

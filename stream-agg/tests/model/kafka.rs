@@ -12,8 +12,9 @@ pub(crate) struct Commit {
 pub(crate) struct Sent {
     pub(crate) process: usize,
     pub(crate) commit: Commit,
-    /// Whether the call is still running. If so, the commit has the current generation of its process. Otherwise the
-    /// commit is in a socket buffer, with the generation in which it was sent.
+    /// Whether the process still runs the call that sends this commit. If so, Kafka's client sends the commit with the
+    /// generation that the process has by then. Otherwise the commit is in a socket buffer, with the generation that
+    /// the process had when the commit was sent.
     pub(crate) under_way: bool,
 }
 
@@ -28,13 +29,14 @@ pub(crate) struct Kafka {
 }
 
 impl Kafka {
-    /// Assigns the partition to a member. This begins a new generation, in which Kafka refuses older commits.
+    /// Assigns the partition to a member. This begins a new generation of the group, in which Kafka refuses commits
+    /// that were sent in an earlier generation. So the commits that are in a socket buffer are dropped.
     pub(crate) fn assign(&mut self, process: usize) {
         self.owner = Some(process);
         self.wire.retain(|sent| sent.under_way);
     }
 
-    /// The process no longer owns the partition.
+    /// Takes the partition from `process`, if `process` owns it.
     pub(crate) fn release(&mut self, process: usize) {
         self.owner = self.owner.filter(|owner| *owner != process);
     }

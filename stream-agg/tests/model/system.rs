@@ -24,7 +24,7 @@ pub(crate) struct Bounds {
     pub(crate) moves: u8,
     /// Calls that time out although they may still take effect.
     pub(crate) losses: u8,
-    /// Crashes of ClickHouse between storing the token and storing the part.
+    /// Crashes of ClickHouse after it has stored only the token of an insert, or only its part.
     pub(crate) kills: u8,
     /// Steps of the clock. Each step is as long as a statement is valid.
     pub(crate) ticks: u8,
@@ -45,7 +45,9 @@ pub(crate) struct System {
     refused: bool,
 }
 
-/// What happens next. The numbers are the indexes of a process, cell, commit or statement.
+/// What happens next. The first number is the index of a process, except in the events of a commit in flight
+/// (`CommitArrives` to `CommitGivenUp`), of a statement (`Admit` to `KilledWithoutToken`) and of a cell (`Forget`). In
+/// `Send` and `ReadMarker`, the second number is the index of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     Assign(usize),
@@ -134,7 +136,7 @@ impl Model for Bounds {
                 system.kafka.committed == Some(done) && crashes + moves + losses + kills == 0
             }),
             Property::sometimes(
-                "a partition is kept while an idle commit is in flight",
+                "a partition is kept while a commit without a batch is in flight",
                 |bounds, system: &System| {
                     let keeps = |process: usize| {
                         let Process { pipeline, revoked, .. } = &system.processes[process];
@@ -237,7 +239,7 @@ impl System {
                 self.left.losses -= 1;
                 let process = self.kafka.wire[at].process;
                 if self.processes[process].lost {
-                    // Kafka refuses the commit, whenever it arrives.
+                    // Kafka considers the process dead, so Kafka refuses the commit even if it arrives later.
                     self.kafka.wire.remove(at);
                 } else {
                     self.kafka.wire[at].under_way = false;
@@ -248,7 +250,7 @@ impl System {
             Event::ReadMarker(at, cell) => self.read_marker(at, cell),
             Event::Admit(at) => self.statements[at].admitted = true,
             Event::Skip(at) => {
-                // The condition of the insert throws an exception.
+                // The condition of the insert does not hold, so ClickHouse answers with an error and writes no rows.
                 let statement = self.statements.remove(at);
                 self.answer(&statement, false);
             }
@@ -371,7 +373,7 @@ impl System {
     fn answer(&mut self, statement: &Statement, done: bool) {
         let now = self.now;
         if let Some(at) = statement.process {
-            // An answer after the deadline of its statement proves nothing.
+            // An answer after the deadline of its statement proves nothing about the rows.
             let answer = match done {
                 true if now < statement.deadline => InsertAnswer::Written,
                 true => InsertAnswer::Accepted,
@@ -428,7 +430,7 @@ impl System {
     }
 
     fn pipeline(&mut self, at: usize) -> &mut Pipeline {
-        self.processes[at].pipeline.as_mut().expect("only a pipeline acts")
+        self.processes[at].pipeline.as_mut().expect("the event happens only in a process with a pipeline")
     }
 
     fn batch(&mut self, at: usize) -> &mut Batch {

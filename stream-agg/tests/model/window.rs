@@ -1,15 +1,16 @@
 //! A model of the deduplication window. It checks which rows a batch has, whatever happens between an event and its
 //! repeat.
 //!
-//! It is separate from [`super::system`], because a combined model would have too many states: each of the two models
-//! has several hundred thousand. `super::system` covers the failures of commits and inserts. Its rows are only offsets,
-//! and it shows that a declared batch keeps its offsets and is inserted into each cell once. `window` shows the rest:
-//! the rows of a batch depend only on these offsets. In `window`, a commit or an insert into one cell happens
-//! completely or not at all, and only one process exists at a time.
+//! This model is separate from [`super::system`], because each of the two models has several hundred thousand states,
+//! and a combined model would have too many. `system` covers the failures of commits and inserts. A row in `system` is
+//! only an offset, and `system` shows that a declared batch keeps its offsets and is inserted into each cell once. This
+//! model shows the rest: in a given log, the rows of a batch depend only on the offsets of the batch. Here, a commit or
+//! an insert into one cell happens completely or not at all, and only one process exists at a time.
 //!
-//! The model calls the functions of the service to decode, remember and restore records. Only the look-up of a record
-//! from a spool is written again here, as in `pipeline/collect.rs`. To model a slow fetch, a queue may be empty at any
-//! moment although the log has more records. A state contains the rows of the window instead of the window itself.
+//! The model calls the functions of the service to decode, remember and restore records. Only the query that finds out
+//! whether the ledger has a record from a spool is imitated here; the service has it in `pipeline/collect.rs`. To model
+//! a slow fetch, the queue of the pipeline may be empty at any moment although the log has more records. A state
+//! contains the rows of the window instead of the window itself.
 
 mod log;
 mod pipeline;
@@ -34,9 +35,9 @@ pub(crate) struct Bounds {
     pub(crate) spooled: usize,
     /// How far back repeats are recognized.
     pub(crate) window: WindowLimits,
-    /// Length of a silence, in milliseconds.
+    /// Length of a silence, which is a time without records, in milliseconds.
     pub(crate) silence: i64,
-    /// How many silences there are.
+    /// Number of silences.
     pub(crate) silences: u8,
     /// Crashes of a process at any moment.
     pub(crate) crashes: u8,
@@ -65,7 +66,8 @@ struct Cell {
     marker: NextOffset,
 }
 
-/// What happens next. A number is the index of a cell, an event or a record.
+/// What happens next. The number in `Append` is the number of an event, in `AppendSpooled` the index of the record that
+/// is sent again, and in `Insert` the index of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     Append(usize),
@@ -239,7 +241,8 @@ impl System {
             Some(Pipeline { stops: false, collector, sent: None, progress, inserting: None, after: None });
     }
 
-    /// The applier receives a message. If the message contains a batch, the applier declares the batch.
+    /// The applier receives a message. If the message contains a batch, the applier declares the batch, unless the
+    /// batch is rebuilt and therefore declared already.
     fn take(&mut self) {
         let pipeline = self.pipeline();
         match pipeline.sent.take().expect("a message was sent") {
@@ -256,7 +259,7 @@ impl System {
     }
 
     fn insert(&mut self, cell: usize) {
-        let pipeline = self.owner.as_mut().expect("only a pipeline acts");
+        let pipeline = self.owner.as_mut().expect("the event happens only while there is a pipeline");
         let (batch, applied) = pipeline.inserting.as_mut().expect("only a declared batch is inserted");
         let Cell { rows, marker } = &mut self.cells[cell];
         if *marker <= batch.start {
@@ -279,6 +282,6 @@ impl System {
     }
 
     fn pipeline(&mut self) -> &mut Pipeline {
-        self.owner.as_mut().expect("only a pipeline acts")
+        self.owner.as_mut().expect("the event happens only while there is a pipeline")
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// A record as Kafka has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Logged {
-    /// The event. A record with another id may repeat it.
+    /// The number of the event in the record. Several records may contain the same event, as repeats.
     pub(super) event: usize,
     /// The id of the record: its own offset, or, if it comes from a spool, the offset of an earlier record.
     pub(super) record: usize,
@@ -38,9 +38,10 @@ pub(super) struct Row {
     pub(super) stored: bool,
 }
 
-/// The expected result: which records are counted. A record is counted if its id is new and no earlier stored record
-/// in the window has the same event. An earlier record is in the window if it is not too old and if not too many ids
-/// follow.
+/// The expected result: whether the event of each record is stored. The event is stored if the record was not sent
+/// again from a spool, and if the event was not stored for an earlier record that is in the window. An earlier record
+/// is in the window if it is at most `limits.age_ms` older than the new record, and if it and the records between the
+/// two have at most `limits.max_ids` ids: one id for each record, and one for each stored event.
 pub(super) fn stored(log: &[Logged], limits: &WindowLimits) -> Vec<bool> {
     let mut stored = Vec::new();
     for (at, Logged { event, record, time }) in log.iter().enumerate() {
@@ -69,7 +70,7 @@ pub(super) fn remember(window: &mut Window, log: &[Logged], next: Next, limits: 
     Row { offset, stored: entry.stored == 1 }
 }
 
-/// A window that holds `rows`.
+/// A window that contains the records of `rows`.
 pub(super) fn restored(rows: &[Row], log: &[Logged]) -> Window {
     let mut window = Window::new();
     for Row { offset, stored } in rows {

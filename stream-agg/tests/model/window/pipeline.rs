@@ -39,7 +39,8 @@ pub(super) struct Collector {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Question {
     pub(super) asked: UnixMillis,
-    /// Kafka's answer. Before the collector receives it, records may be appended and time may pass.
+    /// Kafka's answer; `None` until Kafka has answered. Before the collector receives the answer, records may be
+    /// appended and time may pass.
     pub(super) end: Option<NextOffset>,
 }
 
@@ -92,7 +93,8 @@ impl Pipeline {
 
     fn events_of_collector(&self, bounds: &Bounds, system: &System, events: &mut Vec<Event>) {
         let Collector { rebuild, open, .. } = &self.collector;
-        // The collector looks up a record in the ledger only once the ledger has every record below the open batch.
+        // Before the collector searches the ledger for a record that came through a spool, it waits until the ledger
+        // has every record below the open batch.
         let next = system.log.get(self.read().to_i64() as usize);
         let asks = |next: &Logged| next.record as i64 != self.read().to_i64();
         if next.is_some_and(|next| !asks(next) || self.progress.applied() >= self.collector.start) {
@@ -180,5 +182,5 @@ impl Pipeline {
 
 /// Reads a committed intent.
 pub(super) fn intent(text: &str) -> Intent {
-    text.parse().expect("what was written is read back")
+    text.parse().expect("an intent can be parsed from its own text")
 }
