@@ -204,7 +204,7 @@ fn a_batch_that_is_rebuilt_after_70_minutes_is_equal_in_every_cell() {
     let again = second.makes_batch_up_to(3);
     assert_eq!(again.cells, declared.cells);
     assert_eq!(again.entries, declared.entries);
-    // A repeat that is older than the window is counted again, by both owners.
+    // The next repeat of A comes 75 minutes after A. The window covers 10 minutes, so both owners count A again.
     let (next, next_again) = (first.makes_batch_up_to(4), second.makes_batch_up_to(4));
     assert_eq!((next.stored(), next_again.stored()), (vec![1], vec![1]));
     assert_eq!(next_again.cells, next.cells);
@@ -217,7 +217,7 @@ fn a_backlog_whose_first_fetch_takes_long_after_a_stop_is_not_counted_twice() {
     let applied = first.makes_batch_up_to(1);
     let next = batcher(NextOffset::new(2));
     let mut second = Owner::restored(&LOG, LIMITS, &applied.entries, first.before, next);
-    assert!(!second.finds_queue_empty(3 * HOUR), "the log has more records");
+    assert!(!second.finds_queue_empty(3 * HOUR), "the log has unread records, so the partition is not idle");
     assert_eq!(second.makes_batch_up_to(3).stored(), [0, 1], "the repeat is recognized");
 }
 
@@ -227,16 +227,16 @@ fn an_emptied_window_recognizes_the_same_repeats_as_a_kept_window() {
     let (mut kept, mut emptied) = (Owner::new(&LOG, LIMITS), Owner::new(&LOG, LIMITS));
     kept.makes_batch_up_to(1);
     emptied.makes_batch_up_to(1);
-    assert!(!emptied.finds_queue_empty(75 * MINUTE - 1), "70 minutes have not passed");
-    assert!(emptied.finds_queue_empty(75 * MINUTE), "no record came for the age of the window and an hour");
+    assert!(!emptied.finds_queue_empty(75 * MINUTE - 1), "the newest record is less than 70 minutes old");
+    assert!(emptied.finds_queue_empty(75 * MINUTE), "70 minutes: the window's maximum age plus an hour");
     let (by_kept, by_emptied) = (kept.makes_batch_up_to(2), emptied.makes_batch_up_to(2));
     assert_eq!(by_kept.stored(), [1]);
     assert_eq!(by_emptied.cells, by_kept.cells);
     assert_eq!(by_emptied.before, Window::new().mark(NextOffset::new(2)));
 }
 
-/// Events A to D. A is repeated while the broker's clock is wrong by `jump`, and once more after the clock is right
-/// again.
+/// The events A, B, C, A, D, A, which Kafka appends one minute apart. The broker's clock is wrong by `jump`
+/// milliseconds for C and the first repeat of A, and right for the other events.
 const fn with_jump(jump: i64) -> [Logged; 6] {
     [
         logged(0, 0),
@@ -253,7 +253,8 @@ fn a_jump_of_a_brokers_clock_and_back_loses_no_event_and_only_shortens_the_windo
     for jump in [DAY, 14 * DAY, -DAY, -14 * DAY] {
         let log = with_jump(jump);
         let mut owner = Owner::new(&log, WindowLimits { age_ms: DAY, ..LIMITS });
-        // After a jump ahead, A is forgotten and counted again, but its next repeat is recognized.
+        // If the clock jumps ahead, A looks too old for the window, so the window forgets A, and the first repeat is
+        // counted. The second repeat is recognized after every jump.
         let repeat = u32::from(jump > 0);
         assert_eq!(owner.makes_batch_up_to(5).stored(), [1, 1, 1, repeat, 1, 0], "{jump}");
     }
@@ -284,18 +285,18 @@ fn a_wrong_clock_of_the_process_at_most_shortens_the_window() {
 
     let mut ahead = Owner::new(&LOG[..2], LIMITS);
     ahead.makes_batch_up_to(1);
-    assert!(ahead.finds_queue_empty(MINUTE + DAY), "the log ends here, so the partition counts as idle");
+    assert!(ahead.finds_queue_empty(MINUTE + DAY), "all records are read and seem to be a day old");
     ahead.log = &LOG;
-    assert_eq!(ahead.makes_batch_up_to(3).stored(), [1, 0], "only the second repeat is recognized");
+    assert_eq!(ahead.makes_batch_up_to(3).stored(), [1, 0], "the window was emptied, so A is counted again");
 }
 
-/// How one batch is made.
+/// One step of a property test: an owner makes a batch of the next `records` records.
 #[derive(Debug, Clone)]
 struct Turn {
     records: i64,
-    /// Whether the owner dies once the batch is declared. If so, the next owner rebuilds the batch.
+    /// Whether the owner dies after it has declared the batch. If so, the next owner rebuilds the batch.
     dies: bool,
-    /// When the owner finds its queue empty, in milliseconds after the newest record.
+    /// When the owner finds its queue empty before each record, in milliseconds after the previous record.
     empty_queue_times: Vec<i64>,
 }
 
@@ -319,7 +320,7 @@ fn log() -> impl Strategy<Value = Vec<Logged>> {
     })
 }
 
-/// Records with one event each, by a broker whose clock may jump before each record.
+/// Records with one event each, all events different. The broker's clock may jump before each record.
 fn jumping_log() -> impl Strategy<Value = Vec<Logged>> {
     let jump = prop_oneof![4 => Just(0), 1 => prop::sample::select(vec![DAY, -DAY, 14 * DAY, -14 * DAY])];
     prop::collection::vec((0..MINUTE, jump), 20).prop_map(|waits| {
@@ -335,8 +336,8 @@ fn jumping_log() -> impl Strategy<Value = Vec<Logged>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However often owners die and find their queues empty, each batch equals the batch of an owner that never dies
-    /// and never finds its queue empty.
+    /// However often owners die or find their queues empty, each batch has the same cells as the batch that an owner
+    /// makes from the same records if it never dies and never finds its queue empty.
     #[test]
     fn a_batch_depends_only_on_its_records_and_the_records_before_them(
         log in log(), turns in turns(), max_ids in 1..20_usize,
