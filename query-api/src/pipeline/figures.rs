@@ -64,8 +64,8 @@ pub(super) struct FiguresRow {
 /// The state of the pipeline.
 #[derive(Debug)]
 pub(super) struct Figures {
-    /// Everything that was in Kafka before this moment is counted; `None` until every partition of the topic has
-    /// reported its progress.
+    /// Everything that was in Kafka before this moment is counted; `None` until the aggregator has reported the
+    /// progress of every partition.
     pub(super) as_of: Option<UnixMillis>,
     read_at: UnixMillis,
     data: Data,
@@ -95,7 +95,8 @@ struct Lines {
 #[derive(Debug, Serialize)]
 struct Partitions {
     count: u16,
-    /// The partition whose progress determines `as_of`; null while a partition has not reported.
+    /// The Kafka partition whose progress determines `as_of`; null until the aggregator has reported the progress of
+    /// every partition.
     slowest: Option<u16>,
 }
 
@@ -154,7 +155,7 @@ struct Meta {
     window: Window,
 }
 
-/// The window of `lines`, by the time at which Kafka appended their records.
+/// The time range of `lines`, which counts the lines of records that Kafka appended in this range.
 #[derive(Serialize)]
 struct Window {
     from: String,
@@ -163,7 +164,8 @@ struct Window {
 }
 
 impl Figures {
-    /// The answer as JSON. Its ETag changes with the data and with `stale`, not with time.
+    /// The answer as JSON. Its ETag depends only on `data` and `stale`, so it does not change while only `as_of` and
+    /// the window advance.
     pub(super) fn render(&self, stale: bool) -> Rendered {
         const NUMBERS_AND_TEXTS: &str = "numbers and texts become JSON";
         let data = serde_json::to_vec(&self.data).expect(NUMBERS_AND_TEXTS);

@@ -2,9 +2,9 @@
 //! which moment everything is counted, and what the latest audit found.
 //!
 //! The figures are about all tenants together, because a Kafka record may have lines of several tenants, and an audit
-//! compares whole tables. Invariants: only readers who are operators get the figures; ClickHouse is asked at most once
-//! per refresh interval, however many requests arrive; while ClickHouse does not answer, the latest figures are served
-//! with their age.
+//! compares whole tables. Invariants: only readers who are operators get the figures; however many requests arrive,
+//! ClickHouse is asked at most once per refresh interval, unless a reader disconnects before ClickHouse answers; while
+//! ClickHouse does not answer, the latest figures are served with their age.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,7 +29,7 @@ use figures::{Figures, FiguresRow};
 
 mod figures;
 
-/// The label of the route in metrics.
+/// The path of the route, which is also its label in metrics.
 const ROUTE: &str = "/v1/pipeline";
 /// The longest wait for ClickHouse: a little longer than the statement may run.
 const DEADLINE: Duration = Duration::from_secs(figures::MAX_SECONDS + 1);
@@ -48,7 +48,7 @@ struct Last {
     figures: Option<Arc<Figures>>,
 }
 
-/// The route.
+/// The router for `GET /v1/pipeline`.
 pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
     let service =
         PipelineService { database: Database::new(&config.clickhouse), state, last: Mutex::default() };
@@ -71,7 +71,10 @@ async fn answer(
 }
 
 impl PipelineService {
-    /// Figures that were read within the last refresh interval, or older ones if ClickHouse does not answer.
+    /// Figures that were read within the last refresh interval, or the latest figures if ClickHouse does not answer.
+    ///
+    /// # Errors
+    /// ClickHouse has not answered since this process started.
     async fn figures(&self) -> Result<Arc<Figures>, Problem> {
         let mut last = self.last.lock().await;
         let interval = self.state.refresh.interval;
@@ -94,8 +97,8 @@ impl PipelineService {
     }
 
     /// Whether the figures are stale. They are stale if their `as_of` is not known; if their `as_of` is more than three
-    /// refresh intervals ago, because later figures should have replaced them; or if the aggregator declares other
-    /// rollups than this process.
+    /// refresh intervals ago, because then the aggregator is behind or ClickHouse does not answer; or if the aggregator
+    /// declares other rollups than this process.
     fn is_stale(&self, figures: &Figures, now: UnixMillis) -> bool {
         let limit = i64::try_from(self.state.refresh.interval.as_millis()).unwrap_or(i64::MAX);
         let is_young = figures.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit.saturating_mul(3));

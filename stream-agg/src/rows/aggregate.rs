@@ -6,8 +6,8 @@
 //!
 //! Pure, and the same code for every declared rollup. Groups are in the order of their first rows, so equal batches
 //! give equal groups. If a rollup has dimensions, its groups beyond a limit are folded: for each tenant and bucket,
-//! they become one group whose dimensions are all [`OTHER`]. A row is left out if its bucket was past the retention of
-//! the rollup when the row was received, because no reader would see the row's count.
+//! they become one group whose dimensions are all [`OTHER`]. A row is left out if the retention of its bucket had ended
+//! when the row was received, because no reader would see the row's count.
 
 use std::collections::BTreeMap;
 
@@ -96,7 +96,7 @@ pub fn aggregate<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: usize) ->
     }
 }
 
-/// The bucket of the rollup that counts the row.
+/// The start of the bucket in which the rollup counts the row.
 fn bucket(rollup: &Rollup, rows: &Rows, row: RowId) -> UnixMillis {
     rollup.grain.bucket(rows.event_time[row as usize])
 }

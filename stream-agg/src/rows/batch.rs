@@ -7,7 +7,8 @@ use crate::rows::decode::{DecodedLines, LedgerEntry};
 /// Records `[start..end)` of one partition that are inserted together.
 #[derive(Debug)]
 pub struct Batch {
-    /// Where the previous batch ended. The first record of this batch may have a higher offset.
+    /// Where the previous batch ended. The first record of this batch may have a higher offset, because offsets in
+    /// Kafka can have gaps.
     pub start: NextOffset,
     /// The batch holds every record from `start` up to this offset (exclusive). The markers of the batch contain this
     /// offset.

@@ -1,8 +1,8 @@
 //! Turns a batch into cells: one block of rows for each table and each of its table partitions.
 //!
 //! Pure. Invariants:
-//! - Every block begins with a marker row. The marker says that, of all records of the Kafka partition below the offset
-//!   `applied_end`, the table partition holds every row that belongs to it.
+//! - Every block begins with a marker row. The marker says that the table partition holds all of its rows that come
+//!   from records of the Kafka partition below the offset `applied_end`.
 //! - All rows of a block belong to one table partition.
 //! - Equal batches give equal bytes.
 
@@ -35,21 +35,21 @@ pub use rollups::rollup_cells;
 /// Which Kafka partition the rows come from, and under which declaration they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
-    /// Generation of the Kafka log.
+    /// Generation of the Kafka log: a number that grows when the log of the topic begins again.
     pub log_generation: u16,
     /// Kafka partition.
     pub partition: u16,
-    /// Hash of the declaration under which rows are stored.
+    /// Hash of the [`Declaration`] (rollups, fields and limits) under which the rows are stored.
     pub declaration_hash: u64,
 }
 
 /// The rows that one insert adds to one table partition of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
-    /// The table.
+    /// Name of the table.
     pub table: &'static str,
-    /// The name of the rollup that a backfill fills, also in the marker row of the cell. `None` in the cells of a
-    /// batch.
+    /// In a cell of a backfill: the name of the rollup that the backfill fills, which the marker row also contains.
+    /// `None` in the cells of a batch.
     pub backfill: Option<String>,
     /// Id of the table partition, which ClickHouse calls `_partition_id`.
     pub partition_id: String,
@@ -66,9 +66,9 @@ pub struct Cell {
 pub struct Cells {
     /// The cells. A batch always has at least one cell, because the ledger gets a row for each record.
     pub all: Vec<Cell>,
-    /// Rows that rollups folded into `(other)`, summed over the rollups.
+    /// Number of rows that rollups folded into `(other)`, summed over the rollups.
     pub folded_rows: u64,
-    /// Scalar values whose type is not the declared type of their field, summed over the fields.
+    /// Number of scalar values whose type is not the declared type of their field, summed over the fields.
     pub mistyped: u64,
 }
 
@@ -123,7 +123,7 @@ struct Marker {
 }
 
 impl Marker {
-    /// A cell of a table that has a partition for each day and keeps rows for `days`.
+    /// A cell of a table that has a table partition for each day and keeps rows for `days` days.
     fn daily(self, table: &'static str, days: u32, rows: usize, block: BlockBuilder) -> Cell {
         let (partition_id, ends) =
             (tables::partition_id(self.start), tables::partition_droppable_from(self.start, days));

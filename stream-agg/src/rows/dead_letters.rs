@@ -27,7 +27,7 @@ pub enum Reason {
     #[error(transparent)]
     Head(HeadError),
     /// The record was in a spool for so long that the ledger may have dropped the row of an earlier copy of the record.
-    /// So nobody can know whether the record is a repeat.
+    /// So the aggregator cannot know whether the record is a repeat.
     #[error("read a line: its record was spooled for more than {days} days")]
     SpooledTooLong {
         /// Maximum number of days that a record may be in a spool.
@@ -42,7 +42,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The code of the reason, as in the table. The code of a reason never changes.
+    /// The code that the column `reason` of the table `dead_letters` contains. The code of a reason never changes.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Read(ReadError::Event(fault)) => fault.code.as_str(),
@@ -70,7 +70,7 @@ fn edge_reason(sample: &Sample<'_>) -> String {
     }
 }
 
-/// The columns of the table `dead_letters` that come from records, under the same names.
+/// The dead letters of a batch. Each field is named like the column of the table `dead_letters` that it fills.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0004_dead_letters.sql")]
 pub struct DeadLetters {
@@ -112,8 +112,8 @@ impl DeadLetters {
         self.text.push(&text[..text.floor_char_boundary(max_bytes)]);
     }
 
-    /// Appends line `number` of the record at `offset`, which is a sample of a line that the edge rejected. If the line
-    /// is not a sample, at most `max_bytes` of it are kept.
+    /// Appends line `number` of the record at `offset`, which should be a sample of a line that the edge rejected. A
+    /// line that is not a sample gets the reason [`Reason::Sample`], and at most its first `max_bytes` are kept.
     pub fn push_sample(
         &mut self,
         offset: Offset,

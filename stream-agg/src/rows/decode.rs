@@ -35,10 +35,11 @@ pub struct Record<'a> {
     pub kafka_time: UnixMillis,
     /// The values of the headers, or why they cannot be read.
     pub head: &'a Result<Head, HeadError>,
-    /// Whether an earlier record of this batch, or a record in the ledger below this batch, has the id of this record.
-    /// Always false for a record that did not come through a spool.
+    /// Whether an earlier record has the id of this record: an earlier record of this batch, or a record in the ledger
+    /// with an offset below this batch. Always false for a record that did not come through a spool.
     pub known: bool,
-    /// Whether an operator skipped the record. Its lines then become dead letters.
+    /// Whether an operator skipped the record. Its lines then become dead letters; samples of rejected lines are left
+    /// out.
     pub skipped: bool,
     /// The lines of the record.
     pub value: &'a [u8],
@@ -53,11 +54,11 @@ pub struct LedgerEntry {
     pub record_id: Uuid,
     /// When Kafka appended the record.
     pub kafka_time: UnixMillis,
-    /// Lines that should become events; 0 in a record of samples.
+    /// Number of lines in the record, whether stored or not; 0 in a record of samples of rejected lines.
     pub lines: u32,
     /// Lines that became dead letters.
     pub rejected: u32,
-    /// Lines that repeat stored lines, or are in a record that repeats an earlier record.
+    /// Readable lines that repeat a stored line, or whose record repeats an earlier record.
     pub duplicates: u32,
     /// Lines that became rows: `lines - rejected - duplicates`.
     pub stored: u32,
@@ -65,8 +66,8 @@ pub struct LedgerEntry {
     pub time_replaced: u32,
     /// Rows whose `server_time` was not trusted. Not in the ledger.
     pub arrival_replaced: u32,
-    /// For each stored line with an `event_id`: the hash of tenant and `event_id` ([`line_id`]), in the order of the
-    /// lines.
+    /// For each stored line with an `event_id` other than nil: the hash of tenant and `event_id` ([`line_id`]), in the
+    /// order of the lines.
     pub ids: Vec<u64>,
     /// The first rejected line: its number in the record, from 0, and the reason. Not in the ledger.
     pub first_rejected: Option<(u32, Reason)>,
@@ -97,7 +98,7 @@ pub struct Miscounted {
 pub struct Miscount {
     /// The offset of the record.
     pub offset: Offset,
-    /// The number of lines that the header `n` says.
+    /// The number of lines according to the header `n`.
     pub declared: u32,
     /// The number of lines in the value of the record.
     pub read: u32,
@@ -119,8 +120,8 @@ impl fmt::Display for Miscount {
     }
 }
 
-/// Appends the rows and dead letters of `record` to `out`, adds the record to the window, and returns the record's row
-/// of the ledger.
+/// Appends the rows and dead letters of `record` to `out`, adds the ids of the record and of its stored lines to the
+/// deduplication window, and returns the record's row of the ledger.
 ///
 /// # Errors
 /// This release does not know the format version or the kind of the record. `out` and the window are then unchanged.
@@ -211,8 +212,8 @@ pub fn decode(
 }
 
 /// Whether the record was in a spool for so long that the ledger may have dropped the row of an earlier copy of the
-/// record. Only the age that the record had when Kafka appended it decides this. A query to the ledger must not decide
-/// it, because the result of the query would change with time.
+/// record. The answer depends only on how old the record was when Kafka appended it, so it is the same each time the
+/// record is decoded. The answer of a query to the ledger would change when the ledger drops rows.
 fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
     let created_at = || {
         let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
@@ -246,7 +247,8 @@ impl Arrival {
         // Version 1 of the decoding code trusted the clock of every edge.
         let replaced = version > 1 && !trusted.contains(&line.server_time.0);
         let time = if replaced { kafka_time } else { line.server_time };
-        // From version 2 on, `time` is outside this range only if Kafka's time is also outside or close to a limit.
+        // From version 2 on, `time` is near Kafka's time. So it is outside `STORABLE` only if Kafka's time is also
+        // outside or is close to the start or end of `STORABLE`.
         if !STORABLE.contains(&time) {
             return Err(Reason::Read(ReadError::Added("server_time")));
         }

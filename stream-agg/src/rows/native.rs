@@ -78,7 +78,7 @@ impl BlockBuilder {
         if self.rows == 0 {
             return;
         }
-        // The indexes are UInt8, UInt16 or UInt32.
+        // The type of the indexes, UInt8, UInt16 or UInt32: ClickHouse's number for the type, and its width in bytes.
         let (index, width): (u64, usize) = match keys.len() {
             0..=0x100 => (0, 1),
             0x101..=0x1_0000 => (1, 2),
@@ -113,7 +113,8 @@ impl BlockBuilder {
         assert_eq!(count, self.rows, "`{name}` must have one value per row");
     }
 
-    /// Appends a column of lists of numbers, `Array(UInt64)`: the index at which each list ends, then all numbers.
+    /// Appends a column of lists of numbers, `Array(UInt64)`: first the end of each list, as an index into the numbers
+    /// of all lists, then these numbers.
     pub fn arrays<'s>(&mut self, name: &str, values: impl IntoIterator<Item = &'s [u64]> + Clone) {
         self.head(name, "Array(UInt64)");
         let (mut count, mut end) = (0, 0);
@@ -127,7 +128,7 @@ impl BlockBuilder {
     }
 
     fn head(&mut self, name: &str, kind: &str) {
-        self.columns_left = self.columns_left.checked_sub(1).expect("a block has no unannounced columns");
+        self.columns_left = self.columns_left.checked_sub(1).expect("`new` got the count of all columns");
         text(name, &mut self.bytes);
         text(kind, &mut self.bytes);
         self.structure.push((name.to_owned(), kind.to_owned()));

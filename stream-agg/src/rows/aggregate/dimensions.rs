@@ -1,4 +1,4 @@
-//! Dictionary-encodes the dimensions of a rollup, which come from text columns of a batch.
+//! Dictionary-encodes the dimensions of a rollup. Their values come from text columns of a batch or from `props`.
 
 use std::borrow::Cow;
 
@@ -60,7 +60,7 @@ pub(super) fn text_column(column: Column, rows: &Rows) -> TextColumn<'_> {
     }
 }
 
-/// The text at a path of `props`.
+/// The text at `path` in the row's `props`; empty if there is no string, number or boolean at this path.
 pub(super) fn prop<'r>(rows: &'r Rows, path: &PropPath, row: RowId) -> Cow<'r, str> {
     props::scalar(rows.props.get(row), path.steps())
 }

@@ -23,7 +23,8 @@ pub(super) struct Groups {
     pub(super) folded_rows: u64,
 }
 
-/// Puts units with equal tenants, buckets and dimensions into one group.
+/// Puts units with equal tenants, buckets and dimensions into one group. Once there are `max_groups` groups, units that
+/// belong to none of these groups are folded, unless the rollup has no dimensions.
 pub(super) fn group(
     rollup: &Rollup,
     rows: &Rows,

@@ -120,8 +120,8 @@ fn numbers(
         match number {
             Number::ParamInt => Some(rows.param_int[row].into()),
             Number::Sequence => Some(rows.sequence[row].into()),
-            // The typed column of the field has the same value, but not in rows that are older than the column. A
-            // backfill also reads such rows, so the value is read from `props`.
+            // The raw table also has a typed column for the field, but rows stored before the field was declared lack
+            // its value there. A backfill reads such rows too, so the value is always read from `props`.
             Number::Field(field) => {
                 let found = props::find(rows.props.get(row as RowId), field.path.steps());
                 found.and_then(props::int).map(i128::from)

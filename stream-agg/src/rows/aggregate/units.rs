@@ -8,8 +8,8 @@ use super::dimensions::{TextColumn, prop, text_column};
 use crate::rows::columns::{RowId, Rows, Texts};
 use crate::rows::strata::Strata;
 
-/// What is grouped: strata, or single rows if a dimension or condition of the rollup has values that differ within a
-/// stratum.
+/// What is grouped: strata, or single rows if a dimension or condition of the rollup uses a field that can differ
+/// within a stratum.
 pub(super) struct Units {
     /// Whether the units are strata.
     pub(super) are_strata: bool,
@@ -51,7 +51,8 @@ fn is_of_strata(field: &Dimension) -> bool {
 
 /// A condition of a rollup, prepared for the texts of one batch.
 enum Test<'c, 'r> {
-    /// The number of each row's text, and for each number whether its text is one of the wanted values.
+    /// For each row, the number of its text in the dictionary; and for each number in the dictionary, whether the
+    /// condition accepts the text.
     Interned(&'r [u32], Vec<bool>),
     Text(&'r Texts, &'c [String]),
     Prop(&'c PropPath, &'c [String]),

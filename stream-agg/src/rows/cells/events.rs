@@ -50,13 +50,14 @@ struct Raw<'r> {
 }
 
 /// The column `place`: for each row a keyed hash of its user and hour. The column is part of the sorting key, so rows
-/// of one user and hour are stored together and compress well. The hash has a random key, so that it does not identify
-/// the user after the ids in the rows have been blanked.
+/// of one user and hour are stored together and compress well. The hash is keyed: after the ids in the rows have been
+/// blanked, nobody can recognize the rows of a user by `place` without the key.
 fn places(rows: &Rows, key: u64) -> Vec<u16> {
     let mut last = (("", i64::MIN), 0);
     let place = |row: usize| {
         let (who, hour) = (rows.user(row as RowId), rows.client_time[row].0.div_euclid(HOUR));
-        // Neighbouring rows usually have the same user, because the lines of a record come from one sender.
+        // Neighbouring rows usually have the same user, because the lines of one request are next to each other and
+        // come from one client. So the last hash is reused.
         if last.0 != (who, hour) {
             let hash = xxh3_64_with_seed(who.as_bytes(), key.wrapping_add(hour.cast_unsigned()));
             last = ((who, hour), hash as u16);
@@ -79,7 +80,7 @@ fn in_order(rows: &Rows, places: &[u16]) -> Vec<RowId> {
     order::by_rank(&all, keys.keys.len(), |row| keys.ranks[row as usize])
 }
 
-/// The value of `props` for an event that has only Millrace fields.
+/// The value of `props` for an event whose fields are all defined by Millrace, such as `event` or `user_id`.
 const NO_PROPS: &str = "{}";
 
 /// The cell of rows that are in the order of the sorting key; the marker row is first. Also returns the number of
@@ -89,7 +90,8 @@ fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
     let Marker { source: Source { log_generation, partition, declaration_hash }, applied_end, start } =
         marker;
     let count = order.len() + 1;
-    // If the block lacks the column `props`, ClickHouse fills it with the default of the column, which is `NO_PROPS`.
+    // If all rows have `NO_PROPS`, the block omits the column `props`, and ClickHouse fills it with its default, which
+    // is also `NO_PROPS`.
     let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
     let columns = RawColumn::ALL.into_iter().filter(|column| has_props || *column != RawColumn::Props);
     let fields = if has_props { fields } else { &[] };

@@ -37,7 +37,8 @@ fn read<T>(found: &[Option<&str>], value: impl Fn(&str) -> Option<T>) -> Vec<Opt
     found.iter().map(|json| json.and_then(&value)).collect()
 }
 
-/// Appends `values`, with the default for each absent value. Returns how many values are present.
+/// Appends a column: the default for the marker row, then `values`, with the default for each absent value. Returns how
+/// many values are present.
 fn fixed<T: Copy + Default, const N: usize>(
     block: &mut BlockBuilder,
     name: &str,

@@ -14,8 +14,8 @@ use crate::rows::columns::Interner;
 use crate::rows::native::BlockBuilder;
 use crate::rows::strata::Strata;
 
-/// The cells that the rows add to the tables of `rollups`; no cell if none of the rollups counts any of the rows. For a
-/// backfill, `backfill` is the name of the rollup that it fills, and the marker rows have this name.
+/// The cells that the rows in `strata` add to the tables of `rollups`. If the rollups count no row, there are no cells.
+/// For a backfill, `backfill` is the name of the rollup that it fills, and the marker rows have this name.
 pub fn rollup_cells<'r>(
     rollups: impl Iterator<Item = &'r Rollup>,
     strata: &Strata<'_>,
@@ -77,8 +77,8 @@ struct Marker<'b> {
     backfill: Option<&'b str>,
 }
 
-/// A cell: the marker row, then the rows in the order of the rollups. Columns of dimensions and measures that none of
-/// these rollups uses are not in the block, so they get their defaults.
+/// A cell: the marker row, then the rows of each rollup in the order of `parts`. If no rollup in `parts` uses a column
+/// of a dimension or measure, the block lacks this column, and ClickHouse fills it with the default.
 fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: Marker<'_>) -> Cell {
     let Marker { source, applied_end, expires, backfill } = marker;
     let count = 1 + parts.iter().map(|part| part.groups.len()).sum::<usize>();
@@ -105,7 +105,8 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
         });
         block.text(&Rollup::dimension_column(at), "String", once("").chain(texts));
     }
-    // Only the marker row has a Kafka partition and an offset: no reader asks which Kafka partition a sum came from.
+    // Log generation (`g`), Kafka partition (`kp`) and offset (`hwm`) are set only in the marker row: no query asks
+    // which Kafka partition a sum came from.
     only_marker(&mut block, "g", "UInt16", source.log_generation.to_le_bytes(), count);
     only_marker(&mut block, "kp", "UInt16", source.partition.to_le_bytes(), count);
     block.fixed("expires", "Date", repeat_n(expires.days().to_le_bytes(), count));
@@ -146,7 +147,7 @@ fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<MeasureColumn> {
     used.filter(|column| *column != MeasureColumn::Rows).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The number of table columns that one measure column fills.
+/// The number of table columns that a measure column fills, in addition to the [`FIXED_COLUMNS`].
 fn width(column: &MeasureColumn) -> usize {
     match column {
         MeasureColumn::Rows => 0,

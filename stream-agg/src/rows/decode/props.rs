@@ -1,9 +1,10 @@
-//! Writes the fields of an event that are not Millrace fields as one JSON object, for the column `props`. Pure.
+//! Writes all fields of an event that Millrace does not define (unlike `event` or `user_id`) as one JSON object, for
+//! the column `props`. Pure.
 //!
-//! Values are written as the client sent them, with one exception: values that simdjson cannot read. ClickHouse's JSON
-//! functions use simdjson, and find nothing at any path of a text if simdjson cannot read one of its values. So
-//! unpaired surrogates become U+FFFD, and integers outside 64 bits get an exponent. If a name is repeated, its last
-//! value is kept, as in `JSON.parse`. White space outside strings is removed.
+//! Values are written as the client sent them, except values that simdjson cannot read: unpaired surrogates become
+//! U+FFFD, and integers outside 64 bits get an exponent. The reason is that ClickHouse's JSON functions use simdjson:
+//! if simdjson cannot read one value of a JSON text, these functions find no value in the whole text. If a name is
+//! repeated, only its last value is kept, as in `JSON.parse`. White space outside strings is removed.
 
 use std::borrow::Cow;
 
@@ -128,10 +129,11 @@ fn array(json: &str, out: &mut String) {
     out.push(']');
 }
 
-/// A number of at most this many characters certainly fits into 64 bits.
+/// Every integer of at most this many characters fits into 64 bits.
 const SAFE_DIGITS: usize = 18;
 
-/// Appends a number. simdjson refuses an integer outside 64 bits, and reads it as a double if it has an exponent.
+/// Appends a number. An integer outside 64 bits gets the exponent `e0`, because simdjson refuses such an integer
+/// without an exponent but reads it as a double with an exponent.
 fn number(json: &str, out: &mut String) {
     out.push_str(json);
     let is_integer = || !json.contains(['.', 'e', 'E']);
@@ -151,7 +153,7 @@ fn text(text: &str, out: &mut String) {
     }
 }
 
-/// Replaces each `\u` escape of an unpaired surrogate by `\ufffd`, in strings and names.
+/// Replaces each `\u` escape of an unpaired surrogate with `\ufffd`, in strings and names.
 fn replace_unpaired_surrogates(json: &str) -> Cow<'_, str> {
     if !json.contains("\\ud") && !json.contains("\\uD") {
         return Cow::Borrowed(json);

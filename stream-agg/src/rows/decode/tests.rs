@@ -57,7 +57,7 @@ impl Stream {
         decode(&record, &DecodeLimits::default(), &mut self.window, &mut self.out)
     }
 
-    /// Decodes a record. Returns its numbers of lines, rejected, duplicates and stored.
+    /// Decodes a record of events. Returns the counts of its ledger entry: lines, rejected, duplicates, stored.
     fn counts(&mut self, offset: i64, time: i64, record: u128, lines: &[Vec<u8>]) -> [u32; 4] {
         let head = Ok(Head {
             lines: lines.len() as u32,
@@ -214,7 +214,7 @@ fn samples_of_rejected_lines_are_kept_once_and_not_counted_as_lines() {
     assert_eq!(shown(0), ("acme", "edge:bad_json", "{"));
     assert_eq!(shown(1), ("acme", "edge:bad_type:event", "{"));
     assert_eq!((shown(2).0, shown(2).1), ("default", "bad_sample"), "an event is not a sample");
-    assert_eq!(stream.counts(12, 0, 12, &[line_with_id(1)]), [1, 0, 0, 1], "its id is not in the window");
+    assert_eq!(stream.counts(12, 0, 12, &[line_with_id(1)]), [1, 0, 0, 1], "samples add no event ids");
 }
 
 #[test]
