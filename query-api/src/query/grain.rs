@@ -243,38 +243,41 @@ fn timestamp(at: i64) -> Timestamp {
     Timestamp::from_second(at.clamp(least, most)).expect("clamped seconds are in the range")
 }
 
-/// The length in seconds of buckets that follow the clock; `None` for a grain whose buckets follow the calendar.
+/// The length in seconds of a bucket that follows the clock; `None` for days and longer grains, which follow the
+/// calendar. Panics for [`Grain::None`].
 fn clock_length(grain: Grain) -> Option<i64> {
     match grain {
         Grain::Minute => Some(MINUTE),
         Grain::QuarterHour => Some(15 * MINUTE),
         Grain::Hour => Some(HOUR),
         Grain::Day | Grain::Week | Grain::Month | Grain::Quarter | Grain::Year => None,
-        Grain::None => panic!("the whole window is one bucket"),
+        Grain::None => panic!("grain `none` has no bucket length: the whole window is one bucket"),
     }
 }
 
-/// The first day of the bucket that lies `count` buckets after the one that begins with `day`.
+/// The first day of the bucket that lies `count` buckets after the bucket that begins with `day`, or before it if
+/// `count` is negative.
 fn moved(grain: Grain, day: Date, count: i64) -> Date {
     let span = match grain {
         Grain::Week => count.weeks(),
         Grain::Month => count.months(),
         Grain::Quarter => (3 * count).months(),
-        // jiff panics if a span is longer than 19,998 years.
+        // `years` panics beyond 19,998 years. A span of 9,999 years is longer than any window, so the clamp changes no
+        // answer.
         Grain::Year => count.clamp(-9_999, 9_999).years(),
         Grain::Minute | Grain::QuarterHour | Grain::Hour | Grain::Day | Grain::None => count.days(),
     };
     day.saturating_add(span)
 }
 
-/// The coarsest grain of rollups whose buckets have an edge at each of these instants; `None` if even buckets of a
-/// minute do not have these edges.
+/// The coarsest grain for which a bucket of a rollup begins at each of these instants; `None` if one of the instants
+/// is not a full minute.
 pub(crate) fn needed(edges: &[i64]) -> Option<rollup::Grain> {
     use rollup::Grain::{Day, Hour, Minute, QuarterHour};
     [Day, Hour, QuarterHour, Minute].into_iter().find(|grain| has_edges(*grain, edges))
 }
 
-/// Whether each of these instants is an edge of a bucket in rollups of this grain. Buckets of rollups follow UTC.
+/// Whether a bucket of a rollup with this grain begins at each of these instants. Buckets of rollups follow UTC.
 pub(crate) fn has_edges(grain: rollup::Grain, edges: &[i64]) -> bool {
     let length = grain.length().map(|millis| millis / 1000);
     length.is_some_and(|length| edges.iter().all(|edge| edge.rem_euclid(length) == 0))

@@ -25,17 +25,18 @@ use crate::problem::{Kind, Problem};
 use crate::rendered::{AsOf, Rendered};
 use crate::state::AppState;
 
-/// `true` if rows were left out. Answers of all formats have this header, because NDJSON and CSV bodies cannot say so.
+/// Present, with the value `true`, if rows were left out because of `limit`. The header is sent with every format,
+/// because NDJSON and CSV bodies have no place for this information.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
-/// The cursor of the next page. Answers of all formats have this header, because NDJSON and CSV bodies cannot contain
-/// the cursor.
+/// The cursor of the next page, if there is one. The header is sent with every format, because NDJSON and CSV bodies
+/// have no place for the cursor.
 const X_NEXT: HeaderName = HeaderName::from_static("x-next");
 /// Longest body of a request, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 64 << 10;
 /// The label of the route in metrics.
 const ROUTE: &str = "/v1/query";
 
-/// The paths, and the format that each path asks for.
+/// The paths of queries, each with the format of its answers; `None` if the request chooses the format.
 pub(crate) const PATHS: [(&str, Option<Format>); 4] = [
     ("/v1/query", None),
     ("/v1/query.json", Some(Format::Json)),
@@ -43,7 +44,6 @@ pub(crate) const PATHS: [(&str, Option<Format>); 4] = [
     ("/v1/query.csv", Some(Format::Csv)),
 ];
 
-/// All routes of queries.
 pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
     let app = Arc::new(QueryService::new(config, state));
     let route = |router: Router<Arc<QueryService>>, (path, suffix): (&'static str, Option<Format>)| {
@@ -78,7 +78,7 @@ async fn answer(
     let format = format(&query, suffix, &headers)?;
     if format == Format::Json && query.limit > MAX_JSON_LIMIT {
         let reason = format!(
-            "one JSON document has at most {MAX_JSON_LIMIT} rows; ask for ndjson or csv, or for pages"
+            "a JSON answer has at most {MAX_JSON_LIMIT} rows; use format ndjson or csv, or page with `cursor`"
         );
         return Err(Problem::bad("limit", reason));
     }
@@ -109,7 +109,8 @@ pub(crate) fn parameters<Q>(
     Ok(pairs)
 }
 
-/// The format that a request asks for: by its path, else by `format`, else by `csv`, else by `Accept`, else JSON.
+/// The format of the answer. The first of these that names a format decides: the path, the parameter `format`, the
+/// parameter `csv=excel`, the header `Accept`. If none does, the format is JSON.
 ///
 /// # Errors
 /// `format` or `csv` contradicts the path.

@@ -1,11 +1,13 @@
 //! `/v1/query`: any measure of a declared rollup, by any of its dimensions, over any window.
 //!
-//! A query passes through these files: [`params`] reads it, [`window`] and [`grain`] find its buckets, [`plan`]
-//! chooses the rollups by their state at the latest refresh, [`compare`] chooses the windows that are read,
-//! [`sql`] writes one statement, [`budget`] gives the statement its turn, and [`fetch`] sends it to ClickHouse. Then
-//! [`shape`] makes the rows of the answer ([`cursor`] says where a page begins), [`render`] turns them into bytes, and
-//! [`send`] bounds the memory of long answers. [`http`] has the routes, formats and headers. Unlike a prepared answer,
-//! a query is sent to ClickHouse when its request arrives; equal queries of a reader are sent once per refresh.
+//! A query passes through these files: [`params`] parses it, [`window`] and [`grain`] find its buckets, [`plan`]
+//! chooses the rollups by their state at the latest refresh, [`compare`] chooses the windows that are read, and [`sql`]
+//! writes one statement. [`budget`] lets the statement wait while too many others run, and [`fetch`] sends it to
+//! ClickHouse. Then [`shape`] makes the rows of the answer ([`cursor`] says where a page begins), [`render`] turns them
+//! into bytes, and [`send`] bounds the memory of long answers. [`http`] has the routes, formats and headers.
+//!
+//! A prepared answer is computed at each refresh. A query, in contrast, is sent to ClickHouse when its request arrives,
+//! but equal queries of a reader are sent only once per refresh.
 
 pub(crate) mod params;
 
@@ -64,13 +66,14 @@ pub(crate) struct QueryLimits {
     measures: usize,
     /// Maximum number of dimensions.
     dimensions: usize,
-    /// Maximum number of filters. The filters of the key are not counted.
+    /// Maximum number of filters in a request. The filters of the reader's key are not counted.
     pub(crate) filters: usize,
     /// Maximum number of values that `top` ranks.
     top: usize,
     /// Maximum number of rows of an answer.
     rows: usize,
-    /// Maximum number of rows before `limit` is applied: combinations of dimension values times buckets.
+    /// Maximum number of rows before `limit` is applied: the number of buckets times the number of combinations of
+    /// dimension values.
     cells: usize,
     /// Maximum number of bytes of the body of a POST.
     body_bytes: usize,
@@ -123,9 +126,9 @@ impl QueryService {
         shape::check_size(query, &window, now)?;
         let known = self.state.reach();
         let reach = known.clone().unwrap_or_default();
-        // A comparison ends at the moment up to which everything is counted. After this moment, only some events of the
-        // query's window are counted yet, but all events of the same span in the window of the comparison are. If the
-        // comparison included this span, the change would be too low.
+        // A comparison ends at `as_of`. After `as_of`, some events of the query's window are not counted yet, while the
+        // window to compare with usually has all of its events. If the comparison continued after `as_of`, the change
+        // would be too low.
         let counted = reach.as_of.map_or(now, |as_of| now.min(as_of.0.div_euclid(1000)));
         let planner = Planner::new(&self.rollups, &reach, query, now)?;
         let slices = Slices::new(query, &planner, &window, counted)?;
@@ -149,8 +152,8 @@ impl QueryService {
         self.budget.answer(key, if is_slow { Lane::Slow } else { Lane::Normal }, run).await
     }
 
-    /// Whether the answer is so old that two refreshes should have replaced it by now. An answer of unknown age is
-    /// stale, too.
+    /// Whether the answer's `as_of` is more than three refresh intervals ago: at least two later refreshes should have
+    /// replaced the answer by now. An answer without `as_of` is stale, too.
     fn is_stale(&self, shaped: &Shaped, now: UnixMillis) -> bool {
         let limit = self.interval_ms.saturating_mul(3);
         shaped.as_of.is_none_or(|as_of| now.0 - as_of.0 > limit)

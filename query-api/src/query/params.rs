@@ -1,8 +1,8 @@
 //! The parameters of a query: one table has the name, the parser and the documentation of each.
 //!
-//! `GET` and `POST` are read by the same table. A parameter that is not in the table is refused and named. So is a
-//! parameter that is given twice, unless the table permits it, because the service would have to guess which value
-//! counts.
+//! `GET` and `POST` use the same table. A parameter that is not in the table is refused, and the error names it. A
+//! parameter that is given twice is also refused, because the service would have to guess which value counts. Only
+//! parameters of [`Shape::Many`] may be given more than once.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::access::Reader;
 use crate::filter::Filter;
 use crate::problem::{Kind, Problem};
 
-/// A query.
+/// The parsed parameters of a query.
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
     /// Names of measures, at least one.
@@ -52,7 +52,7 @@ pub(crate) struct Query {
     given: Given,
 }
 
-/// What was given for each parameter of a table, or its default.
+/// The values of each parameter of a table, as text: those in the request, or else the default.
 #[derive(Debug, Clone)]
 pub(crate) struct Given<Q: 'static = Query>(Vec<(&'static Parameter<Q>, Vec<String>)>);
 
@@ -84,12 +84,12 @@ pub(super) struct Order {
     pub(super) direction: Direction,
 }
 
-/// A direction.
+/// The direction in which rows are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
-    /// The least first.
+    /// The smallest value first.
     Ascending,
-    /// The greatest first.
+    /// The largest value first.
     Descending,
 }
 
@@ -118,22 +118,23 @@ pub(super) enum Compare {
 /// How distinct values are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accuracy {
-    /// Exactly if at most a fixed number of values must be merged, otherwise by a sample.
+    /// Exactly if at most [`MAX_EXACT_VALUES`](super::sql::MAX_EXACT_VALUES) values must be merged, otherwise
+    /// estimated from a sample.
     Auto,
     /// Exactly, however long the statement takes.
     Exact,
-    /// By a sample.
+    /// Estimated from a sample.
     Fast,
 }
 
 /// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// One object with data, meta and query.
+    /// One JSON object with the members `data`, `meta` and `query`.
     Json,
-    /// A JSON object a row.
+    /// One JSON object per line, for each row.
     Ndjson,
-    /// RFC 4180.
+    /// CSV as in RFC 4180.
     Csv,
 }
 
@@ -142,7 +143,8 @@ pub(crate) enum Format {
 pub(super) enum CsvStyle {
     /// Programs: texts are written as they are stored.
     Plain,
-    /// Spreadsheets, which would evaluate some texts as formulas.
+    /// Spreadsheets: the file begins with a byte order mark, times are local and have no offset, and `'` is put before
+    /// texts that a spreadsheet would evaluate as formulas.
     Excel,
 }
 
@@ -151,11 +153,11 @@ pub(super) enum CsvStyle {
 pub(super) enum Integers {
     /// As numbers with all of their digits.
     Number,
-    /// As strings, for readers whose only numbers are doubles.
+    /// As strings, for clients that parse every JSON number as a double, such as JavaScript.
     Text,
 }
 
-/// One parameter of a request that is read into `Q`.
+/// One parameter of a request. `Q` is the type of the parsed request.
 pub(crate) struct Parameter<Q = Query> {
     /// The name of the parameter.
     pub(crate) name: &'static str,
@@ -167,7 +169,7 @@ pub(crate) struct Parameter<Q = Query> {
     pub(crate) shape: Shape,
     /// Which values `read` accepts, as far as a JSON schema can express it.
     pub(crate) values: Values,
-    /// Parses a value from a request into `Q`. The error says what would be right.
+    /// Parses a value from a request into `Q`. The error says which values are valid.
     pub(crate) read: fn(&mut Q, &str) -> Result<(), String>,
 }
 
@@ -201,7 +203,7 @@ impl<Q> fmt::Debug for Parameter<Q> {
     }
 }
 
-/// All parameters, in the order in which an answer repeats them.
+/// All parameters, in the order in which the member `query` of an answer lists them.
 pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "measures",
@@ -402,7 +404,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     },
 ];
 
-/// The pattern of a bound: a date, a moment, a number of units back, or `now`.
+/// The pattern of a bound: `now`, a date, a moment, or a number of units before now (`-7d`).
 pub(crate) const BOUND: &str = "^(now|-[0-9]+(m|h|d|w|mo|y)|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?)$";
 
 /// The pattern of a filter, without its value.
@@ -507,10 +509,11 @@ impl Query {
     }
 
     /// Checks that the reader's key permits the query, and adds the filters of the key. The field `query` of an answer
-    /// does not show these filters.
+    /// does not show the filters of the key.
     ///
     /// # Errors
-    /// The key does not permit a measure of the query, or permits no measure of a rollup that the query names.
+    /// The key does not permit one of the query's measures, or permits no measure at all of a rollup that the query
+    /// names.
     pub(super) fn of_reader(mut self, reader: &Reader, rollups: &Rollups) -> Result<Self, Problem> {
         self.measures.iter().try_for_each(|name| reader.check_measure("measures", name))?;
         let may_read = |name: &String| {
@@ -525,7 +528,7 @@ impl Query {
         Ok(self)
     }
 
-    /// The dimension that `top` ranks.
+    /// The place in `dimensions` of the dimension that `top` ranks; `None` without `top`.
     pub(super) fn ranked(&self) -> Option<usize> {
         let top = self.top.as_ref()?;
         let named = top.dimension.as_ref();
@@ -545,8 +548,7 @@ impl Query {
         self.order.clone().unwrap_or_else(default)
     }
 
-    /// The canonical text of the query. If a reader sends queries with equal texts at the same moment, their answers
-    /// differ at most in format.
+    /// The canonical text of the query, by which equal queries are recognized.
     pub(super) fn canonical(&self) -> String {
         self.given.canonical()
     }
@@ -561,8 +563,8 @@ impl Serialize for Query {
 /// Reads the given parameters into `request`, with the parsers of `table`.
 ///
 /// # Errors
-/// A parameter is not in the table, is given more often than the table permits, or has a value that cannot be read. The error names the
-/// parameter.
+/// A parameter is not in the table, is given more often than the table permits, or has an invalid value. The error
+/// names the parameter.
 pub(crate) fn read<Q>(
     table: &'static [Parameter<Q>],
     request: &mut Q,
@@ -571,7 +573,7 @@ pub(crate) fn read<Q>(
     let known = |name: &str| table.iter().any(|parameter| parameter.name == name);
     if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
         let names: Vec<_> = table.iter().map(|parameter| parameter.name).collect();
-        let reason = format!("there is no such parameter; there are {}", names.join(", "));
+        let reason = format!("there is no such parameter; the parameters are {}", names.join(", "));
         return Err(Problem::bad(name, reason));
     }
     let mut all = Vec::with_capacity(table.len());
@@ -593,8 +595,8 @@ pub(crate) fn read<Q>(
 }
 
 impl<Q> Given<Q> {
-    /// The canonical text. If a reader sends requests with equal texts at the same moment, their answers differ at most
-    /// in format.
+    /// The text by which equal requests are recognized. It leaves out the parameters that affect only the format of the
+    /// answer. So requests with equal texts can share one answer, which is then rendered in the format of each request.
     pub(crate) fn canonical(&self) -> String {
         let format_parameters = ["format", "csv", "int64"];
         let answer = self.0.iter().filter(|(parameter, _)| !format_parameters.contains(&parameter.name));
@@ -664,7 +666,7 @@ fn json_texts(value: &Value, shape: Option<Shape>) -> Result<Vec<String>, String
     let text = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err("it must be a text or a number".to_owned()),
+        _ => Err("it must be a string or a number".to_owned()),
     };
     match (value, shape) {
         (Value::Array(values), Some(Shape::Many)) => values.iter().map(text).collect(),
@@ -706,7 +708,7 @@ pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
     found.ok_or_else(|| format!("it must be {}", names.join(" or ")))
 }
 
-/// Adds a condition.
+/// Parses a filter and adds it to `filters`; fails if there are already [`MAX_FILTERS`].
 pub(crate) fn add_filter(filters: &mut Vec<Filter>, text: &str) -> Result<(), String> {
     if filters.len() == MAX_FILTERS {
         return Err(format!("there are at most {MAX_FILTERS} filters"));

@@ -1,13 +1,20 @@
 //! Plans a query: chooses the rollups from which each measure is read.
 //!
-//! A rollup is a candidate for a measure under four conditions: it has the measure and the dimensions of the query; it
-//! has the filtered fields, or its `where` implies the filters; the filters imply its `where`; and each bucket of the
-//! window consists of whole buckets of the rollup. A candidate that has every event of the window is preferred. Among
-//! equal candidates, the coarsest is chosen, then the one with the fewest dimensions, then the first in the file.
+//! A rollup is a candidate for a measure under four conditions:
+//!
+//! - It has the measure and the dimensions of the query.
+//! - For each filter, the rollup has the filtered field as a dimension, or every event that meets the rollup's `where`
+//!   also meets the filter.
+//! - Every event that meets the filters also meets the rollup's `where`.
+//! - Each bucket of the window consists of whole buckets of the rollup.
+//!
+//! A candidate that has every event of the window is preferred. If several candidates are equal in this respect, the
+//! coarsest is chosen, then the one with the fewest dimensions, then the one that is declared first.
 //!
 //! The cost of a distinct count grows with the number of values in the buckets that are merged. So a distinct count is
-//! read from a coarser rollup where whole buckets of that rollup fit into the window's buckets, and from the chosen
-//! candidate only at the edges. Rows of different rollups are joined by bucket and dimensions. Pure: no clock, no I/O.
+//! read from a coarser rollup where whole buckets of that rollup fit into the window's buckets. Only the time around
+//! the edges of the window's buckets is read from the chosen candidate. Rows of different rollups are joined by bucket
+//! and dimensions. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -23,8 +30,8 @@ use crate::reach::Reach;
 /// Seconds of a day in UTC.
 const DAY: i64 = 86_400;
 
-/// Maximum number of edges of a window at which a finer rollup is read in addition to a coarser one: each edge adds a
-/// condition to the statement.
+/// Maximum number of buckets of a coarse rollup that are replaced by buckets of a finer rollup, because a bucket of the
+/// window begins or ends within them. Each replaced bucket adds a condition to the statement.
 const MAX_EDGES: usize = 32;
 
 /// Which rollups a query reads, and what it reads from each.
@@ -37,7 +44,8 @@ pub(super) struct Plan {
 /// Measures that are read from the same rollups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
-    /// One rollup, or a coarse rollup and a finer rollup for the edges of the window's buckets. Both have all measures.
+    /// One rollup, or a coarse rollup and a finer rollup for the edges of the window's buckets. Each source has every
+    /// measure of the part.
     pub(super) sources: Vec<Source>,
     /// The measures, each with its place in the query.
     pub(super) measures: Vec<(usize, Measure)>,
@@ -68,7 +76,8 @@ pub(super) enum Span {
 }
 
 impl Plan {
-    /// The part that has a measure of the query, and the place of the measure in that part.
+    /// The part that reads a measure, and the place of the measure in that part. `measure` is the place of the measure
+    /// in the query.
     pub(super) fn part_of(&self, measure: usize) -> Option<(&Part, usize)> {
         let place = |part: &Part| part.measures.iter().position(|(at, _)| *at == measure);
         self.parts.iter().find_map(|part| Some((part, place(part)?)))
@@ -106,7 +115,8 @@ impl<'a> Planner<'a> {
     /// Resolves the names of dimensions, filters and rollups in a query.
     ///
     /// # Errors
-    /// No rollup has one of these names.
+    /// A name is unknown or ambiguous, or the query names a rollup that the aggregator declares differently or not at
+    /// all.
     pub(super) fn new(
         rollups: &'a Rollups,
         reach: &'a Reach,
@@ -138,7 +148,7 @@ impl<'a> Planner<'a> {
     /// The plan for all measures of the query.
     ///
     /// # Errors
-    /// No rollup covers one of the measures.
+    /// There is a measure that no rollup covers, or that rollups define differently.
     pub(super) fn plan(&self, window: &Window) -> Result<Plan, Problem> {
         self.plan_of(0..self.query.measures.len(), window)
     }
@@ -162,7 +172,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Chooses the best of the rollups that have the measure and can answer the query. Returns the measure, and a part
-    /// that reads this rollup, to which the caller adds measures.
+    /// that reads the chosen rollup. The part has no measures yet: the caller adds them.
     fn choose(&self, name: &str, window: &Window) -> Result<(&'a Measure, Part), Problem> {
         let declared = self.declared(name)?;
         let mut failures = Vec::new();
@@ -189,7 +199,8 @@ impl<'a> Planner<'a> {
         best.map(|(_, measure, part)| (measure, part)).ok_or_else(|| self.none_covers(name, &failures))
     }
 
-    /// The part of the plan that reads `measure` from `rollup`, or partly from a coarser rollup if that is cheaper.
+    /// The part of the plan that reads `measure` from `rollup`. A distinct count is partly read from a coarser rollup
+    /// if possible, which is cheaper.
     fn part(
         &self,
         rollup: &'a Rollup,
@@ -214,9 +225,13 @@ impl<'a> Planner<'a> {
         Part { sources, measures: Vec::new(), keys, complete_from }
     }
 
-    /// Splits the window between a coarse rollup and, at the edges of its buckets, a finer rollup. Also returns the
-    /// moment before which buckets may lack events. `None` if `coarse` is not coarser than `fine`, if it needs no finer
-    /// rollup, if none of its buckets lies within a bucket of the window, or if there are too many edges.
+    /// Splits the window between two rollups. A bucket of `coarse` is divided if a bucket of the window begins or ends
+    /// within it. Instead of a divided bucket, the buckets of `fine` are read; the rest is read from `coarse`. Also
+    /// returns the moment before which buckets may lack events.
+    ///
+    /// Returns `None` if `coarse` does not have longer buckets than `fine`, or if one of the rollups has one bucket for
+    /// all time. Also returns `None` if no bucket of `coarse` is divided, if all are divided, or if more than
+    /// [`MAX_EDGES`] are divided.
     fn split(&self, coarse: &Rollup, fine: &Rollup, window: &Window) -> Option<(Vec<Source>, Option<i64>)> {
         let length = coarse.grain.length()? / 1000;
         if length <= fine.grain.length()? / 1000 {
@@ -247,7 +262,7 @@ impl<'a> Planner<'a> {
         Source { filtered: self.filters.iter().map(column).collect(), rollup: rollup.clone(), span }
     }
 
-    /// The moment from which on the rollup has every event; `None` if that moment is not after `start`.
+    /// The moment from which on the rollup has every event; `None` if the rollup has every event since `start`.
     fn complete_from(&self, rollup: &Rollup, start: i64) -> Option<i64> {
         let retained =
             rollup.retention_days.map(|days| self.now - self.now.rem_euclid(DAY) - i64::from(days) * DAY);
@@ -255,7 +270,10 @@ impl<'a> Planner<'a> {
         retained.max(since).filter(|complete_from| *complete_from > start)
     }
 
-    /// The rollups that declare the measure, all in the same way.
+    /// The rollups that declare the measure.
+    ///
+    /// # Errors
+    /// No rollup declares the measure, or rollups declare it differently.
     fn declared(&self, name: &str) -> Result<Vec<(&'a Rollup, &'a Measure)>, Problem> {
         let measure = |rollup: &'a Rollup| {
             rollup.measures.iter().find(|(there, _)| there == name).map(|(_, measure)| (rollup, measure))
@@ -267,7 +285,7 @@ impl<'a> Planner<'a> {
             names.sort_unstable();
             names.dedup();
             let reason = format!(
-                "no rollup has the measure `{name}`; there are {}{}",
+                "no rollup has the measure `{name}`; the measures are {}{}",
                 names.join(", "),
                 self.left_out()
             );
@@ -278,12 +296,13 @@ impl<'a> Planner<'a> {
         }
         let definitions: Vec<_> =
             declared.iter().map(|(rollup, measure)| format!("{measure} in `{}`", rollup.name)).collect();
-        let reason = format!("`{name}` is {}; name the rollup", definitions.join(", "));
+        let reason =
+            format!("`{name}` is {}; choose one with the parameter `rollup`", definitions.join(", "));
         Err(not_covered("rollup", reason))
     }
 
-    /// What a rollup lacks for the query, apart from the grain. Each item has the parameter that asks for the missing
-    /// thing, and a phrase for the error message.
+    /// The reasons why a rollup cannot answer the query, except for its grain; empty if there is none. Each reason has
+    /// the parameter that the rollup does not satisfy, and a phrase for the error message.
     fn lacking(&self, rollup: &Rollup) -> Vec<(&'static str, String)> {
         let mut lacks = Vec::new();
         for (name, dimension) in self.query.dimensions.iter().zip(&self.dimensions) {
@@ -360,13 +379,15 @@ fn allowed<'a>(rollups: &'a Rollups, differing: &[&str], query: &Query) -> Resul
     }
     let names = || rollups.iter().map(|rollup| &*rollup.name).collect::<Vec<_>>().join(", ");
     let find = |name: &String| {
-        let missing = || not_covered("rollup", format!("there is no rollup `{name}`; there are {}", names()));
+        let missing =
+            || not_covered("rollup", format!("there is no rollup `{name}`; the rollups are {}", names()));
         rollups.get(name).ok_or_else(missing)
     };
     query.rollups.iter().map(find).collect()
 }
 
-/// The dimension that a name stands for: its declared name (`props.plan`), or its column name in the view (`plan`).
+/// Finds a dimension by its declared name (`props.plan`), or else by the name of its column in the rollup's view
+/// (`plan`).
 fn resolve(rollups: &Rollups, name: &str, param: &str) -> Result<Dimension, Problem> {
     let mut all: Vec<&Dimension> = Vec::new();
     for rollup in rollups.iter() {
@@ -387,11 +408,11 @@ fn resolve(rollups: &Rollups, name: &str, param: &str) -> Result<Dimension, Prob
         [one] => Ok((**one).clone()),
         [] => Err(not_covered(
             param,
-            format!("no rollup has the dimension `{name}`; there are {}", listed(&all)),
+            format!("no rollup has the dimension `{name}`; the dimensions are {}", listed(&all)),
         )),
         _ => {
             let named: Vec<_> = named.into_iter().copied().collect();
-            Err(not_covered(param, format!("`{name}` may be any of {}; name one of them", listed(&named))))
+            Err(not_covered(param, format!("`{name}` may be any of {}; use one of these", listed(&named))))
         }
     }
 }

@@ -13,7 +13,8 @@ use super::shape::{Comparison, Row, Shaped};
 use super::sql::SAMPLE_FACTOR;
 use crate::rendered::{etag, rfc3339};
 
-/// Readers whose only numbers are doubles read every integer up to this one exactly (`Number.MAX_SAFE_INTEGER`).
+/// Clients that parse JSON numbers as doubles represent every integer up to this one exactly. JavaScript calls it
+/// `Number.MAX_SAFE_INTEGER`.
 const MAX_SAFE_INTEGER: u128 = (1 << 53) - 1;
 
 /// The body of an answer.
@@ -36,7 +37,7 @@ pub(super) fn render(query: &Query, shaped: &Shaped, format: Format, stale: bool
     }
 }
 
-/// The fields in the order in which they are sent.
+/// A JSON answer. Its members are sent in the order of these fields.
 #[derive(Serialize)]
 struct Answer<'a> {
     data: &'a RawValue,
@@ -50,7 +51,8 @@ struct Meta<'a> {
     stale: bool,
     complete_until: Option<String>,
     exact: bool,
-    /// By measure, the relative error of the least exact row. The real error is larger with a probability of 5 %.
+    /// For each sampled measure, a bound of the relative error in the row with the lowest count. With a probability of
+    /// about 5 %, the error of this row is larger than the bound.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     error: BTreeMap<&'a str, Option<f64>>,
     rollups: &'a [String],
@@ -63,9 +65,9 @@ struct Meta<'a> {
     /// The cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
-    /// Whether a number is not exact for readers whose only numbers are doubles.
+    /// Whether a measure exceeds [`MAX_SAFE_INTEGER`], so that clients that parse JSON numbers as doubles may round it.
     unsafe_integers: bool,
-    /// Why the answer has no rows.
+    /// Why the answer has no rows; `None` if it has rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     empty: Option<&'static str>,
 }
@@ -81,7 +83,8 @@ struct Window<'a> {
 struct Compare {
     from: String,
     to: String,
-    /// Where the unfinished bucket and its counterpart are cut.
+    /// The ends of the compared parts if the last bucket is not over. Then this bucket is compared only up to `now`,
+    /// with the equally long part of its counterpart, which ends at `then`.
     #[serde(skip_serializing_if = "Option::is_none")]
     cut: Option<Cut>,
 }
@@ -92,7 +95,8 @@ struct Cut {
     then: String,
 }
 
-/// One number for each measure of a row, by name.
+/// A JSON object with one value for each measure of a row. The function computes the value from the measure's
+/// comparison.
 struct Measures<'a, T>(&'a Query, &'a [Comparison], T);
 
 impl<V: Serialize, T: Fn(Comparison) -> V> Serialize for Measures<'_, T> {
@@ -119,7 +123,7 @@ impl Figure {
     }
 }
 
-/// A row as a JSON object: time, dimensions, `others`, measures.
+/// A row as a JSON object: `time`, dimensions, `others`, measures, and for a comparison `compare` and `change`.
 struct Object<'a> {
     query: &'a Query,
     row: &'a Row,
@@ -187,7 +191,7 @@ fn json(query: &Query, shaped: &Shaped, stale: bool) -> Body {
     Body { kind: "application/json", bytes: answer.expect("numbers and texts become JSON"), etag }
 }
 
-/// Why the answer has no rows.
+/// Why the answer has no rows; `None` if it has rows.
 fn empty(query: &Query, shaped: &Shaped) -> Option<&'static str> {
     match (shaped.rows.is_empty(), shaped.is_before_since, query.filters.is_empty()) {
         (false, ..) => None,
@@ -197,9 +201,10 @@ fn empty(query: &Query, shaped: &Shaped) -> Option<&'static str> {
     }
 }
 
-/// Twice the standard deviation of a sampled count, relative to the count. The size of the sample is binomial, so
-/// with a rate of 1 in 16 the error of a row of n values is `2·√(15/n)`. The result is the error of the row with the
-/// lowest count, in the query's window or in the window of the comparison; `None` if no row has a count above 0.
+/// A bound of the relative error of a sampled measure: twice the standard deviation of the count, divided by the count.
+/// The number of values in the sample has a binomial distribution. So with one in 16 values in the sample, the bound
+/// for a count of n values is `2·√(15/n)`. The result is the bound for the lowest count above 0, in the query's window
+/// or in the window that it is compared with; `None` if no count is above 0.
 fn error(measure: usize, shaped: &Shaped) -> Option<f64> {
     let then = shaped.rows.iter().filter_map(|row| row.compared.get(measure)?.then);
     let counts = shaped.rows.iter().filter_map(|row| row.figures[measure]).chain(then);

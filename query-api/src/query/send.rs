@@ -1,9 +1,10 @@
 //! Bounds the memory of answers with many rows while they are rendered and sent.
 //!
 //! Such an answer takes milliseconds to render, and occupies megabytes until the reader has received it. So it is
-//! rendered on the blocking pool, where it delays no other request. All such answers share a memory limit. An answer
-//! that would exceed the limit together with others is refused; a single answer above the limit is sent alone. An
-//! answer is complete before it is sent, so it has an ETag and a length, and is compressed once.
+//! rendered on the blocking pool, where it delays no other request. All such answers share a memory limit. An answer is
+//! refused if it and the answers that are being sent would exceed the limit. An answer that alone exceeds the limit is
+//! sent only while no other long answer is being sent. Every answer is rendered completely before it is sent. So its
+//! ETag and its length are known, and it is compressed once.
 
 use std::sync::Arc;
 
@@ -16,12 +17,12 @@ use crate::problem::{Kind, Problem};
 
 /// Answers of at most about this many bytes are rendered without the blocking pool, and do not count toward the limit.
 const SMALL_BYTES: usize = 256 << 10;
-/// Number of fetched rows that can be shaped within a few milliseconds.
+/// Up to this many fetched rows are shaped without the blocking pool, because that takes at most a few milliseconds.
 pub(super) const FEW_ROWS: usize = 5_000;
-/// About how many bytes all longer answers may take together. The longest possible answer, 100,000 rows, takes about
-/// half of this.
+/// About how many bytes all answers longer than [`SMALL_BYTES`] may take together. An answer with the maximum number of
+/// rows (100,000) takes about half of this, unless its texts are long.
 const MAX_BYTES: usize = 32 << 20;
-/// Bytes for each permit of the semaphore.
+/// Number of bytes that each permit of the semaphore stands for.
 const PERMIT_BYTES: usize = 1 << 10;
 
 /// The memory that long answers share.
@@ -47,7 +48,7 @@ impl LongAnswers {
         Self { memory: Arc::new(Semaphore::new(MAX_BYTES / PERMIT_BYTES)) }
     }
 
-    /// The response that `render` makes for an answer of about this many bytes.
+    /// The response that `render` makes. `bytes` is about the size of the answer in memory.
     ///
     /// # Errors
     /// The long answers that are being sent leave too little of the shared memory.
@@ -64,7 +65,7 @@ impl LongAnswers {
         let memory = memory.map_err(|_| Problem::from(Kind::Busy))?;
         let response = on_blocking_pool(true, render).await;
         let (head, body) = response.into_parts();
-        let bytes = to_bytes(body, usize::MAX).await.expect("a whole body cannot fail");
+        let bytes = to_bytes(body, usize::MAX).await.expect("reading a body that is in memory cannot fail");
         Ok(Response::from_parts(head, Body::from(Bytes::from_owner(Reserved { bytes, _memory: memory }))))
     }
 }
@@ -94,7 +95,8 @@ mod tests {
         assert_eq!(longest.body().size_hint().exact(), Some(MAX_BYTES as u64));
         assert_eq!(sent(&answers, SMALL_BYTES + 1).await.unwrap_err(), Kind::Busy.into());
         assert!(sent(&answers, SMALL_BYTES).await.is_ok());
-        // A server still has the bytes in memory after it has read them from the body, so the permit is still held.
+        // An HTTP server reads the bytes from the body before it sends them. They are still in memory then, so the
+        // permit is still held.
         let bytes = to_bytes(longest.into_body(), usize::MAX).await.unwrap();
         assert!(sent(&answers, SMALL_BYTES + 1).await.is_err());
         drop(bytes);

@@ -17,7 +17,8 @@ use super::sql::{self, MAX_EXACT_VALUES};
 use super::window::Window;
 use crate::problem::{Kind, Problem};
 
-/// Maximum number of rows of an answer before its limit is applied: combinations of dimension values times buckets.
+/// Maximum number of rows of an answer before its limit is applied: the number of buckets times the number of
+/// combinations of dimension values.
 pub(super) const MAX_CELLS: usize = 100_000;
 
 /// The values of a row's dimensions; `None` for the values that `top` merges.
@@ -26,7 +27,8 @@ type Keys = Vec<Option<String>>;
 /// What ClickHouse returned for each measure: `None` if it returned no row, otherwise a value that may be null.
 type Found = Vec<Option<Option<i128>>>;
 
-/// What was found in a slice, by the number of the bucket and the values of the dimensions.
+/// The measures that ClickHouse returned for a slice, by the number of the bucket (from 0) and the values of the
+/// dimensions.
 type Joined = HashMap<(usize, Keys), Found>;
 
 /// An answer before it is rendered.
@@ -37,7 +39,8 @@ pub(super) struct Shaped {
     pub(super) total: usize,
     /// Whether rows were left out because of the limit.
     pub(super) truncated: bool,
-    /// The cursor of the next page; `None` if there is no next page, or if it would be refused.
+    /// The cursor of the next page; `None` if there is no next page, or if the request for the next page might be
+    /// refused.
     pub(super) next: Option<Cursor>,
     /// The last edge of a bucket at or before `as_of`: every event before this edge is counted. `None` if no edge of
     /// the window is at or before `as_of`, or if `as_of` is `None`.
@@ -47,9 +50,10 @@ pub(super) struct Shaped {
     pub(super) as_of: Option<UnixMillis>,
     /// Names of the rollups that were read.
     pub(super) rollups: Vec<String>,
-    /// Start and end.
+    /// Start and end of the query's window.
     pub(super) window: (i64, i64),
-    /// Whether every rollup that is read began to have all events only at the end of the window or later.
+    /// Whether no measure has all events of any bucket: the rollups that are read have every event only from the end of
+    /// the window on, or from a later moment.
     pub(super) is_before_since: bool,
     /// What the window is compared with; `None` if the query asks for no comparison.
     pub(super) compared: Option<ComparedWindow>,
@@ -57,12 +61,13 @@ pub(super) struct Shaped {
     pub(super) sampled: Vec<usize>,
 }
 
-/// What a window is compared with.
+/// The window that the query's window is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ComparedWindow {
-    /// Start and end.
+    /// Start and end of that window.
     pub(super) window: (i64, i64),
-    /// Where the unfinished bucket and its counterpart are cut; `None` if no bucket is cut.
+    /// The ends of the compared parts if a bucket is not over: first of this bucket's part, then of the equally long
+    /// part of its counterpart. `None` if only whole buckets are compared.
     pub(super) cut: Option<(i64, i64)>,
 }
 
@@ -73,16 +78,18 @@ pub(super) struct Row {
     pub(super) start: i64,
     pub(super) keys: Keys,
     pub(super) figures: Vec<Option<i128>>,
-    /// What each measure is compared with; empty if the query asks for no comparison.
+    /// The comparison of each measure; empty if the query asks for no comparison.
     pub(super) compared: Vec<Comparison>,
 }
 
-/// What a measure is compared with.
+/// The two values of a measure that are compared. A bucket of the query's window is compared with its counterpart, the
+/// bucket with the same number in the other window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
-    /// The measure in the counterpart of the row's bucket, or in a part of the counterpart if the bucket is not over.
+    /// The measure in the counterpart of the row's bucket. If the row's bucket is not over, only the first part of the
+    /// counterpart is counted.
     pub(super) then: Option<i128>,
-    /// The measure in the row's bucket, or in the equally long part of the bucket if the bucket is not over.
+    /// The measure in the row's bucket. If this bucket is not over, only a first part of the same length is counted.
     pub(super) now: Option<i128>,
 }
 
@@ -115,7 +122,7 @@ impl CachedAnswer for Shaped {
     }
 }
 
-/// Refuses a query that would have too many rows, as far as that is known before ClickHouse is asked.
+/// Refuses a query whose answer would have too many rows, as far as this is known before ClickHouse runs the query.
 pub(super) fn check_size(query: &Query, window: &Window, now: i64) -> Result<(), Problem> {
     let keys = match &query.top {
         Some(top) if query.dimensions.len() == 1 => top.count + 1,
@@ -138,9 +145,10 @@ pub(super) fn shape(
     let counted = if is_limited { rows.iter().map(|row| row.total).max() } else { None };
     let sampled = sampled(query, slices, &rows);
     let mut slices_found = joined(query, slices, rows).into_iter();
-    let mut found = slices_found.next().expect("there is the query's own window");
+    let mut found = slices_found.next().expect("the first slice is the query's own window");
     let compared = slices.compared.as_ref().map(|compared| Others::new(compared, slices_found));
-    // If ClickHouse limits the rows, no row must be added: there is only one bucket, and each key has a row in it.
+    // If ClickHouse limits the rows, there is nothing to fill: the window has only one bucket, and each combination of
+    // dimension values that ClickHouse found has a row in this bucket.
     if query.fill != Fill::None && !is_limited {
         let others = compared.as_ref().map(Others::keys).unwrap_or_default();
         fill(&mut found, others, query, window, now)?;
@@ -170,7 +178,7 @@ pub(super) fn shape(
     let truncated = rows.len() > query.limit;
     rows.truncate(query.limit);
     // If ClickHouse does not limit the rows, each page is cut from all rows, and a query of more than `MAX_CELLS` rows
-    // may be refused. So a query of more rows is offered no next page.
+    // may be refused. So the answer to such a query has no cursor.
     let has_next = truncated && (is_limited || total <= MAX_CELLS);
     let next = rows.last().filter(|_| has_next).map(|row| Cursor::after(row, query));
     let complete_from = slices.main.plan.parts.iter().map(|part| part.complete_from);
@@ -197,7 +205,7 @@ fn compared_window(compared: &Compared) -> ComparedWindow {
     ComparedWindow { window: compared.window, cut }
 }
 
-/// The measures that at least one part of the statement counted from a sample.
+/// The measures that at least one part of the statement counted from a sample, by their place in the query.
 fn sampled(query: &Query, slices: &Slices, rows: &[FetchedRow]) -> Vec<usize> {
     let parts = slices.all().into_iter().flat_map(|slice| &slice.plan.parts).enumerate();
     let is_sampled = |at: usize| match query.accuracy {
@@ -212,7 +220,7 @@ fn sampled(query: &Query, slices: &Slices, rows: &[FetchedRow]) -> Vec<usize> {
     measures.into_iter().collect()
 }
 
-/// What was found in each slice, in the order of the slices.
+/// The fetched rows of each slice, in the order of the slices. The rows of a slice's parts are joined.
 fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> {
     let slices = slices.all();
     let parts: Vec<_> = slices
@@ -222,7 +230,7 @@ fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> 
         .collect();
     let mut joined: Vec<Joined> = slices.iter().map(|_| Joined::new()).collect();
     for row in rows {
-        // The statement selects no rows of other parts or buckets; if the server sent such rows, they are ignored.
+        // The statement selects no rows of other parts or buckets; if ClickHouse sent such rows, they would be ignored.
         let Some((at, slice, part)) = parts.get(usize::from(row.part).wrapping_sub(1)) else { continue };
         let Some(bucket) = slice.window.bucket_at(row.start) else { continue };
         let found = joined[*at].entry((bucket, row.keys)).or_insert_with(|| vec![None; query.measures.len()]);
@@ -233,7 +241,8 @@ fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> 
     joined
 }
 
-/// What was found in the slices of the comparison.
+/// The fetched rows of the comparison: `whole` has those of the counterparts of buckets that are over. `now` has those
+/// of the compared part of the bucket that is not over, and `then` those of the equally long part of its counterpart.
 struct Others<'a> {
     compared: &'a Compared,
     whole: Joined,
@@ -252,7 +261,7 @@ impl<'a> Others<'a> {
         self.whole.keys().chain(self.then.keys()).map(|(_, keys)| keys.clone()).collect()
     }
 
-    /// What the measures of a row are compared with. `figures` are the measures of the row itself.
+    /// The comparison of each measure of a row. `figures` has the values of the measures in the row itself.
     fn comparisons(
         &self,
         query: &Query,
@@ -274,7 +283,8 @@ impl<'a> Others<'a> {
     }
 }
 
-/// Adds rows so that each key of `found` and of `others` has a row in each bucket that has begun.
+/// Adds rows to `found`, so that each combination of dimension values in `found` or `others` has a row in each bucket
+/// that has begun.
 fn fill(
     found: &mut Joined,
     others: BTreeSet<Keys>,
@@ -305,8 +315,8 @@ fn figures(query: &Query, slice: &Slice, bucket: usize, found: Option<&Found>) -
     let figure = |place: usize| {
         let (part, at) = slice.plan.part_of(place)?;
         if part.complete_from.is_some_and(|complete_from| start < complete_from) {
-            // The rollup does not have every event of this bucket. A count of the events that it has, such as the late
-            // events of an expired bucket, would be wrong.
+            // The rollup does not have every event of this bucket, so the measure would be wrong. For example, if the
+            // retention deleted the bucket, the rollup has only the events that arrived after the deletion.
             return None;
         }
         found.and_then(|found| found[place]).unwrap_or_else(|| match (query.fill, &part.measures[at].1) {
@@ -352,7 +362,7 @@ fn nulls_last<T: Ord>(a: Option<T>, b: Option<T>, directed: impl Fn(Ordering) ->
 
 fn too_wide() -> Problem {
     let reason = format!(
-        "a row for every key in every bucket would be more than {MAX_CELLS} rows; `none` adds no rows"
+        "filling all buckets would take more than {MAX_CELLS} rows; use `fill=none`, or fewer buckets or dimensions"
     );
     Problem::of(Kind::TooWide, "fill", reason)
 }

@@ -1,8 +1,9 @@
 //! Writes the one statement of a query: a SELECT for each part, joined by UNION ALL.
 //!
-//! Invariant: no text of a request is part of the statement, only names that are declared, numbers, and parameters
-//! that the server binds. A declared name may be any lower-case name. So aliases begin with a capital letter and
-//! columns are qualified, and neither can be confused with a declared name.
+//! Invariant: no text of a request is part of the statement. The statement has only declared names, numbers, and query
+//! parameters, whose values are sent separately. A declared name may be any lower-case name. So each alias begins with
+//! a capital letter, and each column is qualified (`T.` or `S.`), because otherwise a declared name could be taken for
+//! an alias.
 
 mod page;
 
@@ -14,7 +15,7 @@ use super::params::{Accuracy, Fill, MAX_LIMIT, Partial, Query};
 use super::plan::{Part, Source, Span};
 use super::window::Window;
 
-/// Maximum number of rows for each part of a statement. If the result has more rows than all parts may have together,
+/// The result of a statement may have this number of rows for each part of the statement. If it has more rows in all,
 /// ClickHouse fails the statement.
 pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 
@@ -28,18 +29,19 @@ pub(super) const SAMPLE_FACTOR: u64 = 16;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Statement {
     pub(crate) text: String,
-    /// The values of the names in braces. All values are arrays, because ClickHouse would unescape a plain text.
+    /// The names and values of the query parameters, which `text` has in braces. All values are arrays, because
+    /// ClickHouse would interpret backslashes in a parameter of type `String` as escape sequences.
     pub(crate) parameters: Vec<(String, Parameter)>,
     /// Settings that limit the statement.
     pub(crate) settings: Vec<(&'static str, String)>,
 }
 
-/// A value that the server binds.
+/// The value of a query parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Parameter {
-    /// Texts.
+    /// An `Array(String)`.
     Texts(Vec<String>),
-    /// Seconds since 1970.
+    /// An `Array(UInt32)` of seconds since 1970.
     Moments(Vec<i64>),
 }
 
@@ -48,7 +50,7 @@ pub(crate) enum Parameter {
 pub(super) struct Limits {
     /// Longest time that ClickHouse may execute the statement, in seconds.
     pub(super) seconds: u64,
-    /// Maximum number of rows of tables that are read, by the estimate of the index.
+    /// Maximum number of table rows that the statement reads, as ClickHouse estimates it from the primary index.
     pub(super) rows_to_read: u64,
 }
 
@@ -87,8 +89,8 @@ pub(super) fn statement(query: &Query, slices: &Slices, tenant: &str, limits: Li
     Statement { text: selects.join("\nUNION ALL\n"), parameters, settings }
 }
 
-/// Whether ClickHouse can order the rows and leave out those beyond the limit. It cannot if this service still adds,
-/// joins, drops or reorders rows, or sets values to null, after it has read the rows.
+/// Whether ClickHouse can order the rows and apply the limit of the query. This is not possible if this service adds,
+/// joins, drops or reorders rows, or sets values to null, after ClickHouse has returned them.
 pub(super) fn is_limited(query: &Query, slices: &Slices) -> bool {
     let Slice { window, plan } = &slices.main;
     let [part] = &plan.parts[..] else { return false };
@@ -104,11 +106,12 @@ pub(super) fn is_limited(query: &Query, slices: &Slices) -> bool {
 #[derive(Clone, Copy)]
 struct Select<'a> {
     query: &'a Query,
-    /// The slice of the query's own window; the values of `top` are ranked in it, for all parts.
+    /// The slice of the query's own window. The values of `top` are ranked by this slice in every part, so that all
+    /// parts merge the same values.
     main: &'a Slice,
     window: &'a Window,
     part: &'a Part,
-    /// The parameter that has the starts of the buckets, if buckets differ in length.
+    /// The name of the query parameter with the starts of the buckets. It is used only if buckets differ in length.
     starts: &'a str,
 }
 
@@ -142,7 +145,7 @@ impl Select<'_> {
     }
 
     /// The column of a dimension, a measure or a sample. A single rollup is read without a subquery that renames its
-    /// columns, because ClickHouse plans the statement faster without one.
+    /// columns, because ClickHouse then plans the statement faster.
     fn column(&self, name: &str) -> String {
         match &self.part.sources[..] {
             [source] => source.column(name),
@@ -150,7 +153,7 @@ impl Select<'_> {
         }
     }
 
-    /// The start of the query's bucket in which a bucket of the rollup lies.
+    /// The expression for the start of the query's bucket that contains the rollup's bucket.
     fn start(&self) -> String {
         let from = self.window.from();
         let bucket = if self.part.sources.len() == 1 { "T.bucket" } else { "S.bucket" };
@@ -165,7 +168,7 @@ impl Select<'_> {
         }
     }
 
-    /// A dimension; null for the values that `top` merges.
+    /// The expression for a dimension; null for the values that `top` merges.
     fn key(&self, at: usize, column: &str) -> String {
         let query = self.query;
         let (Some(top), true) = (&query.top, query.ranked() == Some(at)) else {
@@ -185,7 +188,8 @@ impl Select<'_> {
         )
     }
 
-    /// A measure as an Int128; null if a minimum or maximum is its neutral element, because no event had a value.
+    /// The expression for a measure, an Int128. A minimum or maximum is null if no event had a value: then the table
+    /// contains the largest Int128 as the minimum, or the smallest as the maximum.
     fn figure(&self, at: usize) -> String {
         let (place, measure) = &self.part.measures[at];
         let name = &self.query.measures[*place];
@@ -202,16 +206,16 @@ impl Select<'_> {
             (Measure::UniqExact(_), Accuracy::Exact) => format!("toInt128({exact})"),
             (Measure::UniqExact(_), Accuracy::Fast) => format!("toInt128({})", sampled()),
             (Measure::UniqExact(_), Accuracy::Auto) => {
-                // The size is a scalar subquery, which ClickHouse evaluates before it reads the rows. So only one of
-                // the two columns is read and merged.
+                // `size` is a scalar subquery. ClickHouse evaluates it before it reads the rows of the statement, so
+                // only one of the two columns is read and merged.
                 let size = self.size().expect("the part has a distinct count");
                 format!("toInt128(if({size} > {MAX_EXACT_VALUES}, {}, {exact}))", sampled())
             }
         }
     }
 
-    /// About how many distinct values are merged; `None` if this number does not decide between an exact count and a
-    /// sample.
+    /// A subquery that estimates how many distinct values are merged; `None` if the part needs no estimate, because it
+    /// has no distinct count or the query's accuracy is not `auto`.
     fn size(&self) -> Option<String> {
         let names: Vec<_> = self.part.distinct().map(|place| &self.query.measures[place]).collect();
         if names.is_empty() || self.query.accuracy != Accuracy::Auto {
@@ -223,8 +227,8 @@ impl Select<'_> {
         Some(format!("assumeNotNull((SELECT {SAMPLE_FACTOR} * ({}) {rows}))", sizes.join(" + ")))
     }
 
-    /// `FROM` and `WHERE` for the rows of this part. One rollup is read as `T`; several are read as the subquery `S`,
-    /// in which all have the same column names.
+    /// `FROM` and `WHERE` for the rows of this part. A single rollup is read as `T`. Several rollups are read as the
+    /// subquery `S`, which gives their columns the same names.
     fn rows(&self) -> String {
         if let [source] = &self.part.sources[..] {
             return self.rows_of(source);

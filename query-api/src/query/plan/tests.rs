@@ -92,11 +92,12 @@ fn a_refusal_names_the_grain_that_is_needed() {
 
 #[test]
 fn a_rollup_that_reaches_back_far_enough_comes_first() {
-    // The hours could be read from either rollup, but `event_minutely` keeps only a week.
+    // Both rollups have every event of the last 2 days, so the coarser rollup is chosen.
     check(
         &[("rollup", "event_minutely,event_hourly"), ("grain", "hour"), ("from", "-2d")],
         &["event_hourly"],
     );
+    // `event_minutely` keeps only 7 days. It is read if no other rollup is allowed, but earlier hours lack events.
     check(&[("rollup", "event_minutely"), ("grain", "hour"), ("from", "-30d")], &["event_minutely"]);
     let plan = planned(&[("rollup", "event_minutely"), ("grain", "hour"), ("from", "-30d")]).unwrap();
     let kept = "2026-11-21T00:00:00Z".parse::<Timestamp>().unwrap().as_second();
@@ -164,10 +165,12 @@ fn users_of_whole_days_come_from_days_and_those_at_the_edges_from_hours() {
     // A filter on the event needs a rollup with the dimension `event`.
     let filtered = [&given[..], &[("filter", "event:eq:a")]].concat();
     check(&filtered, &["users_daily", "users_hourly"]);
-    // Hours are enough if no whole day lies between the bounds, and days are enough if all days are whole.
+    // Only the hourly rollup is read if no whole day lies between the bounds. Only the daily rollup is read if the
+    // window consists of whole days.
     check(&users("2026-11-20T22:00:00Z", "2026-11-21T22:00:00Z"), &["users_hourly"]);
     check(&users("2026-11-20T00:00:00Z", "2026-11-27T00:00:00Z"), &["users_all_daily"]);
-    // Months of another zone are also read from days, except for the days on which they begin and end.
+    // Months of another time zone are also read from the daily rollup, whose days are UTC days. Only the UTC days in
+    // which a month begins or ends are read from the hourly rollup.
     let months = [("measures", "users"), ("grain", "month"), ("from", "-3mo"), ("tz", "Europe/Berlin")];
     check(&months, &["users_all_daily", "users_hourly"]);
     check(
@@ -186,7 +189,8 @@ fn a_rollup_that_has_every_event_of_the_window_comes_first() {
     let given = [("from", "-7d"), ("rollup", "event_daily")];
     let plan = planned_with(&given, &late).unwrap();
     assert_eq!(plan.parts[0].complete_from, Some(second("2026-11-25T00:00:00Z")));
-    // The hourly rollup began to count within the window, but hours are read only after that, so no event is missing.
+    // The hourly rollup has every event only since 2026-11-26, which is within the window. But it is read only from
+    // 2026-11-27 on, so no event is missing.
     let users = [("measures", "users"), ("from", "2026-11-20T00:00:00Z"), ("to", "2026-11-27T03:00:00Z")];
     let late = since("users_hourly", "2026-11-26T00:00:00Z");
     check_with(&users, &late, &["users_all_daily", "users_hourly"]);

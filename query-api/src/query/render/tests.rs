@@ -170,7 +170,7 @@ fn a_count_of_a_sample_has_its_error() {
             figures.iter().map(|figure| ([Some("a")].as_slice(), figure.as_slice())).collect();
         text(&query, &Shaped { sampled: vec![0], ..shaped(&rows) }, Format::Json)
     };
-    // 2·√(15/n) of the least count, rounded up.
+    // The bound is 2·√(15/n), rounded up, where n is the lowest count.
     assert!(
         of(&[2_400_000, 9_600_000]).contains(r#""exact":false,"error":{"users":0.005},"#),
         "{}",

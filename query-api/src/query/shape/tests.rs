@@ -107,7 +107,7 @@ fn buckets_that_are_not_complete_are_omitted_if_asked() {
 fn buckets_are_filled_up_to_now() {
     let day = asked(&[("grain", "hour"), ("from", "2026-11-28T13:00:00Z"), ("to", "2026-11-29")]);
     day.check(&[], &["2026-11-28 13:00:00 0", "2026-11-28 14:00:00 0"]);
-    // The clock of a client may be ahead of the server's.
+    // A client's clock may be ahead of the server's. So a bucket that has not begun can have events; its row is kept.
     let ahead = [row(1, "2026-11-28T16:00:00Z", &[], &[Some(2)])];
     day.check(&ahead, &["2026-11-28 13:00:00 0", "2026-11-28 14:00:00 0", "2026-11-28 16:00:00 2"]);
 }
@@ -281,7 +281,8 @@ fn buckets_are_compared_by_their_number_and_the_unfinished_one_is_cut() {
         row(6, "2026-11-28T00:00:00Z", &[], &[Some(3)]),
         row(7, "2026-11-21T00:00:00Z", &[], &[Some(10)]),
     ];
-    // Users are counted by the hour, so both measures are cut at 14:00. A week before, there were no users by 14:00.
+    // The rollup of users has no shorter buckets than hours. So the comparison of both measures ends at 14:00, the last
+    // full hour before `now`. A week before, there were no users by 14:00.
     let expected = ["2026-11-27 00:00:00 30 4 40:-0.25 4:0", "2026-11-28 00:00:00 16 4 10:0.5 0:null"];
     days.check(&rows, &expected);
     assert_eq!(
@@ -349,7 +350,7 @@ fn each_page_states_the_number_of_all_rows() {
         .shape(&rows)
         .unwrap();
     assert_eq!((joined.rows.len(), joined.total), (2, 3));
-    // Here ClickHouse leaves out rows, and reports the number of all rows.
+    // Without `top`, ClickHouse applies the limit itself, and reports the number of all rows in `total`.
     let limited = rows.map(|row| FetchedRow { total: 77, ..row });
     let page = asked(&[("from", "-2d"), ("dimensions", "event"), ("limit", "2")]).shape(&limited).unwrap();
     assert_eq!((page.rows.len(), page.total, page.truncated), (2, 77, true));

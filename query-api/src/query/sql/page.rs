@@ -7,7 +7,7 @@ use super::super::grain::Grain;
 use super::super::params::{Direction, Query};
 use super::super::plan::Part;
 
-/// A field by which rows are ordered. It is written as its alias in the SELECT.
+/// A field by which rows are ordered. `Display` writes the alias that the field has in the SELECT.
 #[derive(Debug, Clone, Copy)]
 enum Field {
     /// Start of the bucket.
