@@ -1,8 +1,9 @@
-//! The state of the tables, which each refresh reads in addition to the answers.
+//! The state of the tables: how far they are filled, and which rollups the aggregator declares. Each refresh reads this
+//! state together with the prepared answers.
 //!
-//! Queries are planned with the latest [`Reach`], and their answers show its `as_of`. A query runs later than the
-//! refresh, so its rows include at least everything that was in Kafka before `as_of`, and its statement need not read
-//! `as_of` again.
+//! A query is planned with the [`Reach`] of the latest refresh, and its answer shows the `as_of` of this [`Reach`]. The
+//! statement of a query need not read `as_of` again: it runs after the refresh, so its rows include at least everything
+//! that was in Kafka before this `as_of`.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +16,18 @@ pub(crate) struct Reach {
     /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
     /// of all partitions.
     pub(crate) as_of: Option<UnixMillis>,
-    /// By rollup, the second from which on the rollup has every event. A rollup without an entry has had every event
-    /// from the beginning.
+    /// For each rollup, by name: the moment, in seconds since 1970, from which on the rollup has every event. A rollup
+    /// without an entry has every event from the beginning.
     pub(crate) since: BTreeMap<String, i64>,
-    /// The rollups that the aggregator declares; `None` if they equal those of this process, or if no aggregator has
-    /// started yet.
+    /// The rollups that the aggregator declares; `None` if this process declares the same rollups, or if no aggregator
+    /// has started yet.
     pub(crate) aggregator_rollups: Option<Rollups>,
 }
 
 impl Reach {
-    /// `since` has the moment, in milliseconds, from which on each rollup has every event. `declared` is the text of
-    /// the aggregator's declaration. It is empty if the aggregator declares the same rollups as this process, or if no
-    /// aggregator has started yet.
+    /// `since` has names of rollups, each with the moment, in milliseconds since 1970, from which on the rollup has
+    /// every event. `declared` is the text of the aggregator's declaration. This text is empty if the aggregator
+    /// declares the same rollups as this process, or if no aggregator has started yet.
     pub(crate) fn new(as_of: Option<UnixMillis>, since: &[(String, i64)], declared: &str) -> Self {
         // The moment 0 (in 1970) means that the rollup has had every event from the beginning.
         let counts_later = since.iter().filter(|(_, millis)| *millis > 0);
@@ -34,8 +35,8 @@ impl Reach {
         Self {
             as_of,
             since: counts_later.map(|(rollup, millis)| (rollup.clone(), second(*millis))).collect(),
-            // A declaration that this release cannot parse is treated as one without rollups. So each rollup of this
-            // process differs from it.
+            // A declaration that this release cannot parse is treated as a declaration without rollups, so `differs` is
+            // true for each rollup of this process.
             aggregator_rollups: (!declared.is_empty())
                 .then(|| Rollups::parse("configs", declared).unwrap_or_else(|_| no_rollups())),
         }
@@ -68,7 +69,7 @@ mod tests {
         assert_eq!(aggregator_rollups(""), None);
         let declared = Rollups::built_in();
         assert_eq!(aggregator_rollups(declared.source()), Some(declared.clone()));
-        // This release cannot parse the declaration of a later release, so it recognizes no rollup of that declaration.
+        // `[[view]]` stands for the declaration of a later release, which this release cannot parse.
         assert_eq!(aggregator_rollups("[[view]]"), Some(no_rollups()));
         let rollup = declared.get("event_hourly").unwrap();
         assert!(Reach::new(None, &[], "[[view]]").differs(rollup) && !Reach::default().differs(rollup));

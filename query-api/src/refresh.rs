@@ -21,10 +21,11 @@ use crate::left_out::{Pace, Shedding};
 use crate::snapshot::{NotDeclared, Snapshot, SnapshotStatement};
 use crate::state::{AppState, RefreshFailure};
 
-/// Longest text of a statement, in bytes.
+/// Maximum length of the text of a statement, in bytes: 64 MiB.
 const MAX_QUERY_SIZE: &str = "67108864";
 
-/// One refresh may merge a limited number of users and voters. Of this number, 1 / `VOTERS_DIVISOR` is for voters.
+/// `max_users` limits how many users and voters one refresh may merge. Of this limit, 1 / `VOTERS_DIVISOR` is for
+/// voters and the rest for users.
 const VOTERS_DIVISOR: u64 = 4;
 
 /// The task that publishes snapshots.
@@ -34,7 +35,7 @@ pub(crate) struct Refresher {
     /// Hash of the rollups that this process was started with.
     rollups_hash: u64,
     statement: Result<SnapshotStatement, NotDeclared>,
-    /// Users and voters whose states one refresh may merge.
+    /// Approximate maximum number of users and voters whose states ClickHouse may merge for one refresh.
     max_users: u64,
     shedding: Shedding,
     state: Arc<AppState>,
@@ -49,7 +50,7 @@ enum RefreshError {
     /// ClickHouse did not answer within the deadline.
     #[error("timed out reading from clickhouse")]
     Deadline(#[from] time::error::Elapsed),
-    /// There is no statement to send.
+    /// A rollup that `/analytics` needs is not declared, so there is no statement to send.
     #[error(transparent)]
     NotDeclared(#[from] NotDeclared),
     /// Row policies hide the rows of the tables from the ClickHouse user of this process.
@@ -66,7 +67,7 @@ enum RefreshError {
     OtherRollups {
         /// Hash of the rollups of this process.
         ours: u64,
-        /// Hash of the rollups that the aggregator started with last.
+        /// Hash of the rollups of the aggregator that started last.
         theirs: u64,
     },
 }
@@ -78,7 +79,7 @@ impl RefreshError {
             Self::Deadline(_) => true,
             Self::ClickHouse(error) => {
                 let text = chain(error);
-                // TIMEOUT_EXCEEDED, TOO_SLOW, MEMORY_LIMIT_EXCEEDED
+                // ClickHouse's errors TIMEOUT_EXCEEDED, TOO_SLOW and MEMORY_LIMIT_EXCEEDED.
                 ["Code: 159", "Code: 160", "Code: 241"].iter().any(|code| text.contains(code))
             }
             Self::Hidden | Self::NotDeclared(_) | Self::OtherRollups { .. } => false,
@@ -126,7 +127,7 @@ impl Refresher {
                 Ok(snapshot) => self.publish(snapshot, changed),
                 Err(error) => self.report(&error, changed),
             }
-            // Jitter keeps many instances from asking ClickHouse at the same moment.
+            // Jitter keeps many instances from sending their statements to ClickHouse at the same moment.
             let interval = self.config.interval.mul_f64(0.9 + fastrand::f64() / 5.0);
             time::sleep(interval.saturating_sub(started.elapsed())).await;
         }
@@ -141,15 +142,17 @@ impl Refresher {
         let (previous, scope) = (previous.as_deref(), self.scope(previous.as_deref()));
         let query = statement.query(&self.client, &scope, previous);
         let rows = time::timeout(self.config.deadline, query.fetch_all::<SnapshotRow>()).await??;
-        // Stored even if the snapshot below fails: queries are answered from the rollups that this process and the
-        // aggregator both declare.
+        // Stored even if `check_rollups` fails: in this case there is no new snapshot, but a query can still be
+        // answered from the rollups that this process and the aggregator declare equally.
         self.state.set_reach(freshness::reach(&rows));
         self.check_rollups(freshness::aggregator_rollups_hash(&rows))?;
         Ok(statement.render(rows, &scope, UnixMillis::from(SystemTime::now()), previous))
     }
 
-    /// Checks that this process sees a row of `schema_migrations`, to which every migration adds one. The row policies
-    /// of tenants apply to the whole database and must hide nothing from this process.
+    /// Checks that row policies do not hide rows from the ClickHouse user of this process: the user must see a row of
+    /// `schema_migrations`, which has a row for every migration. The row policies of tenants apply to every table of
+    /// the database. If ClickHouse has `users_without_row_policies_can_read_rows=false`, these policies hide all rows
+    /// from every user to whom no policy applies.
     async fn check_rows_are_visible(&self) -> Result<(), RefreshError> {
         let query = self.client.query("SELECT name FROM schema_migrations LIMIT 1");
         let seen = time::timeout(self.config.deadline, query.fetch_all::<String>()).await??;
@@ -160,7 +163,7 @@ impl Refresher {
     fn scope(&self, previous: Option<&Snapshot>) -> Scope {
         let (state, now) = (&self.state, Instant::now());
         for tenant in previous.into_iter().flat_map(Snapshot::read_tenants) {
-            // A tenant beyond the limit has to wait until others have been forgotten.
+            // If the maximum number of tenants is reached, this tenant has to wait until another is forgotten.
             if tenant != DEFAULT_TENANT {
                 let _full = state.wanted_tenants.want(tenant.to_owned(), now);
             }
@@ -198,8 +201,8 @@ impl Refresher {
             LeftOut::Counters => "old hours, all polls, what /v1/live shows and the country counters",
         };
         tracing::warn!(
-            "refreshes leave out {names} for now, because they missed their deadline or exceeded the memory limit: \
-             give ClickHouse more cores or memory, or raise REFRESH_DEADLINE"
+            "refreshes leave out {names} for now, because refreshes missed their deadline or exceeded the memory \
+             limit: give ClickHouse more cores or memory, or raise REFRESH_DEADLINE"
         );
     }
 
@@ -225,8 +228,8 @@ impl Refresher {
                 "failed to refresh the answers: {reason}; readers get older answers until a retry succeeds"
             );
         }
-        // Other errors, such as an outage of ClickHouse, do not change what the aggregator has declared, so an earlier
-        // difference still exists.
+        // Other errors, such as an outage of ClickHouse, do not show what the aggregator declares now. So if the
+        // rollups differed before, this process assumes that they still differ.
         let rollups_differ =
             matches!(error, RefreshError::OtherRollups { .. }) || self.state.rollups_differ();
         self.state.refresh_failed(RefreshFailure { reason, rollups_differ });

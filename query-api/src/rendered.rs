@@ -15,12 +15,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// The header with the `as_of` of an answer: everything that was in Kafka before this moment is counted.
 pub(crate) const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
-/// Milliseconds from the moment in `X-As-Of` until the response is sent. `Age` cannot be used for this, because
-/// caches set it to the time for which they have kept a response.
+/// The header with the age of an answer: the milliseconds from the moment in `X-As-Of` until the response is sent. The
+/// standard header `Age` cannot carry this age, because caches set `Age` to the time for which they have kept the
+/// response.
 pub(crate) const X_AGE_MS: HeaderName = HeaderName::from_static("x-age-ms");
-/// Bodies of at most this many bytes are sent uncompressed: they fit into one packet.
+/// Bodies of at most this many bytes are sent uncompressed, because they fit into one packet without compression.
 const MIN_COMPRESSED_BYTES: usize = 1024;
-/// Both levels compress a megabyte within a few milliseconds, which is short enough for the reader to wait.
+/// The compression levels. The first reader of a body waits while it is compressed, which takes only a few milliseconds
+/// for a megabyte at each of these levels.
 const GZIP_LEVEL: Compression = Compression::new(1);
 const ZSTD_LEVEL: i32 = 1;
 
@@ -36,11 +38,11 @@ pub(crate) enum Encoding {
 /// One body, ready to be sent, with its media type and its ETag.
 #[derive(Debug, Clone)]
 pub(crate) struct Rendered {
-    /// The media type.
+    /// The value of the header `Content-Type`.
     pub(crate) media_type: HeaderValue,
-    /// The bytes of the body.
+    /// The uncompressed body.
     pub(crate) body: Bytes,
-    /// Weak ETag, quotes included. Bodies with equal data have equal ETags, even if their encoding or `as_of` differs.
+    /// Weak ETag, quotes included. Two bodies that differ only in their encoding or their `as_of` have equal ETags.
     pub(crate) etag: HeaderValue,
     gzip: OnceLock<Bytes>,
     zstd: OnceLock<Bytes>,
@@ -68,7 +70,7 @@ impl Rendered {
         }
     }
 
-    /// A body that contains only data, so its ETag is made from the whole body.
+    /// A body that contains only data and not the `as_of`, so its ETag is made from the whole body.
     fn of_data(media_type: &'static str, body: String) -> Self {
         let etag = etag(&[media_type.as_bytes(), body.as_bytes()]);
         Self::new(media_type, body, &etag)
@@ -79,7 +81,7 @@ impl Rendered {
         self.body.len() > MIN_COMPRESSED_BYTES
     }
 
-    /// The body in an encoding. It is compressed for the first reader who accepts the encoding, and kept for others.
+    /// The body in this encoding. The first call for an encoding compresses the body; later calls reuse the result.
     pub(crate) fn encoded(&self, encoding: Encoding) -> Bytes {
         match encoding {
             Encoding::Identity => self.body.clone(),
@@ -95,7 +97,7 @@ fn gzip(body: &[u8]) -> Bytes {
 }
 
 fn zstd(body: &[u8]) -> Bytes {
-    zstd::bulk::compress(body, ZSTD_LEVEL).expect("the destination is as long as zstd asks for").into()
+    zstd::bulk::compress(body, ZSTD_LEVEL).expect("the destination has the length that zstd requires").into()
 }
 
 /// A weak ETag, quotes included, that identifies the data in `parts`.
@@ -106,9 +108,10 @@ pub(crate) fn etag(parts: &[&[u8]]) -> String {
 /// The `as_of` of an answer, also as the value of a header.
 #[derive(Debug, Clone)]
 pub(crate) struct AsOf {
-    /// Everything that was in Kafka before this moment is counted; `None` while nothing is known.
+    /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
+    /// of all partitions.
     pub(crate) moment: Option<UnixMillis>,
-    /// The moment in the format of RFC 3339.
+    /// The moment in the format of RFC 3339, as the value of the header `X-As-Of`.
     pub(crate) header: Option<HeaderValue>,
 }
 
@@ -130,7 +133,7 @@ pub(crate) struct AgingBody {
     stale: Rendered,
 }
 
-/// The body, its fields in the order in which they are sent.
+/// A body as it is serialized. The fields are sent in this order.
 #[derive(Serialize)]
 struct Body<'a, M> {
     data: &'a RawValue,
@@ -158,8 +161,8 @@ impl AgingBody {
     }
 
     /// The body to send at `now`. The answer is stale if its `as_of` is unknown or older than three intervals of
-    /// `interval` milliseconds, because two refreshes should have replaced it by then. It is also stale if the
-    /// aggregator declares other rollups than this process.
+    /// `interval` milliseconds, because by that time at least two refreshes should have replaced the answer. It is also
+    /// stale if the aggregator declares other rollups than this process.
     pub(crate) fn at(&self, now: UnixMillis, interval: i64, rollups_differ: bool) -> &Rendered {
         let limit = interval.saturating_mul(3);
         let fresh = self.as_of.moment.is_some_and(|as_of| now.0 - as_of.0 <= limit);
@@ -167,13 +170,13 @@ impl AgingBody {
     }
 }
 
-/// A moment as JSON and headers show it.
+/// A moment in the format of RFC 3339, in which JSON and headers contain it.
 pub(crate) fn rfc3339(moment: UnixMillis) -> String {
     format!("{moment}Z").replace(' ', "T")
 }
 
-/// Whether `If-None-Match` contains the ETag, alone or in a list, or is `*`. A weak tag equals the strong tag of the
-/// same value.
+/// Whether `known`, the value of `If-None-Match`, contains `etag` or `*`, alone or in a list. Tags are compared without
+/// the prefix `W/` (the weak comparison of RFC 9110).
 pub(crate) fn etag_matches(known: &HeaderValue, etag: &str) -> bool {
     fn opaque(tag: &str) -> &str {
         tag.trim().trim_start_matches("W/")
@@ -183,7 +186,7 @@ pub(crate) fn etag_matches(known: &HeaderValue, etag: &str) -> bool {
 }
 
 fn header(text: &str) -> HeaderValue {
-    HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header")
+    HeaderValue::try_from(text).expect("ETags and RFC 3339 moments have only visible ASCII characters")
 }
 
 #[cfg(test)]

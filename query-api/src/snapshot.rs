@@ -1,8 +1,8 @@
 //! All answers of one refresh, and the statement that reads them.
 //!
 //! Pure: `refresh.rs` sends the statement and passes in the rows; `http/` sends the rendered answers.
-//! This file has the list of the answers. The rollups of analytics must be declared; each other answer is served only
-//! if its rollups are declared.
+//! This file names every kind of prepared answer. If the rollups that `/analytics` reads are not declared, there is no
+//! snapshot. Each other answer is served only if the rollups that it reads are declared.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,11 +53,14 @@ pub(crate) struct TenantAnswers {
 /// What `/v1/live` shows.
 #[derive(Debug, Default)]
 pub(crate) struct LiveAnswer {
-    /// Everything that was in Kafka before this moment is counted.
+    /// Everything that was in Kafka before this moment is counted; `None` before a refresh has read this answer, and
+    /// before the aggregator has reported progress of all partitions.
     pub(crate) as_of: Option<UnixMillis>,
-    /// Minutes, hour and day; `None` where their rollups are not declared, or where no refresh has read them yet.
+    /// The events of each of the last 60 minutes, of the current hour and of the current day; `None` where their
+    /// rollups are not declared, or where no refresh has read them yet.
     pub(crate) series: Option<Series>,
-    /// Users of the last minutes; `None` where their rollup is not declared, or where no refresh has read them yet.
+    /// The number of users in the last 5 and 30 minutes; `None` where its rollup is not declared, or where no refresh
+    /// has read it yet.
     pub(crate) active: Option<ActiveUsers>,
 }
 
@@ -83,7 +86,7 @@ impl Snapshot {
 pub(crate) struct SnapshotStatement {
     /// Hash of the rollups of this process.
     rollups_hash: u64,
-    /// The SELECTs of freshness and analytics.
+    /// The SELECTs of freshness and analytics, which every refresh reads.
     always: String,
     /// The SELECTs of the country counters; `None` where their rollup is not declared.
     counters: Option<String>,
@@ -91,7 +94,7 @@ pub(crate) struct SnapshotStatement {
     polls: Option<String>,
     /// The SELECTs of the series of `/v1/live`; `None` where their rollups are not declared.
     series: Option<String>,
-    /// The SELECTs of the users of the last minutes; `None` where their rollup is not declared.
+    /// The SELECTs of the number of users in the last 5 and 30 minutes; `None` where its rollup is not declared.
     active: Option<String>,
 }
 
@@ -104,7 +107,7 @@ struct Reads {
     active: bool,
 }
 
-/// The rollup that analytics need is not declared.
+/// A rollup that `/analytics` needs is not declared.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("rollup `{0}`, from which /analytics is read, is not declared: add it to the ROLLUPS_FILE")]
 pub(crate) struct NotDeclared(&'static str);
@@ -146,8 +149,9 @@ impl SnapshotStatement {
         (selects.join("\nUNION ALL\n"), reads)
     }
 
-    /// The statement with its values bound. Some of these values are results of the snapshot `previous`, so ClickHouse
-    /// need not merge the users of an hour or the voters of a poll again if nothing has changed.
+    /// The statement with its values bound. Among these values are counts from the snapshot `previous`: if the current
+    /// count of an hour or a poll is the same, ClickHouse need not merge the users of the hour or the voters of the
+    /// poll again.
     pub(crate) fn query(&self, client: &Client, scope: &Scope, previous: Option<&Snapshot>) -> Query {
         let (text, reads) = self.text(scope.left_out);
         let of_tenants = scope.tenants.iter().filter_map(|tenant| {
@@ -237,11 +241,14 @@ impl SnapshotStatement {
 fn is_served<A: SnapshotAnswer>(rollups: &Rollups) -> bool {
     let Some((rollup, columns)) = A::undeclared(rollups) else { return true };
     let (answer, columns) = (A::NAME, columns.join(", "));
-    tracing::warn!("{answer} are not served: no rollup `{rollup}` with the columns {columns} is declared");
+    tracing::warn!(
+        "{answer} are not served: no rollup `{rollup}` with the columns {columns} is declared; to serve them, add it \
+         to the ROLLUPS_FILE"
+    );
     false
 }
 
-/// Takes the rows of one answer out of `rows`, by tenant.
+/// Removes the rows of the answer `A` from `rows`, and returns them grouped by tenant.
 fn take<A: SnapshotAnswer>(rows: &mut Vec<SnapshotRow>) -> HashMap<String, Vec<SnapshotRow>> {
     let mut taken: HashMap<String, Vec<SnapshotRow>> = HashMap::new();
     for row in rows.extract_if(.., |row| A::owns(row)) {

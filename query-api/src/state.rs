@@ -22,15 +22,15 @@ pub(crate) struct AppState {
     reach: ArcSwapOption<Reach>,
     /// Why the latest refresh failed; `None` if it succeeded, or before the first refresh has ended.
     failure: ArcSwapOption<RefreshFailure>,
-    /// Number of snapshots so far, for requests that wait for the next one.
+    /// The number of snapshots so far. Requests that wait for the next snapshot watch this number.
     pub(crate) snapshots: watch::Sender<u64>,
     /// The tenants, besides the default tenant, that readers ask for.
     pub(crate) wanted_tenants: Wanted<String>,
-    /// The hours outside the hot window that readers ask for, each with its tenant.
+    /// The hours that refreshes read only because readers ask for them, each with its tenant.
     pub(crate) wanted_hours: Wanted<(String, UnixMillis)>,
-    /// The polls that readers ask for and that are not among the largest, each with its tenant.
+    /// The polls that refreshes read only because readers ask for them, each with its tenant.
     pub(crate) wanted_polls: Wanted<(String, String)>,
-    /// How often snapshots are made.
+    /// How often the prepared answers are read from ClickHouse, and how long that may take.
     pub(crate) refresh: RefreshConfig,
     pub(crate) metrics: Metrics,
     draining: AtomicBool,

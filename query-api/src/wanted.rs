@@ -1,21 +1,22 @@
-//! Keys that a refresh reads only if readers ask for them: hours outside the hot window, polls that are not among the
-//! largest, and tenants other than the default tenant.
+//! Keys that a refresh reads only if readers ask for them: hours before the recent (hot) hours, polls that are not
+//! among the largest polls, and tenants other than the default tenant.
 //!
-//! Once a reader has asked for such a key, every refresh of the next minutes reads the key again, so its answer is as
-//! fresh as all others. An answer that is kept from an earlier refresh would hide new events, and events of an old hour
-//! may arrive at any moment. The number of keys is bounded: at the limit, a new key is refused until others have been
-//! forgotten.
+//! After a reader has asked for such a key, every refresh reads the key for at least one minute ([`KEY_REMEMBERED`],
+//! [`TENANT_REMEMBERED`]), so the answer for this key is as fresh as the other answers. An answer that is kept from an
+//! earlier refresh would hide new events, and events of an old hour may arrive at any moment. Only while ClickHouse is
+//! too slow do refreshes leave out such hours and polls (`left_out.rs`). The number of keys is bounded: at the limit, a
+//! new key is refused until another key has been forgotten.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Maximum number of hours that a refresh reads besides the hot ones.
+/// Maximum number of hours that a refresh reads besides the hot hours.
 pub(crate) const MAX_HOURS: usize = 2_000;
-/// Maximum number of polls that a refresh reads besides the largest.
+/// Maximum number of polls that a refresh reads besides the largest polls.
 pub(crate) const MAX_POLLS: usize = 100;
-/// Maximum number of tenants that a refresh reads besides the default one.
+/// Maximum number of tenants that a refresh reads besides the default tenant.
 pub(crate) const MAX_TENANTS: usize = 99;
 /// An hour or a poll is kept at least this long after a reader last asked for it.
 pub(crate) const KEY_REMEMBERED: Duration = Duration::from_secs(60);
@@ -34,13 +35,16 @@ pub(crate) struct Wanted<K> {
 pub(crate) struct TooMany;
 
 impl<K: Clone + Ord + Hash> Wanted<K> {
-    /// An empty set of at most `most` keys. A key is kept for `remembered` after a reader last asked for it, and for
-    /// at least three refreshes that are `interval` apart.
+    /// An empty set of at most `most` keys. After a reader last asked for a key, the key is kept for `remembered`, or
+    /// for three refresh intervals (`interval`) if that is longer.
     pub(crate) fn new(most: usize, remembered: Duration, interval: Duration) -> Self {
         Self { keys: Mutex::default(), most, remembered: remembered.max(3 * interval) }
     }
 
     /// Notes that a reader asks for `key`.
+    ///
+    /// # Errors
+    /// `key` is new, and the set has its maximum number of keys.
     pub(crate) fn want(&self, key: K, now: Instant) -> Result<(), TooMany> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() >= self.most && !keys.contains_key(&key) {

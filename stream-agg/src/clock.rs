@@ -1,17 +1,20 @@
 //! Checks whether the time that Kafka gave a record is plausible.
 //!
 //! The deduplication window measures the age of records by these times. If a broker's clock jumps, the window is
-//! shorter than promised and repeats may count twice, so operators are warned. The check has no effect on rows: they
-//! never depend on the clock of this machine. A record whose time is long before this machine's clock may belong to a
-//! backlog. So this clock is used only to find times that are too far ahead; a time that went back is found by
-//! comparison with the time of the previous record. Pure.
+//! shorter than promised and repeats may count twice, so operators are warned. The check has no effect on rows: rows
+//! never depend on the clock of this machine.
+//!
+//! This machine's clock shows only whether a time is too far ahead. It cannot show that a time is too early, because a
+//! record with an old time may belong to a backlog. So a time that went back is found by comparison with the time of
+//! the previous record. Pure.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use schemas::time::{HOUR, UnixMillis};
 
-/// How far two clocks may differ without a warning, in milliseconds.
+/// How far, in milliseconds, the time of a record may be ahead of this machine's clock, or before the time of the
+/// previous record, without a warning.
 const TOLERANCE_MS: i64 = HOUR;
 /// Shortest time between two warnings about one partition.
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
@@ -34,7 +37,8 @@ impl fmt::Display for ImplausibleTime {
     }
 }
 
-/// Checks the `time` of a record. `before` is the time of the previous record, and `now` is the clock of this machine.
+/// Why the `time` of a record is not plausible; `None` if it is plausible. `before` is the time of the previous record,
+/// and `now` is the time on the clock of this machine.
 pub fn implausible_time(
     time: UnixMillis,
     before: Option<UnixMillis>,
@@ -50,7 +54,7 @@ pub fn implausible_time(
     }
 }
 
-/// Limits the warnings of one partition: after a jump of the clock, every record would cause one.
+/// Limits the warnings of one partition: after a jump of a clock, every record would cause a warning.
 #[derive(Debug, Default)]
 pub struct Warnings {
     last: Option<Instant>,

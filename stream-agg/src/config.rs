@@ -34,19 +34,19 @@ pub struct Config {
     /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `[::]:9082`. Keep it inside
     /// your network.
     pub admin_addr: SocketAddr,
-    /// Kafka consumer group, the same for all aggregators of a topic: `GROUP`, default `stream-agg`. Do not change it later:
-    /// a new group has no committed offsets, and its partitions stop.
+    /// Kafka consumer group, the same for all aggregators of a topic: `GROUP`, default `stream-agg`. Do not change it
+    /// later: a new group has no committed offsets, and its partitions stop.
     pub group: String,
     /// Name of this instance in the consumer group (`group.instance.id`): `GROUP_INSTANCE_ID`, default none. With a
     /// stable, unique name, such as a StatefulSet's pod name, an instance gets its partitions back without a rebalance.
     /// Without a name, the partitions of an instance that was killed, or that did not reach Kafka for
     /// `session.timeout.ms` (45 s), wait for the end of its session.
     pub group_instance: Option<String>,
-    /// How often the aggregator writes to the table `progress`, from which readers take `as_of`: `PROGRESS_INTERVAL`, default
-    /// 1s, at most 1h. It adds to the age of answers.
+    /// How often the aggregator writes to the table `progress`, from which readers take `as_of`: `PROGRESS_INTERVAL`,
+    /// default 1s, at most 1h. It adds to the age of answers.
     pub progress_interval: Duration,
-    /// Time between two automatic audits of the last two days: `AUDIT_INTERVAL`, default 10m. `0s` turns them off. Raise it
-    /// if the audits load ClickHouse too much.
+    /// Time between two automatic audits of the last two days: `AUDIT_INTERVAL`, default 10m. `0s` turns them off.
+    /// Raise it if the audits load ClickHouse too much.
     pub audit_interval: Option<Duration>,
     /// When a batch closes.
     pub batch: BatchConfig,
@@ -64,18 +64,19 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct BatchConfig {
     /// Maximum number of rows in one batch, which is one insert per table partition: `BATCH_MAX_ROWS`, default 500 000,
-    /// at most 1 000 000. Also the most Kafka records in one batch. Larger batches cost ClickHouse less per event, and
-    /// take more memory.
+    /// at most 1 000 000. Also the maximum number of Kafka records in one batch. Larger batches cost ClickHouse less
+    /// per event, and take more memory.
     pub max_rows: NonZeroUsize,
     /// Maximum number of bytes of Kafka records in one batch: `BATCH_MAX_BYTES`, default 64 MiB, at most 512 MiB. Lower
     /// it, with `BATCH_MAX_ROWS`, if ClickHouse has too little memory for an insert.
     pub max_bytes: NonZeroUsize,
-    /// Maximum number of bytes of Kafka records in all large batches of the process together: `BATCHES_MAX_BYTES`,
-    /// default 256 MiB. The batches take about 1.5 times as much memory. Lower it if the process must use less;
-    /// backlogs then drain more slowly.
+    /// Maximum number of bytes of Kafka records in all large batches (1 MiB or more) of the process together:
+    /// `BATCHES_MAX_BYTES`, default 256 MiB. The batches take about 1.5 times as much memory. Lower it if the process
+    /// must use less; backlogs then drain more slowly.
     pub max_total_bytes: NonZeroUsize,
-    /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. Shorter gives fresher
-    /// answers and more, smaller inserts. With the default `REFRESH_INTERVAL` answers are about 8 s old at most.
+    /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. A shorter time
+    /// gives fresher answers, but more and smaller inserts. With the default `REFRESH_INTERVAL`, answers are at most
+    /// about 8 s old.
     pub max_age: Duration,
 }
 
@@ -84,17 +85,18 @@ pub struct BatchConfig {
 pub struct MigrateConfig {
     /// The Kafka cluster and the topic that records are read from.
     pub kafka: KafkaConfig,
-    /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. No more aggregators than
-    /// this can work at once; choose it generously, because repeats are not recognised across a later change. Set it
-    /// for aggregators, too: each divides its memory for fetched records by this number.
+    /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. At most this many
+    /// aggregators can work at once. Choose a generous number: if it is changed later, repeats of events from before
+    /// the change are not recognised. Set it for aggregators, too: each aggregator divides its memory for fetched
+    /// records by this number.
     pub partitions: NonZeroU16,
     /// Number of replicas of each partition when `migrate` creates the topic: `TOPIC_REPLICATION`, default 1. Use 3 in
     /// production, with `min.insync.replicas=2`.
     pub replication: NonZeroU16,
     /// The ClickHouse server that rows are inserted into.
     pub store: StoreConfig,
-    /// ClickHouse database in which `migrate` creates the views for analysts: `BI_DATABASE`, default `bi`. It must differ from
-    /// `CLICKHOUSE_DATABASE`.
+    /// ClickHouse database in which `migrate` creates the views for analysts: `BI_DATABASE`, default `bi`. It must
+    /// differ from `CLICKHOUSE_DATABASE`.
     pub bi_database: String,
     /// ClickHouse user whose rights the views use to read the tables (`DEFINER`): `BI_DEFINER`, default `bi_owner`.
     /// Create it without a login; `migrate --print-grants` prints its rights.
@@ -104,16 +106,17 @@ pub struct MigrateConfig {
     /// rights.
     pub bi_freshness_definer: String,
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. It replaces the built-in
-    /// declaration, so begin with a copy of that. Use the same file for `migrate`, all aggregators and all query APIs.
+    /// declaration, so begin with a copy of `schemas/rollups.toml`. Use the same file for `migrate`, all aggregators
+    /// and all query APIs.
     pub rollups: Rollups,
-    /// Path of the TOML file with the tenants whose analysts get a database of their own: `TENANTS_FILE`, default none. Each
-    /// `[[tenant]]` has a `name`, the `password_sha256` of its reader, and may have `enabled = false`.
+    /// Path of the TOML file with the tenants whose analysts get a database of their own: `TENANTS_FILE`, default none.
+    /// Each `[[tenant]]` has a `name`, the `password_sha256` of its reader, and may have `enabled = false`.
     pub tenants: Tenants,
     /// Whether `migrate` creates databases of tenants on a ClickHouse that is too old to keep tenants from each other's
     /// rows: `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 only to try out these databases.
     pub allow_old_server: bool,
-    /// How long `migrate` waits until Kafka and ClickHouse can be reached: `MIGRATE_DEADLINE`, default 5m. Raise it if they
-    /// start later than the migration.
+    /// How long `migrate` waits until Kafka and ClickHouse can be reached: `MIGRATE_DEADLINE`, default 5m. Raise it if
+    /// they start later than the migration.
     pub deadline: Duration,
 }
 
@@ -125,8 +128,7 @@ pub struct KafkaConfig {
     /// Kafka topic that the aggregator reads and `migrate` creates: `TOPIC`, default `events`. The same as the edge's.
     pub topic: String,
     /// Settings of librdkafka by the names that librdkafka gives them: `KAFKA_OPT_<name>`. They override the defaults
-    /// of the aggregator.
-    /// The settings in [`fixed`] cannot be set.
+    /// of the aggregator. The settings in [`fixed`] cannot be set.
     pub options: BTreeMap<String, String>,
 }
 
@@ -137,7 +139,8 @@ pub struct StoreConfig {
     pub url: String,
     /// ClickHouse database of all tables: `CLICKHOUSE_DATABASE`, default `millrace`. The same for all services.
     pub database: String,
-    /// ClickHouse user: `CLICKHOUSE_USER`, default `default`. It needs to read and insert; for `migrate` also to create.
+    /// ClickHouse user: `CLICKHOUSE_USER`, default `default`. It needs to read and insert; for `migrate` also to
+    /// create.
     pub user: String,
     /// Password of the ClickHouse user: `CLICKHOUSE_PASSWORD`, default empty. Set it from a secret.
     pub password: String,
@@ -166,7 +169,8 @@ impl Config {
         })
     }
 
-    /// The declaration under which this process makes new batches.
+    /// The declaration under which this process makes new batches. `place_key` is the key of the hash in the column
+    /// `place` of raw rows.
     pub fn declaration(&self, place_key: u64) -> Declaration {
         let Self { limits, max_groups, .. } = self;
         let rollups = self.migrate.rollups.clone();
@@ -174,12 +178,13 @@ impl Config {
     }
 }
 
-/// Longest `DEDUP_WINDOW_AGE`, in milliseconds. A window is emptied when no record has come for `DEDUP_WINDOW_AGE` plus
-/// an hour. Until then, the oldest record in the window may be as old as twice `DEDUP_WINDOW_AGE` plus an hour, and the
-/// ledger must still have that record. Two days are left for clocks that differ and for downtime.
+/// Longest `DEDUP_WINDOW_AGE`, in milliseconds. A window is emptied when its newest record is older than
+/// `DEDUP_WINDOW_AGE` plus an hour. The oldest record in the window is older than the newest record by at most
+/// `DEDUP_WINDOW_AGE`. So the ledger must have records of twice `DEDUP_WINDOW_AGE` plus an hour. The ledger keeps
+/// records for `LEDGER_DAYS`; two of these days are left for that hour, for clocks that differ and for downtime.
 const MAX_WINDOW_AGE_MS: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
-/// Maximum number of ids in a window, of about 50 bytes each. One statement reads the ids of several partitions from
-/// the ledger, and must do so within its timeout of 20 s.
+/// Maximum number of ids in a window. Each id takes about 50 bytes. The limit exists because one statement reads the
+/// ids of a whole window from the ledger, and must end within its timeout of 20 s.
 const MAX_WINDOW_IDS: usize = 20_000_000;
 
 /// How long a repeat of an event is recognised after the event: `DEDUP_WINDOW_AGE`, default 1day, at most 14days.
@@ -192,8 +197,8 @@ const WINDOW_IDS: &str = "DEDUP_WINDOW_IDS";
 /// Earliest `client_time` that is trusted: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An event
 /// with an earlier time counts at its time of arrival. Set it to the same value as in the edge.
 const EARLIEST: &str = "EVENT_TIME_FROM";
-/// How far ahead of its arrival a `client_time` may be: `EVENT_TIME_AHEAD`, default 1day, at most 1year. A later event counts
-/// at its time of arrival. Set it to the same value as in the edge.
+/// How far ahead of its arrival a `client_time` may be: `EVENT_TIME_AHEAD`, default 1day, at most 1year. A later event
+/// counts at its time of arrival. Set it to the same value as in the edge.
 const AHEAD: &str = "EVENT_TIME_AHEAD";
 
 /// How far back repeats of an event are recognised.
@@ -221,11 +226,11 @@ fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     })
 }
 
-/// Maximum number of rows of a batch. An insert of this size stays one block, and so becomes one part:
-/// `max_insert_block_size` is ten times as large.
+/// Maximum number of rows of a batch. ClickHouse stores an insert of this size as one block, and so as one part,
+/// because the aggregator sets `max_insert_block_size` to ten times this number.
 const MAX_ROWS: usize = 1_000_000;
-/// Maximum number of bytes of a batch's records. The limit exists because the texts of a column are stored end to end,
-/// and all of them together must stay below 4 GiB.
+/// Maximum number of bytes of a batch's records. The aggregator keeps the texts of a column in one string with offsets
+/// of 32 bits, so all texts of a column together must stay below 4 GiB.
 const MAX_BYTES: usize = 512 * MIB;
 /// Longest time that a batch may stay open, and longest time between two updates of `progress`.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -338,7 +343,7 @@ impl KafkaConfig {
     pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");
-        // By default, the client may wait ten seconds before it connects again to a broker that is reachable again.
+        // By default, the client may wait up to ten seconds before it tries again to connect to a broker.
         client.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in ours {
             client.set(*name, *value);

@@ -1,7 +1,8 @@
-//! Computes the buckets that a query covers, from its bounds, grain and time zone, at a given moment.
+//! Computes the buckets that a query covers from its bounds (`from` and `to`), its grain and its time zone.
 //!
-//! Bounds are moved outward to whole buckets. Invariant: a [`Window`] has at least one bucket and at most
-//! [`MAX_BUCKETS`], and all of its edges fit into a `DateTime` of ClickHouse. All instants are seconds since 1970.
+//! Bounds such as `-7d` are relative to the moment `now`. Bounds are moved outward to whole buckets. Invariant: a
+//! [`Window`] has at least one bucket and at most [`MAX_BUCKETS`], and all of its edges fit into a `DateTime` of
+//! ClickHouse. All instants are seconds since 1970.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -13,23 +14,23 @@ use crate::problem::{Kind, Problem};
 pub(super) const MAX_BUCKETS: usize = 100_000;
 
 /// Maximum number of buckets of a window whose buckets differ in length. The edges of such a window are sent as one
-/// parameter of the statement, which may have at most 128 KiB (ClickHouse's `http_max_field_value_size`).
+/// parameter of the statement, and ClickHouse accepts at most 128 KiB for a parameter (`http_max_field_value_size`).
 const MAX_UNEVEN_BUCKETS: usize = 10_000;
 
-/// A bound as the request writes it.
+/// The start or the end of a window, in the form in which the request gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// The moment at which the query is answered.
     Now,
     /// The start of the last N units of this grain, the current unit included.
     Last(i64, Grain),
-    /// The start of a local day.
+    /// The start of this day in the time zone of the query.
     Day(Date),
-    /// An instant.
+    /// A moment that does not depend on the time zone of the query.
     Instant(Timestamp),
 }
 
-/// Units of relative bounds.
+/// The units of bounds such as `-7d`.
 const UNITS: [(&str, Grain); 6] = [
     ("m", Grain::Minute),
     ("h", Grain::Hour),
@@ -68,8 +69,9 @@ impl Bound {
         }
     }
 
-    /// The unit of the bound, for a query without a grain: the unit in which the bound is written. For an instant, the
-    /// coarsest of day, hour and quarter of an hour that begins at the instant, or else a minute.
+    /// The unit of the bound, for a query without a grain. A relative bound and a date have the unit in which they are
+    /// written. An instant has the coarsest of day, hour and quarter of an hour that begins at this instant, or else a
+    /// minute. The bound `now` has no unit ([`Grain::None`]).
     fn grain(self, calendar: &Calendar) -> Grain {
         match self {
             Self::Now => Grain::None,
@@ -98,13 +100,14 @@ fn date(text: &str) -> Option<Bound> {
     if text.len() == 10 { text.parse().ok().map(Bound::Day) } else { None }
 }
 
-/// Buckets, one after the other.
+/// The consecutive buckets of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Window {
     /// Starts of the buckets, and the end of the last.
     pub(crate) edges: Vec<i64>,
     pub(crate) grain: Grain,
-    /// The unit to which the bounds were moved: the grain, or without a grain the finest unit of the bounds.
+    /// The bounds were moved to starts of this unit. It is the grain, or for a query without a grain the finer of the
+    /// units of both bounds (a minute if both are `now`).
     pub(crate) unit: Grain,
     pub(crate) calendar: Calendar,
 }
@@ -139,7 +142,7 @@ impl Window {
         Self::between(calendar.start(unit, start), ceil(&calendar, unit, end), grain, unit, calendar)
     }
 
-    /// The buckets from `start` to `end`. Both moments must be starts of a unit.
+    /// The buckets from `start` to `end`. A `unit` must start at each of these moments.
     pub(super) fn between(
         start: i64,
         end: i64,
@@ -164,18 +167,18 @@ impl Window {
         Ok(window)
     }
 
-    /// The first `count` buckets of the window; `None` if `count` is 0.
+    /// The first `count` buckets of the window; `None` if `count` is 0 or larger than the number of buckets.
     pub(super) fn first(&self, count: usize) -> Option<Self> {
         let edges = self.edges.get(..=count).filter(|_| count > 0)?;
         Some(Self { edges: edges.to_vec(), calendar: self.calendar.clone(), ..*self })
     }
 
-    /// One bucket from `start` to `end`.
+    /// A window of one bucket from `start` to `end`, with the grain, unit and calendar of this window.
     pub(super) fn part(&self, start: i64, end: i64) -> Self {
         Self { edges: vec![start, end], calendar: self.calendar.clone(), ..*self }
     }
 
-    /// The bucket that holds `moment`.
+    /// The index of the bucket that contains `moment`; `None` if `moment` is outside the window.
     pub(super) fn bucket_of(&self, moment: i64) -> Option<usize> {
         let bucket = self.edges.partition_point(|edge| *edge <= moment).checked_sub(1)?;
         (bucket < self.buckets()).then_some(bucket)
@@ -196,7 +199,7 @@ impl Window {
         self.edges.len() - 1
     }
 
-    /// The bucket that starts at `start`.
+    /// The index of the bucket that starts at `start`; `None` if no bucket does.
     pub(super) fn bucket_at(&self, start: i64) -> Option<usize> {
         self.edges[..self.buckets()].binary_search(&start).ok()
     }
@@ -212,7 +215,7 @@ impl Window {
         self.edges[..self.buckets()].partition_point(|start| *start <= now)
     }
 
-    /// The last edge that lies at or before `moment`.
+    /// The last edge at or before `moment`; `None` if `moment` is before the window.
     pub(super) fn last_edge(&self, moment: i64) -> Option<i64> {
         let passed = self.edges.partition_point(|edge| *edge <= moment);
         passed.checked_sub(1).map(|at| self.edges[at])

@@ -58,7 +58,7 @@ pub(super) const FIXED: [Fixed; 13] = [
     },
     Fixed {
         names: &["enable.partition.eof"],
-        reason: "reports of the end of a log decide when a partition counts as idle",
+        reason: "a report of the end of a log would stop its partition; only `stream-agg adopt` uses such reports",
     },
     Fixed {
         names: &["api.version.request", "api.version.fallback.ms", "broker.version.fallback"],

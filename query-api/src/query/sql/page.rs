@@ -12,15 +12,15 @@ use super::super::plan::Part;
 enum Field {
     /// Start of the bucket.
     Start,
-    /// A dimension, by its place.
+    /// A dimension, by its index in the query's dimensions.
     Key(usize),
-    /// A measure, by its place in the part.
+    /// A measure, by its index in `Part::measures`.
     Figure(usize),
 }
 
-/// `ORDER BY` and `LIMIT`; on pages after the first also `QUALIFY`, which leaves out the rows of earlier pages.
-/// ClickHouse evaluates `QUALIFY` after it has counted the total. `LIMIT` is one row more than the limit of the
-/// query: the extra row shows that rows were left out.
+/// The clauses `ORDER BY` and `LIMIT`. A page after the first also has `QUALIFY`, which leaves out the rows of earlier
+/// pages. ClickHouse evaluates `QUALIFY` after `count() OVER ()`, so the column `Total` still counts the rows of all
+/// pages. `LIMIT` is one row more than the limit of the query: if this extra row is returned, there is a next page.
 pub(super) fn page(query: &Query, part: &Part) -> String {
     let order = query.order();
     let first = Field::named(&order.field, query, part);
@@ -42,7 +42,8 @@ pub(super) fn page(query: &Query, part: &Part) -> String {
     )
 }
 
-/// The condition that a row comes after the row of the cursor.
+/// The SQL condition that a row comes after the row of the cursor, if rows are ordered by `first` and then by the
+/// fields `then`.
 fn after(cursor: &Cursor, first: Field, direction: Direction, then: &[Field]) -> String {
     let list = |text: &dyn Fn(&Field) -> String| then.iter().map(text).collect::<Vec<_>>().join(", ");
     let values = list(&|field| field.value(cursor).unwrap_or_default());
@@ -63,14 +64,14 @@ fn after(cursor: &Cursor, first: Field, direction: Direction, then: &[Field]) ->
 }
 
 impl Field {
-    /// The field of this name.
+    /// The dimension or the measure with this name, or else the start of the bucket.
     fn named(name: &str, query: &Query, part: &Part) -> Self {
         let key = query.dimensions.iter().position(|dimension| dimension == name).map(Self::Key);
         let is_named = |(place, _): &(usize, _)| query.measures[*place] == name;
         key.or_else(|| part.measures.iter().position(is_named).map(Self::Figure)).unwrap_or(Self::Start)
     }
 
-    /// The value of the field in the row of the cursor; `None` if it is null.
+    /// SQL for the value of the field in the row of the cursor; `None` if the field is a measure whose value is null.
     fn value(self, cursor: &Cursor) -> Option<String> {
         match self {
             Self::Start => Some(cursor.start.to_string()),

@@ -31,7 +31,8 @@ where = { event = "purchase" }
 measures = { n = "count", total = "sum(param_int)", least = "min(param_int)", most = "max(param_int)", buyers = "uniq_exact(user)" }
 "#;
 
-/// Compares a statement with the golden file of its name. The first run writes the file.
+/// Compares the statement for the parameters `given` with the golden file `name`. If they differ, or if there is no
+/// such file, writes the file and fails.
 #[track_caller]
 fn check(name: &str, given: &[(&str, &str)]) {
     let rollups = Rollups::parse("", &format!("{}{MORE}", Rollups::built_in())).unwrap();
@@ -158,7 +159,7 @@ fn rows_of_earlier_pages_are_left_out_by_the_database() {
 }
 
 proptest! {
-    /// All texts of a request are bound as parameters, so the statement does not depend on them.
+    /// The values of filters are bound as parameters, so the text of the statement does not depend on them.
     #[test]
     fn texts_of_a_request_are_never_part_of_the_statement(values in prop::collection::vec("(?s).{0,20}", 6)) {
         let rollups = Rollups::built_in();
@@ -176,7 +177,8 @@ proptest! {
         prop_assert_eq!(&found.parameters[1].1, &Parameter::Texts(vec![values[0].clone()]));
     }
 
-    /// A hostile name of a measure, a dimension, a field or a rollup is refused before there is a statement.
+    /// A name that contains a quote, a backslash or another character that could change the SQL is refused before a
+    /// statement is made, in each parameter that takes a name.
     #[test]
     fn names_that_are_not_declared_never_reach_a_statement(
         name in "(?s)[^,:]{0,20}['`\";)\\\\ ][^,:]{0,20}",
