@@ -68,8 +68,8 @@ impl CorsConfig {
             .allow_headers([ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, REQUEST_ID, read_key])
             .expose_headers(EXPOSED_HEADERS)
             .max_age(MAX_AGE)
-            // By default, this layer adds `Vary` to every response. Here it adds none, because `http::response` sets
-            // a complete `Vary` on the answers that caches may keep.
+            // By default, this layer adds `Vary` to every response. Here it adds none, because `http::response` and
+            // `document` set a complete `Vary` on the responses that caches may keep.
             .vary([])
     }
 }

@@ -281,7 +281,7 @@ async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
                 tracing::debug!(%error, "ask kafka for the committed offsets");
                 health.kafka_unreachable();
             }
-            // The blocking task was cancelled because the runtime shuts down. The runtime then also drops this loop.
+            // The blocking task panicked, or the runtime shuts down and then also drops this loop.
             Err(_) => {}
         }
         time::sleep(backoff.wait()).await;
@@ -317,8 +317,8 @@ async fn wait_for_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig
                     None => health.kafka_unreachable(),
                 }
             }
-            // The blocking task was cancelled because the runtime shuts down.
-            Err(_) => return,
+            // The blocking task panicked, or the runtime shuts down and then also drops this loop.
+            Err(_) => {}
         }
         time::sleep(backoff.wait()).await;
     }

@@ -47,6 +47,14 @@ async fn pages_of_other_origins_can_read_refusals_and_retry_after() {
     }
 }
 
+#[tokio::test]
+async fn a_cache_never_gives_one_origin_the_cors_headers_of_another() {
+    for path in ["/openapi.json", "/v1/meta"] {
+        let (status, headers) = ask(&format!("GET {path}"), &[("origin", "https://a.example")]).await;
+        assert_eq!((status, text(&headers, "vary")), (200, "Origin"), "{path}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_not_ready_in_time_is_503_with_retry_after() {
     for path in
