@@ -21,7 +21,7 @@ pub struct App {
     pub acceptor: Acceptor,
     /// Sends enriched lines to Kafka or to the spool.
     pub publisher: Publisher,
-    /// When a request is answered, unless its `Prefer` header says otherwise.
+    /// Whether a response waits until the events are durable. The `Prefer` header of a request may override this.
     pub ack: Ack,
     /// The poll results, for responses to votes.
     pub poll_results: LatestResults,
@@ -31,7 +31,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
 }
 
-/// Whether the edge is stopping. While it is, each HTTP/1 connection ends with its next response.
+/// Whether the edge is stopping. While the edge is stopping, it closes each HTTP/1 connection after the next response.
 ///
 /// This is not a `CancellationToken`, because every response reads the flag, and reading a token takes a lock.
 #[derive(Debug, Default)]

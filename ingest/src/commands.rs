@@ -1,6 +1,6 @@
 //! The subcommands `spool ls`, `spool replay` and `spool export`, for a spool whose edge is stopped.
 //!
-//! An edge locks its spool file while it runs, so these subcommands then fail.
+//! These subcommands fail while the edge runs, because the edge locks its spool file.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -26,9 +26,9 @@ const EXPORT_BATCH: (usize, usize) = (1000, 4 << 20);
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// No spool is configured.
-    #[error("variable SPOOL_DIR is not set: it names the directory of the spool")]
+    #[error("variable SPOOL_DIR is not set: set it to the directory of the spool")]
     NoSpool,
-    /// The file cannot be used.
+    /// The spool file cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Kafka's client cannot start.

@@ -1,8 +1,9 @@
 //! Reads and decompresses the bodies of requests, within limits.
 //!
-//! Invariant: the bytes of a body are reserved before they are read, by [`super::Acceptor::read_body`], and the memory
-//! for the decompressed body is reserved before anything is written to it. Two things are not reserved: the windows of
-//! zstd, and the spare capacity of the buffer that joins the frames of a body.
+//! Invariant: [`super::Acceptor::read_body`] reserves memory for a body before it reads the body, and the memory for
+//! the decompressed body is reserved before anything is written to it. Three things are not reserved: the windows of
+//! zstd and, if a body has several frames, the frames that are copied and the spare capacity of the buffer that joins
+//! them.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::content::{Encoding, MEDIA_TYPES};
 use crate::outcome::{Bound, Refusal};
 
 /// A body may decompress to this many bytes plus [`MAX_RATIO`] times its compressed length, but to no more than
-/// `MAX_DECODED_BYTES`. So a short body may have any ratio.
+/// `MAX_DECODED_BYTES`. So the ratio of a short body may be greater than [`MAX_RATIO`].
 const RATIO_FREE_BYTES: usize = 1 << 20;
 /// Maximum number of decompressed bytes for each compressed byte, in addition to [`RATIO_FREE_BYTES`]. Ordinary NDJSON
 /// has a lower ratio.
@@ -38,7 +39,7 @@ const STEP_BYTES: usize = 64 * 1024;
 /// Maximum number of bytes that [`drain`] reads. Without draining, a client that is still sending its body may be
 /// unable to read the response.
 const MAX_DRAIN_BYTES: usize = 64 * 1024;
-/// The longest time that [`drain`] reads.
+/// The longest time that [`drain`] takes.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// What the headers say about a body that the edge reads.
@@ -96,14 +97,14 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     }
 }
 
-/// The decompressed body of a request. Its bytes are reserved until it is dropped.
+/// The decompressed body of a request. The bytes stay reserved until this value is dropped.
 pub struct ReservedBody {
     bytes: Bytes,
     _reserved: Reservation,
 }
 
 impl ReservedBody {
-    /// A body whose bytes are in the reservation.
+    /// Wraps a body with the reservation of its bytes.
     pub fn new(bytes: Bytes, reserved: Reservation) -> Self {
         Self { bytes, _reserved: reserved }
     }
@@ -212,8 +213,8 @@ pub fn decompress(
     decompressed.map(Bytes::from)
 }
 
-/// The encoding of a body that is compressed although its headers name no encoding. The first bytes of the body show
-/// the encoding. `None` if the body is not compressed.
+/// Detects whether a body is compressed although its headers declare no compression. Returns the encoding that the
+/// first bytes of the body show; `None` if they show no compression.
 fn undeclared_encoding(body: &[u8]) -> Option<Encoding> {
     Encoding::ALL.into_iter().find(|encoding| encoding.magic().is_some_and(|magic| body.starts_with(magic)))
 }
@@ -265,7 +266,8 @@ where
         return true;
     }
     if headers.contains_key(EXPECT) {
-        // The client may be waiting for `100 Continue`, which hyper would send if the body were read.
+        // The client may be waiting for `100 Continue` before it sends its body. If the edge read the body, hyper would
+        // send `100 Continue`, and the client would send a body that is not needed.
         return false;
     }
     let read_to_end = async {

@@ -10,7 +10,7 @@ use super::work_budget::CPU_WORK_BYTES;
 
 const MIB: usize = 1 << 20;
 
-/// How bodies become enriched lines.
+/// The settings that decide how bodies become enriched lines.
 #[derive(Debug, Clone)]
 pub struct AcceptConfig {
     /// The limits on bodies.

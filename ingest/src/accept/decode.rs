@@ -1,9 +1,12 @@
 //! Splits a body into lines, one for each event. The lines borrow the bytes of the body.
 //!
-//! A body is an array, one object per line, or a sequence of objects that may span several lines. The bytes of the body
-//! decide which, and not its content type, because some clients declare `text/plain` and send an array. Invariant: an
-//! invalid event does not affect any other event, with one exception: if the events are not separated by lines, and the
-//! quotes or brackets of an event do not balance, the events after it cannot be found (see `values`). No I/O.
+//! A body has one of three forms: an array, one object per line, or a sequence of objects that may span several lines.
+//! The form is detected from the bytes of the body. The content type is ignored, because some clients declare
+//! `text/plain` and send an array.
+//!
+//! Invariant: an invalid event does not affect any other event. There is one exception: in a body that is not read line
+//! by line, if the quotes or brackets of an event do not balance, the events after it cannot be found (see `values`).
+//! No I/O.
 
 use std::iter;
 use std::ops::Range;
@@ -20,7 +23,8 @@ mod values;
 /// The events of `body`, without blank lines. A body with more than `max_events` events is refused.
 pub fn lines(body: &[u8], max_events: usize) -> Result<Vec<Line<'_>>, Refusal> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    // One event more than allowed is enough to refuse the body, so a hostile body cannot make the list long.
+    // The list ends one event above the limit: that is enough to refuse the body, and a hostile body cannot make the
+    // list long.
     let most = max_events + 1;
     // Check the whole body for valid UTF-8 at once, and each event only if the whole body is not valid.
     let text = simdutf8::basic::from_utf8(body).ok();
@@ -44,8 +48,8 @@ fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
 enum Shape {
     /// Each line is one event.
     Lines,
-    /// Each event ends where its JSON value ends: the body is an array, or its first object spans several lines or is
-    /// followed by a comma.
+    /// Each event ends where its JSON value ends: the body is an array, or its first object spans several lines, or its
+    /// first line ends with a comma after the first object.
     Values,
 }
 
@@ -63,14 +67,14 @@ fn shape(body: &[u8]) -> Shape {
     let lines = || whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     match (opening, values::end_of_first(whole)) {
         (b'[', Some(_)) => Shape::Values,
-        // A bracket or a quote is not closed. In an array, each element follows the opening bracket or a comma. If an
-        // object on its own line follows neither, the body consists of lines.
+        // A bracket or a quote is not closed. In an array, an object on its own line comes after a line that is `[` or
+        // ends with a comma. If an object comes after any other line, the body is not an array: each line is an event.
         (b'[', None) => {
             let is_line =
                 |(before, line): (&[u8], &[u8])| !before.ends_with(b",") && before != b"[" && is_object(line);
             if lines().zip(lines().skip(1)).any(is_line) { Shape::Lines } else { Shape::Values }
         }
-        // The first object spans several lines or is followed by a comma.
+        // The first object spans several lines, or the first line ends with a comma after the object.
         (_, Some(end)) if end > first_line || whole[end..first_line].trim_ascii() == b"," => Shape::Values,
         (_, Some(_)) => Shape::Lines,
         // The end of the first object cannot be found: either the body consists of lines and the first one is invalid,

@@ -22,8 +22,8 @@ use crate::warnings::{self, LookAlikes};
 pub struct Partitions<'a> {
     /// The number of partitions of the topic.
     pub count: NonZeroU32,
-    /// The partition for all lines of this request that have neither a user nor an id, so that these lines stay
-    /// together.
+    /// The partition for events that have no `user_id`, `device_id`, `session` or `event_id` to select a partition by
+    /// (see `partition`). All such events of a request go to the same partition, so their lines form one chunk.
     pub spare: u32,
     /// Counts the events of each user, to find the users who send so many that their events are spread over all
     /// partitions. `None`: no events are spread.
@@ -41,8 +41,9 @@ pub struct Chunk {
     pub value: Vec<u8>,
 }
 
-/// Checks the lines of one request of `tenant`, adds `prefix`, and groups the lines by partition. `country` is the
-/// country of the client's address, if known. An event without a country gets this country before `allowed` is checked.
+/// Checks the lines of one request of `tenant`, adds `prefix` to each valid line, and groups the valid lines by
+/// partition. `country` is the country of the client's address, if known. An event without a country gets this country
+/// before `allowed` checks the event.
 pub fn enrich(
     lines: &[Line<'_>],
     allowed: AllowedEvents,
@@ -90,10 +91,10 @@ pub fn enrich(
 }
 
 /// The partition of an event: xxh3-64 (seed 0) of the tenant, a zero byte and the key of the event, modulo the number
-/// of partitions. The key is `user_id`, else `device_id`, else `session`, as text; else the 16 bytes of `event_id`. An
-/// event with none of these goes to the spare partition of the request. While a user is hot, its events are spread:
-/// they are treated as if they had no user, so their key is `event_id`. The second value returned says whether the
-/// event is spread.
+/// of partitions. The key is the text of the user, which is `user_id`, else `device_id`, else `session`. If an event
+/// has no user, its key is the 16 bytes of `event_id`. An event that has no user and no `event_id` goes to the spare
+/// partition of the request. While a user is hot, the events of the user are spread: they are treated as if they had no
+/// user. The second value returned says whether the event is spread.
 ///
 /// This rule must never change: deduplication recognizes a repeated event only within its partition.
 fn partition(users: &mut UserHasher, event: &Event<'_>, partitions: Partitions<'_>) -> (u32, bool) {

@@ -1,7 +1,7 @@
 //! Finds the country of a client's address in a database, which is reloaded when its file changes.
 //!
-//! The file has MaxMind's format (MMDB) and contains `country.iso_code`, as the Country and City databases do. The
-//! database is kept in memory, so that a lookup does no I/O. Invariant: a file that is not valid never replaces the
+//! The file has MaxMind's format (MMDB) and contains `country.iso_code`, as MaxMind's Country and City databases do.
+//! The database is kept in memory, so that a lookup does no I/O. Invariant: a file that is not valid never replaces the
 //! database in use.
 
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ pub struct GeoIpConfig {
 }
 
 impl GeoIpConfig {
-    /// Reads `GEOIP_DB` and the file that it names; `None` if the variable is not set or empty.
+    /// Reads `GEOIP_DB` and the file that it names; `None` if the variable is unset or empty.
     pub fn from_vars(vars: &Vars) -> Result<Option<Self>, VarError> {
         let value = vars.string_or("GEOIP_DB", "");
         if value.is_empty() {
@@ -120,7 +120,7 @@ impl GeoIp {
     }
 
     /// Replaces the database with the content of the file. If the file is not valid, keeps the database, logs the error
-    /// and sets the metric.
+    /// and sets `stale` to 1.
     fn apply(&self, now: &Result<Stamp, String>) {
         match now.clone().and_then(|_| Database::read(&self.path)) {
             Ok(database) => {
@@ -129,7 +129,10 @@ impl GeoIp {
                 self.stale.set(0);
             }
             Err(error) => {
-                tracing::error!(error, "the country database is not valid; the previous one stays in use");
+                tracing::error!(
+                    error,
+                    "cannot reload the country database from GEOIP_DB; the previous one stays in use"
+                );
                 self.stale.set(1);
             }
         }

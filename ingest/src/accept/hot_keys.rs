@@ -1,14 +1,17 @@
-//! Hot keys: users who send too many events for one partition.
+//! Finds hot users, who send too many events for one partition. The user of an event is its `user_id`, else its
+//! `device_id`, else its `session`. In names, such as `HotKeys`, the user is called the key.
 //!
 //! The counts are a count-min sketch: each event of a user is counted in two cells, selected by the two halves of the
 //! user's hash, and the lower count is the estimate. The memory is fixed, and a user who shares only one cell with a
-//! hot user does not become hot because of the shared cell. Counting takes no lock. If several requests count at the
-//! same moment, some events at the start of a second may not be counted. The count is then slightly too low, which is
-//! accurate enough.
+//! hot user does not become hot because of the shared cell. Counting takes no lock: if several requests reset a cell at
+//! the start of a second, each reset discards what the others have counted in the cell. The count is then slightly too
+//! low, which is accurate enough.
 //!
 //! While a user is hot, the partition of each of its events is selected by the `event_id` and not by the user. A user
 //! stays hot for an hour after the last second with too many events. So if an event is sent while its user is hot, and
-//! is repeated while the user is still hot, the repeat goes to the same partition and is recognized. No clock.
+//! is repeated while the user is still hot, the repeat goes to the same partition and is recognized.
+//!
+//! No clock: the caller passes in the time.
 
 use std::array;
 use std::num::NonZeroU32;
@@ -18,10 +21,10 @@ use schemas::time::UnixMillis;
 
 /// The number of cells for each half of the hash. The cells of both halves take 256 KiB.
 const CELLS: usize = 1 << 13;
-/// How long a key stays hot after the last second in which it exceeded the rate, in seconds.
+/// How long a user stays hot after the last second in which the user exceeded the rate, in seconds.
 const HOT_SECONDS: u32 = 3600;
 
-/// Counts events per key; shared by all requests.
+/// Counts events per user; shared by all requests.
 pub struct HotKeys {
     rate: NonZeroU32,
     halves: [Box<[Cell]>; 2],
@@ -43,7 +46,7 @@ pub struct HotKeyCounts<'a> {
 }
 
 impl HotKeys {
-    /// A key is hot once it has more than `rate` events in a second.
+    /// A user becomes hot with more than `rate` events in one second.
     pub fn new(rate: NonZeroU32) -> Self {
         let half = |_| (0..CELLS).map(|_| Cell::default()).collect();
         Self { rate, halves: array::from_fn(half) }
@@ -56,7 +59,7 @@ impl HotKeys {
 }
 
 impl HotKeyCounts<'_> {
-    /// Counts one event of the key with this hash. Returns whether the key is hot.
+    /// Counts one event of the user with this hash. Returns whether the user is hot.
     pub fn is_hot(self, hash: u64) -> bool {
         let Self { keys: HotKeys { rate, halves: [left, right] }, second } = self;
         let cells = [&left[hash as usize % CELLS], &right[(hash >> 32) as usize % CELLS]];
@@ -71,7 +74,7 @@ impl HotKeyCounts<'_> {
 }
 
 impl Cell {
-    /// Counts one event; returns the number of events in this second.
+    /// Counts one event. Returns how many events the cell has counted in its current second, which is usually `second`.
     fn count(&self, second: u32) -> u32 {
         // While the body of a request arrives slowly, other requests may have moved the cell on to a later second. The
         // events of the slow request are then counted in that later second.

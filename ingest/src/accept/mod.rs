@@ -90,7 +90,7 @@ pub struct Accepted {
 }
 
 impl Acceptor {
-    /// Makes an acceptor that has no bodies in memory yet.
+    /// Creates an acceptor whose memory budgets are unused.
     pub fn new(config: &AcceptConfig, metrics: &Arc<Metrics>) -> Self {
         let geoip = config.geoip.as_ref();
         Self {

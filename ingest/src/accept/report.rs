@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::warnings::{self, LookAlikes};
 
-/// How many errors, and how many warnings, a report lists; further ones are only counted.
+/// A report lists at most this many errors and at most this many warnings. The others are only counted.
 pub const MAX_ERRORS: usize = 20;
 
 /// The accepted and rejected lines of a request.
@@ -23,9 +23,10 @@ pub struct Report {
     pub warnings: Vec<LineError>,
     /// The number of warnings for each field, in the order of [`warnings::FIELDS`].
     pub warned: [u32; warnings::FIELDS.len()],
-    /// Valid lines whose reserved fields were replaced.
+    /// The number of valid lines in which the client sent a field that only the edge may set, such as `ip`. The edge
+    /// replaced the field.
     pub reserved_replaced: u32,
-    /// Valid lines that were spread over all partitions because their user sends too many events.
+    /// The number of valid lines that were spread over all partitions because their user sends too many events.
     pub spread: u32,
     /// The poll of the votes in the request; `None` if the votes name several polls, or if no line is a vote.
     pub poll: Option<String>,

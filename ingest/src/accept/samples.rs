@@ -1,6 +1,6 @@
 //! Samples of rejected lines, which show operators what clients do wrong.
 //!
-//! Invariant: no request waits for a sample. A sample beyond the rate, or one that Kafka does not accept, is dropped.
+//! Invariant: no request waits for a sample. A sample is dropped if it exceeds the rate or if Kafka does not accept it.
 
 use std::num::NonZeroU32;
 
@@ -11,7 +11,7 @@ use schemas::time::UnixMillis;
 use super::report::{LineError, Report};
 use crate::line::Line;
 
-/// Maximum number of samples per second, and also the most at once.
+/// Maximum number of samples per second. The burst, the maximum number of samples at one moment, is the same.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 /// Picks samples; shared by all requests.

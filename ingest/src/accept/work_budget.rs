@@ -33,10 +33,10 @@ impl Default for CpuWorkBudget {
 }
 
 impl CpuWorkBudget {
-    /// Runs `work`, which takes `bytes` of the budget. Work that takes less than `LONG_BYTES` runs at once. Other
-    /// work first waits for the budget, and then runs in [`task::block_in_place`]: the thread hands its other tasks
-    /// over to another thread, so the work does not delay other requests. On a runtime with a single thread, as in a
-    /// test, the work does delay other requests.
+    /// Runs `work`, which takes `bytes` of the budget. Work that takes less than `LONG_BYTES` runs immediately, outside
+    /// the budget. Other work first waits for the budget, and then runs in [`task::block_in_place`]: the thread hands
+    /// its other tasks over to another thread, so the work does not delay other requests. A runtime with a single
+    /// thread, as in a test, has no other thread, so the work delays other requests there.
     pub async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
         if bytes < LONG_BYTES {
             return work();

@@ -1,11 +1,11 @@
 //! Finds the address of the client behind trusted proxies.
 //!
 //! Invariants: a peer that is not trusted is the client, whatever its headers say; behind a trusted peer, the hops in
-//! the header are read from the right, and the first hop that is not a trusted proxy is the client. The hops to its
-//! left, which the client may have forged, are never used. No input causes an error. No I/O.
+//! the header are read from the right, and the first hop that is not a trusted proxy is the client. The hops to the
+//! left of the client are never used, because the client may have forged them. No input causes an error. No I/O.
 //!
-//! If a request has both `X-Forwarded-For` and `Forwarded`, only `X-Forwarded-For` is read. A proxy must remove the
-//! header that it does not write, because the client may have forged it.
+//! If a request has both `X-Forwarded-For` and `Forwarded`, only `X-Forwarded-For` is read. A proxy that writes only
+//! one of the two headers must remove the other header, because the client may have forged it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -22,8 +22,8 @@ const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 /// How the address of a client is found, and how much of it is stored.
 #[derive(Debug, Clone, Default)]
 pub struct ClientIpConfig {
-    /// Proxies whose `X-Forwarded-For` or `Forwarded` header is trusted: `TRUSTED_PROXIES`, networks or addresses separated
-    /// by commas, default none. Set it behind a proxy, otherwise every client has the proxy's address.
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` header is trusted: `TRUSTED_PROXIES`, networks or addresses
+    /// separated by commas, default none. Set it behind a proxy, otherwise every client has the proxy's address.
     pub trusted: Networks,
     /// How much of a client's address is stored: `IP_MODE`, `full`, `mask` (the /24 of IPv4, the /48 of IPv6) or `drop`
     /// (nothing), default `full`.
@@ -150,10 +150,13 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> (IpAd
     (client, source)
 }
 
-/// The address in the `for` parameter of an element of `Forwarded`, if the element has exactly one. A proxy may copy
-/// text from the client into other parameters, such as `host`. If the copied text contains a comma, the split at commas
-/// breaks it into pieces, and no piece must be read as an element. The rightmost piece then has an unmatched quote or a
-/// backslash, so the result for such text is `None`, and the caller reads no further piece.
+/// The address in the `for` parameter of an element of `Forwarded`. `None` if the element is malformed, does not have
+/// exactly one `for` parameter, or has an unmatched quote or a backslash.
+///
+/// A proxy may copy text from the client into other parameters, such as `host="x"`. If the copied text contains a
+/// comma, the caller splits the text into pieces, and a piece may look like an element with an address. The caller
+/// reads the rightmost piece first. This piece has an unmatched quote or a backslash, so the result is `None`, and the
+/// caller reads no further piece.
 fn element(text: &str) -> Option<IpAddr> {
     if text.contains('\\') || text.matches('"').count() % 2 == 1 {
         return None;

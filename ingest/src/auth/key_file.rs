@@ -15,16 +15,16 @@ use crate::outcome::Refusal;
 /// The keys, and whether a request needs one.
 #[derive(Debug, Clone, Default)]
 pub struct KeysConfig {
-    /// Whether requests need a write key: `AUTH`, `none`, `optional` or `required`, default `none`. With `optional`, events
-    /// without a key belong to the tenant `default`.
+    /// Whether requests need a write key: `AUTH`, `none`, `optional` or `required`, default `none`. With `optional`,
+    /// events without a key belong to the tenant `default`.
     pub mode: AuthMode,
-    /// Path of the TOML file with the write keys: `KEYS_FILE`, default none. Needed unless `AUTH` is `none`; the edge reads
-    /// it again within seconds of a change. `ingest key new` makes an entry.
+    /// Path of the TOML file with the write keys: `KEYS_FILE`, default none. Needed unless `AUTH` is `none`; the edge
+    /// reads it again within seconds of a change. `ingest key new` makes an entry.
     file: Option<KeyFile>,
 }
 
 impl KeysConfig {
-    /// Reads and checks the variables above, and the file.
+    /// Reads and checks the variables above and the key file.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let invalid = |value: &str, reason: &str| {
             let (value, reason) = (value.to_owned(), reason.to_owned());
@@ -40,7 +40,7 @@ impl KeysConfig {
         };
         match (mode, &file) {
             (AuthMode::None, Some(_)) => {
-                Err(invalid(&text, "KEYS_FILE is set; use `optional` or `required`"))
+                Err(invalid(&text, "KEYS_FILE is set, but `none` ignores keys; use `optional` or `required`"))
             }
             (AuthMode::Optional | AuthMode::Required, None) => Err(invalid(&text, "it needs KEYS_FILE")),
             _ => Ok(Self { mode, file }),

@@ -24,7 +24,7 @@ const X_WRITE_KEY: HeaderName = HeaderName::from_static("x-write-key");
 /// The tenant of events that are sent without a key.
 const DEFAULT_TENANT: &str = "default";
 
-/// One key.
+/// A key of the key file, after its declaration was checked.
 #[derive(Debug)]
 pub struct Key {
     tenant: String,
@@ -115,7 +115,7 @@ pub enum AuthMode {
     Required,
 }
 
-/// What a key declares to identify events without an `event_id`, in requests without an `Idempotency-Key`.
+/// How a key identifies events without an `event_id`. An `Idempotency-Key` in the request overrides this.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeyIdentity {
     /// Nothing: a repeated event counts again.
@@ -135,7 +135,7 @@ impl Caller {
         self.0.as_ref().map_or(DEFAULT_TENANT, |key| &key.tenant)
     }
 
-    /// What identifies events that have no `event_id`.
+    /// What identifies events that have no `event_id`, if the request has no `Idempotency-Key`.
     pub fn identity(&self) -> KeyIdentity {
         self.0.as_ref().map_or(KeyIdentity::None, |key| key.identity)
     }

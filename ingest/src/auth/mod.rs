@@ -57,7 +57,7 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Starts with the keys of the configuration and unused rates.
+    /// Starts with the keys of the configuration. Nothing is charged to any rate yet.
     pub fn new(config: &AuthConfig, metrics: &Arc<Metrics>) -> Self {
         Self {
             keys: Keys::new(&config.keys, metrics.keys_stale.clone()),

@@ -13,8 +13,8 @@ use runtime::vars::{VarError, Vars};
 use super::client_ip;
 use crate::outcome::Refusal;
 
-/// Maximum number of addresses whose rates are kept. Beyond this number, the address whose last request is the oldest
-/// is forgotten; its next request starts with an unused rate.
+/// Maximum number of addresses whose rates are kept. Beyond this number, the edge forgets the address that has sent no
+/// request for the longest time. If this address sends a request again, its whole burst is available.
 const MAX_ADDRESSES: u64 = 100_000;
 /// How long the rate of an address is kept after its last request.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -39,12 +39,13 @@ pub fn of_addresses(vars: &Vars) -> Result<Option<RateConfig>, VarError> {
 pub enum Charge {
     /// One event, so that a sender that has used up its rate is refused before its body is read.
     First,
-    /// All events but the first, which is already charged. The number is the count of all events of the request.
+    /// All events except the first, which is already charged. The number counts all events of the request, including
+    /// the first.
     Rest(usize),
 }
 
-/// Charges all of the events to a rate, or none. A refusal says when the request would be allowed, or that it has more
-/// events than the rate ever allows.
+/// Charges all events of `charge` to a rate, or none of them. A refusal says how many seconds the client must wait, or
+/// that the request has more events than the rate ever allows.
 pub fn charge(rate: &Rate, charge: Charge) -> Result<(), Refusal> {
     let burst = rate.config().burst.get();
     let events = match charge {
@@ -66,7 +67,7 @@ pub struct AddressRates {
 }
 
 impl AddressRates {
-    /// Starts without any address.
+    /// Starts with no addresses.
     pub fn new(config: RateConfig) -> Self {
         Self::with_capacity(config, MAX_ADDRESSES)
     }

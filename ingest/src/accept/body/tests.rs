@@ -235,7 +235,7 @@ proptest! {
     }
 }
 
-/// How long the edge waits for a body that sends `bytes` bytes at once and then nothing more.
+/// How long the edge waits for the end of a body if `bytes` bytes arrive at once and then nothing more.
 async fn time_until_timeout(bytes: usize) -> Duration {
     const LONG: &[u8] = &[b'x'; 16 * 1024];
     let start = Instant::now();

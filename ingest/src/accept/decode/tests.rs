@@ -104,7 +104,6 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 
-    /// The elements of an array are those that serde finds.
     #[test]
     fn array_elements_are_those_that_serde_finds(elements in prop::collection::vec(r#"[0-9]|"[a\],\[{}]{0,3}"|\{"a":[0-9]\}|\[[0-9], ?[0-9]\]"#, 0..8)) {
         let body = format!("[{}]", elements.join(" ,\n"));

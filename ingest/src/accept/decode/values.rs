@@ -20,7 +20,7 @@ pub(super) fn end_of_first(body: &[u8]) -> Option<usize> {
 struct Values<'a> {
     body: &'a [u8],
     at: usize,
-    /// Whether the position is within an array.
+    /// Whether `at` is inside an array whose elements are events.
     in_array: bool,
 }
 
@@ -64,9 +64,9 @@ impl Values<'_> {
         }
     }
 
-    /// Where the value at the current position ends. In an array, this is the comma or closing bracket after the value;
-    /// otherwise, it is just after the last bracket of the value, or the end of the line if the value has no brackets.
-    /// `None` if quotes or brackets do not balance.
+    /// Where the value at the current position ends. In an array, the end is the comma or closing bracket after the
+    /// value. Otherwise, the end is just after the bracket that closes the value, or the end of the line if the value
+    /// has no brackets. `None` if quotes or brackets do not balance.
     fn end(&self) -> Option<usize> {
         // Braces and square brackets are not distinguished: an event such as `{]` is invalid, but it still ends at its
         // closing bracket.

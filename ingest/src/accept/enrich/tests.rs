@@ -234,7 +234,7 @@ fn only_events_of_hot_users_are_spread_over_all_partitions() {
     };
     assert_eq!((report.accepted, report.spread), (310, 240));
     assert_eq!([home("u1"), home("u2"), 7].map(|partition| of(&chunks, partition)), [60, 10, 80]);
-    assert!(chunks.len() > 100, "by event_id: {} partitions", chunks.len());
+    assert!(chunks.len() > 100, "the events with an event_id went to only {} partitions", chunks.len());
     let (again, report) = run();
     assert_eq!([home("u1"), home("u2"), 7].map(|partition| of(&again, partition)), [0, 10, 100]);
     assert_eq!(report.spread, 300, "the user is still hot in the second request");

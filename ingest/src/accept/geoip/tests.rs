@@ -54,7 +54,7 @@ fn a_changed_file_is_loaded_and_an_invalid_file_keeps_the_previous_database() {
     let mut seen = Ok(file.geoip.initial);
     let mut look = |country: &str, stale: i64| {
         let now = Stamp::of(&file.path());
-        assert_ne!(now, std::mem::replace(&mut seen, now.clone()), "a change is seen");
+        assert_ne!(now, std::mem::replace(&mut seen, now.clone()), "the stamp did not change with the file");
         file.geoip.apply(&now);
         assert_eq!((file.country("203.0.113.9").as_str(), file.geoip.stale.get()), (country, stale));
     };
@@ -64,7 +64,7 @@ fn a_changed_file_is_loaded_and_an_invalid_file_keeps_the_previous_database() {
     look("DE", 1);
     fs::write(file.path(), mmdb(&[("203.0.113.0/24", "FR")])).unwrap();
     look("FR", 0);
-    // Replaced by renaming, as recommended: another file of the same length.
+    // A new file of the same length is renamed to the path, as the help of `GEOIP_DB` recommends.
     let next = file.path().with_extension("next");
     fs::write(&next, mmdb(&[("203.0.113.0/24", "JP")])).unwrap();
     fs::rename(next, file.path()).unwrap();
