@@ -1,10 +1,12 @@
-//! `stream-agg skip`: turns one record into a dead letter, because ClickHouse permanently refuses its rows or this
-//! release does not know its format.
+//! `stream-agg skip`: turns the lines of one record into dead letters, for example because ClickHouse permanently
+//! refuses the rows of the record, or because this release does not know the format of the record.
 //!
-//! The intent names the offset of the record, so each later owner of the partition turns the record into the same dead
-//! letter. If the record is in a declared batch, it becomes a separate part of the batch ([`crate::ops::split`]), so
-//! the rows of the other parts do not change. Invariant: a record is skipped only while no table can hold rows of the
-//! record.
+//! The command adds the offset of the record to the intent, which is the metadata of the committed offset. Every later
+//! owner of the partition reads the intent, so every owner creates the same dead letters. If the record is in a
+//! declared batch, the record becomes a separate part of the batch ([`crate::ops::split`]), so the dead letters are not
+//! in the same insert as the rows of other records.
+//!
+//! Invariant: a record is skipped only while no table can hold rows of the record.
 
 use std::fmt;
 
@@ -20,76 +22,83 @@ use crate::protocol::progress::{NextOffset, Offset};
 pub enum SkipError {
     /// The rows of the record are in every table already.
     #[error(
-        "skip partition {partition}: offset {offset} is below {from}, so the record is in every table already"
+        "skip partition {partition}: the record at offset {offset} is in every table already, because the committed \
+         offset is {from}"
     )]
     Applied {
         /// The Kafka partition.
         partition: u16,
-        /// The record.
+        /// The offset of the record that was to be skipped.
         offset: Offset,
         /// The committed offset: the rows of every record below it are in every table.
         from: NextOffset,
     },
-    /// The log has no such record yet.
-    #[error("skip partition {partition}: the log ends at {end}, so there is no record at offset {offset}")]
+    /// The offset is after the last record of the log.
+    #[error(
+        "skip partition {partition}: the log ends before offset {end}, so there is no record at offset {offset}"
+    )]
     Beyond {
         /// The Kafka partition.
         partition: u16,
-        /// The record.
+        /// The offset of the record that was to be skipped.
         offset: Offset,
-        /// Where the log ends.
+        /// The offset after the last record of the log.
         end: NextOffset,
     },
     /// Some rows of the record may be stored: the marker of a table partition is above the offset of the record.
     #[error(
-        "skip partition {partition}: `{table}` {partition_id} holds the batch below {applied_end}, so rows of offset \
-         {offset} may be stored; remove the reason why clickhouse refuses the other rows, or use \
-         `stream-agg split {partition}`"
+        "skip partition {partition}: table partition {partition_id} of `{table}` already has its rows of all offsets \
+         below {applied_end}, so rows of offset {offset} may be stored; fix what makes clickhouse refuse the rows of \
+         other tables or table partitions, or run `stream-agg split {partition}`"
     )]
     Stored {
         /// The Kafka partition.
         partition: u16,
-        /// The record.
+        /// The offset of the record that was to be skipped.
         offset: Offset,
-        /// The table.
+        /// The table that may hold rows of the record.
         table: String,
-        /// Id of its table partition.
+        /// The id of the table partition that may hold rows of the record.
         partition_id: String,
-        /// The marker: the table partition holds the records of the Kafka partition below this offset.
+        /// The marker: the table partition already has its rows of every record below this offset.
         applied_end: NextOffset,
     },
     /// The intent has no room for another skipped offset, or for the split points around it.
     #[error(
-        "skip partition {partition}: the intent is full: it has room for {MAX_SKIPPED} skipped records from the \
-         committed offset on, and for {MAX_SPLIT_POINTS} split points"
+        "skip partition {partition}: the metadata of the committed offset has no room for another skipped record \
+         (limits: {MAX_SKIPPED} skipped records and {MAX_SPLIT_POINTS} split points); start the aggregators, which \
+         make room when they commit a later offset"
     )]
     TooMany {
         /// The Kafka partition.
         partition: u16,
     },
-    /// Kafka or ClickHouse failed, or aggregators run.
+    /// Aggregators run, no readable intent is committed, or a request to Kafka or ClickHouse failed.
     #[error("skip partition {partition}")]
     Offline {
         /// The Kafka partition.
         partition: u16,
-        /// What failed.
+        /// The cause.
         source: OfflineError,
     },
 }
 
-/// The records that the new intent skips.
+/// The result of [`skip`]: which records the committed intent now skips.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// The Kafka partition.
     pub partition: u16,
-    /// The offsets of all records that become dead letters.
+    /// The offsets of all skipped records, including those that earlier runs of the command skipped; none is below the
+    /// committed offset.
     pub offsets: Vec<Offset>,
 }
 
-/// Turns the record at `offset` of a Kafka partition into a dead letter.
+/// Adds the record at `offset` to the skipped records of a Kafka partition, so aggregators turn the lines of the record
+/// into dead letters.
 ///
 /// # Errors
-/// Why the record cannot be skipped; nothing has changed then.
+/// The record cannot be skipped, or a request failed. The intent is then unchanged, unless Kafka stored the new intent
+/// and its answer was lost. It is safe to call the function again.
 pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Skipped, SkipError> {
     let offline_error = |source| SkipError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;
@@ -103,11 +112,12 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     }
     let skipping = skipping(from, &intent, offset).ok_or(SkipError::TooMany { partition })?;
     let is_declared = intent.last.is_some_and(|last| offset <= last);
-    // `stream-agg adopt` made the aggregator read the records below `adopted` again, so some tables may already hold
-    // rows of these records.
+    // After `stream-agg adopt`, aggregators read the records from the committed offset up to `adopted` again, so some
+    // tables may already hold rows of these records.
     let is_adopted = intent.adopted.is_some_and(|adopted| !adopted.is_at_or_below(offset));
     if is_declared || is_adopted {
-        // The check is made twice: the second one finds rows of inserts that were in flight during the first one.
+        // The first check avoids the long wait if rows are stored already. The second check also finds rows of inserts
+        // that were in flight during the first check.
         check_not_stored(config, partition, &intent, offset).await?;
         offline.wait_for_inserts_to_end(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
         check_not_stored(config, partition, &intent, offset).await?;
@@ -161,7 +171,7 @@ impl fmt::Display for Skipped {
         let offsets: Vec<_> = self.offsets.iter().map(ToString::to_string).collect();
         write!(
             f,
-            "partition {}: the records at offsets {} become dead letters",
+            "partition {}: aggregators will turn the records at these offsets into dead letters: {}",
             self.partition,
             offsets.join(", ")
         )
@@ -211,7 +221,7 @@ mod tests {
             intent = skipping(NextOffset::new(10), &intent, Offset::new(20 + offset)).expect("there is room");
         }
         assert_eq!(skipping(NextOffset::new(10), &intent, Offset::new(19)), None);
-        // Skipping the same record again adds nothing.
+        // The record at offset 20 is skipped already, so skipping it again needs no room.
         assert!(skipping(NextOffset::new(10), &intent, Offset::new(20)).is_some());
     }
 }

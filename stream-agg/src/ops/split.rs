@@ -1,8 +1,10 @@
-//! `stream-agg split`: splits a declared batch that ClickHouse refuses as a whole into smaller inserts.
+//! `stream-agg split`: divides a declared batch into parts that are inserted separately, for example because ClickHouse
+//! refuses to insert the whole batch at once.
 //!
-//! The batch still has the same records. Its intent gets split points, which are offsets at which one part of the batch
-//! ends and the next begins. Each part is inserted with its own token and condition, so the marker of a table partition
-//! shows which parts of the batch the table partition holds. If the command is run again, it halves the parts again.
+//! The batch keeps its records. The command adds split points to the intent, which is the metadata of the committed
+//! offset. A split point is the offset at which one part of the batch ends and the next part begins. Aggregators insert
+//! each part like a batch of its own: with its own deduplication token, and with its own marker. So the marker of a
+//! table partition shows which parts of the batch the table partition holds. Each run of the command halves the parts.
 
 use std::fmt;
 
@@ -16,54 +18,56 @@ use crate::protocol::progress::{NextOffset, Offset};
 pub enum SplitError {
     /// No batch is declared.
     #[error(
-        "split partition {partition}: no batch of this partition waits to be inserted, so there is nothing to split; take \
-         the partition from the message of the aggregator"
+        "split partition {partition}: no batch of this partition is declared, so there is nothing to split; use the \
+         partition number from the aggregator's error message"
     )]
     NothingDeclared {
         /// The Kafka partition.
         partition: u16,
     },
-    /// The parts are single records, or an intent has no room for more split points.
+    /// No part has more than one offset, or the intent already has the maximum number of split points.
     #[error(
-        "split partition {partition}: its batch, offsets {from} to {last}, already has {parts} parts and cannot be \
-         split further; `stream-agg skip {partition} --offset N` turns one of its records into a dead letter"
+        "split partition {partition}: the batch of offsets {from} to {last} cannot be split further (number of \
+         parts: {parts}); if the record at offset N is the cause, `stream-agg skip {partition} --offset N` turns its \
+         lines into dead letters"
     )]
     Indivisible {
         /// The Kafka partition.
         partition: u16,
         /// First offset of the batch.
         from: NextOffset,
-        /// The last offset.
+        /// Last offset of the batch.
         last: Offset,
-        /// The number of parts.
+        /// The number of parts that the batch already has.
         parts: usize,
     },
-    /// Kafka or ClickHouse failed, or aggregators run.
+    /// Aggregators run, no readable intent is committed, or a request to Kafka failed.
     #[error("split partition {partition}")]
     Offline {
         /// The Kafka partition.
         partition: u16,
-        /// What failed.
+        /// The cause.
         source: OfflineError,
     },
 }
 
-/// How the new intent splits the batch.
+/// The result of [`split`]: the parts of the batch according to the committed intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// The Kafka partition.
     pub partition: u16,
     /// First offset of the batch.
     pub from: NextOffset,
-    /// For each part, the offset after its last one, ascending.
+    /// The ends of all parts, ascending. The end of a part is its last offset plus one.
     pub ends: Vec<NextOffset>,
 }
 
-/// Halves each part of the declared batch of a Kafka partition. If the intent has no room for that many split points,
-/// only the widest parts are halved.
+/// Halves each part of the declared batch of a Kafka partition that has more than one offset. A batch that was never
+/// split is one part. If the intent has too little room for all new split points, only the widest parts are halved.
 ///
 /// # Errors
-/// Why the batch cannot be split; nothing has changed then.
+/// The batch cannot be split, or a request failed. The intent is then unchanged, unless Kafka stored the new intent and
+/// its answer was lost.
 pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError> {
     let offline_error = |source| SplitError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;
@@ -79,8 +83,9 @@ pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError>
     Ok(Split { partition, from, ends: intent.ends() })
 }
 
-/// Halves the widest parts, as many as an intent has room for, and returns all split points. The parts begin at
-/// `from` and end at `ends`.
+/// Halves each part that has more than one offset, the widest parts first, and stops when there are
+/// [`MAX_SPLIT_POINTS`] split points. Returns the old and the new split points, ascending. The first part begins at
+/// `from`. `ends` has the end of each part, so the last item of `ends` is the end of the batch.
 fn halved(from: NextOffset, ends: &[NextOffset]) -> Vec<NextOffset> {
     let starts = [from].into_iter().chain(ends.iter().copied());
     let mut parts: Vec<_> = starts.zip(ends.iter().copied()).collect();
@@ -99,7 +104,7 @@ impl fmt::Display for Split {
         let Self { partition, from, ends } = self;
         write!(
             f,
-            "partition {partition}: the batch from offset {from} is inserted in {} parts, ",
+            "partition {partition}: the batch from offset {from} will be inserted in {} parts, ",
             ends.len()
         )?;
         let ends: Vec<_> = ends.iter().map(ToString::to_string).collect();
