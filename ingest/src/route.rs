@@ -1,4 +1,4 @@
-//! The routes of the edge: their paths and their names in metrics.
+//! The routes of the edge: their paths and their names in metrics and logs.
 
 /// A route of the edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,14 +9,14 @@ pub enum Route {
     Counters,
     /// `POST /v1/votes`.
     Votes,
-    /// `POST /analytics` in both forms.
+    /// `POST /analytics?…` and `POST /analytics/…`: a reaction whose fields are in the query or in the path.
     Analytics,
     /// Any other path: `404`.
     Other,
 }
 
 impl Route {
-    /// All routes, so that the metrics of each start at zero.
+    /// All routes. The edge creates the metrics of each route at startup, so that they are 0 before the first request.
     pub const ALL: [Self; 5] = [Self::Events, Self::Counters, Self::Votes, Self::Analytics, Self::Other];
 
     /// The route of a path.
@@ -42,7 +42,7 @@ impl Route {
         }
     }
 
-    /// The name in metrics.
+    /// The name of the route in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Events => "events",

@@ -1,16 +1,18 @@
-//! Warnings about accepted events: labels that are left out because they cannot be read, and field names of other SDKs.
+//! Warnings about accepted events: about labels (`client_time`, `country`, `device_os`) that cannot be read and are
+//! therefore left out of the event, and about field names that other SDKs use.
 //!
-//! An event with `userId` instead of `user_id` is valid but has no user, although its sender meant to name one.
+//! For example, an event with `userId` instead of `user_id` is valid but has no user, although its client meant to send
+//! one.
 
 use std::borrow::Cow;
 
 use schemas::event::{Event, Parsed, Props};
 
-/// The fields that a warning may name, in the order of the metrics.
+/// The fields that a warning may name. Arrays with a counter for each field have the same order.
 pub const FIELDS: [&str; 8] =
     ["client_time", "device_os", "country", "user_id", "device_id", "session", "event_id", "properties"];
 
-/// The code of the warning about a name that looks like a field of an event.
+/// The code of the warning that the client probably means a field of [`FIELDS`] but sends it under another name.
 const LOOKS_LIKE: &str = "looks_like";
 
 /// The fields that an event probably sends under names of other SDKs: one bit per field, in the order of [`FIELDS`].
@@ -25,10 +27,10 @@ impl<'a> Props<'a> for LookAlikes {
     }
 }
 
-/// If `name` is a field name of Segment, PostHog, Mixpanel, Amplitude or GA4: the index in [`FIELDS`] of the field that
-/// the client probably means. The index of `properties` means that the client sent an object whose fields belong at the
-/// top level, next to `event`. The length of the name is compared first, because the function is called for every
-/// unknown field.
+/// Returns the index in [`FIELDS`] of the field that the client probably means, if `name` is a field name of Segment,
+/// PostHog, Mixpanel, Amplitude or GA4. The index of `properties` is returned for an object, such as `params`, whose
+/// fields belong at the top level, next to `event`. The function is called for every unknown field, so it compares the
+/// length of the name first, which is fast.
 fn intended_field(name: &[u8]) -> Option<usize> {
     const CLIENT_TIME: usize = 0;
     const USER_ID: usize = 3;
@@ -57,7 +59,7 @@ fn intended_field(name: &[u8]) -> Option<usize> {
     })
 }
 
-/// Whether there may be a warning about a line; usually there is none.
+/// Whether [`of`] may return a warning about a line. This check is fast, and there is no warning about most lines.
 pub fn may_apply(parsed: &Parsed<'_, LookAlikes>) -> bool {
     parsed.props.0 != 0 || !parsed.left_out.is_empty()
 }
@@ -72,7 +74,8 @@ pub fn of<'p>(parsed: &'p Parsed<'_, LookAlikes>) -> impl Iterator<Item = (&'sta
     left_out.chain(FIELDS.into_iter().enumerate().filter_map(looks_like))
 }
 
-/// Whether an event has no value for a field that it may send under another name.
+/// Whether `event` has no value for `field`. If it has a value, a similar name needs no warning. Always true for
+/// `properties`, which is not a field of [`Event`].
 fn lacks(event: &Event<'_>, field: &str) -> bool {
     match field {
         "client_time" => event.client_time.is_none(),
@@ -100,7 +103,8 @@ mod tests {
     fn field_names_of_other_sdks_cause_a_warning_with_the_intended_field() {
         let looks_like =
             |fields: &[&'static str]| fields.iter().map(|field| (LOOKS_LIKE, *field)).collect::<Vec<_>>();
-        // Segment, PostHog, Mixpanel or Amplitude, GA4.
+        // The first event has the field names of Segment, the second those of PostHog, the third those of Mixpanel and
+        // Amplitude, and the fourth those of GA4.
         check(
             r#"{"event":"a","userId":"u","anonymousId":"d","messageId":"m","timestamp":"t","properties":{}}"#,
             &looks_like(&["client_time", "user_id", "device_id", "event_id", "properties"]),

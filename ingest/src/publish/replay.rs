@@ -69,8 +69,8 @@ struct Replayer {
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
     stopped: Arc<AtomicBool>,
-    /// A pass sends all records of the spool, oldest first. `last` is the id of the last record that the current pass
-    /// is done with, whether or not Kafka accepted the record.
+    /// The id of the last record that the current pass over the spool has tried to send. A pass tries all records,
+    /// oldest first, and continues after `last`.
     last: Uuid,
 }
 
@@ -88,7 +88,8 @@ impl Replayer {
         }
     }
 
-    /// Stores in the spool how many partitions Kafka reports. Until Kafka is reached, uses the number from the spool.
+    /// Keeps the number of the topic's partitions in the spool. Until Kafka has reported the number, the edge uses the
+    /// number from the spool; after that, the spool stores the number that Kafka reports.
     fn sync_partitions(&self, spool: &Spool) {
         let cluster = &self.delivery.router.cluster;
         cluster.restore_partitions(spool.partitions());
@@ -97,12 +98,13 @@ impl Replayer {
         }
     }
 
-    /// Sends a few records. Returns how long to pause afterwards.
+    /// Sends the next batch of records, at most [`BATCH_LIMITS`]. Returns how long to pause afterwards.
     fn send_oldest(&mut self, spool: &Spool) -> Duration {
         let records = spool.oldest(self.last, BATCH_LIMITS.0, BATCH_LIMITS.1);
         let Some(last) = records.last().map(|record| record.id) else {
-            // The pass has ended. The next pass sends the records that Kafka did not accept, and the records that were
-            // put into the spool after records with a later id.
+            // The pass has ended: the spool has no record with an id larger than `last`, or cannot be read. The next
+            // pass sends the records that are still in the spool: records that Kafka did not accept, and records that
+            // came into the spool when `last` was already larger than their ids.
             self.last = Uuid::nil();
             return PAUSE;
         };
@@ -112,10 +114,13 @@ impl Replayer {
         let failed = records.len() - delivered.len();
         if failed > 0 {
             let all = records.len();
-            tracing::warn!("kafka did not accept {failed} of {all} spooled records; they stay in the spool");
+            tracing::warn!(
+                "kafka did not accept {failed} of {all} spooled records; they stay in the spool and are sent again"
+            );
         }
-        // If Kafka is reachable but refuses a record because of the record itself, that record must not block the
-        // records after it.
+        // If Kafka counts as reachable, the failed records may be the cause, for example because they are too large.
+        // The pass then continues after them, so that they do not block later records. If Kafka is not reachable, the
+        // next batch contains the failed records again.
         if failed == 0 || self.delivery.router.cluster.is_up() {
             self.last = last;
         }
@@ -124,8 +129,8 @@ impl Replayer {
         if failed == 0 { PAUSE } else { PAUSE_AFTER_FAILURE }
     }
 
-    /// Sends records and waits for their results. Returns the ids of those that Kafka has acknowledged; `None` when the
-    /// thread must stop.
+    /// Sends `records` and waits for the result of each. Returns the ids of the records that Kafka has acknowledged, or
+    /// `None` if the thread must stop before all results are known.
     fn deliver(&self, records: &[SpooledRecord]) -> Option<Vec<Uuid>> {
         let (sender, results) = mpsc::channel();
         for record in records {

@@ -8,13 +8,13 @@ use super::config::Ack;
 use crate::outcome::Refusal;
 use crate::spool::{Spool, SpoolState};
 
-/// If there is a spool, records go to it once the waiting bytes exceed this percentage of `UNACKED_BYTES`.
+/// New records go to the spool, if there is one, while the lines that wait for Kafka or the spool take more than this
+/// percentage of `UNACKED_BYTES`.
 const OVERFLOW_PERCENT: usize = 80;
 
-/// The destination of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
-    /// Kafka. If there is a spool, a record that Kafka does not acknowledge then goes to the spool.
+    /// Kafka. If Kafka does not acknowledge the record, the edge puts the record into the spool, if there is one.
     Kafka,
     /// The spool, without an attempt to send the record to Kafka.
     Spool,
@@ -27,9 +27,19 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// The destination of a record that is sent now: the spool, if the spool accepts records and either Kafka is
-    /// unreachable or the waiting bytes exceed [`OVERFLOW_PERCENT`]. Refused if Kafka is unreachable and there is a
-    /// spool that does not accept records. In all other cases, the destination is Kafka.
+    /// Chooses the destination of a record that is ready to be sent. `waiting` counts the bytes that wait for Kafka or
+    /// the spool. The first of these rules that applies decides:
+    ///
+    /// - Without a spool, the destination is Kafka.
+    /// - While Kafka is unreachable, the destination is the spool.
+    /// - While the waiting bytes exceed [`OVERFLOW_PERCENT`], the destination is the spool if the spool accepts
+    ///   records, and Kafka if not.
+    /// - In all other cases, the destination is Kafka.
+    ///
+    /// # Errors
+    ///
+    /// If Kafka is unreachable and the spool does not accept records: [`Refusal::SpoolFull`] if the spool is full,
+    /// [`Refusal::NotDurable`] if the spool is off.
     pub(super) fn destination(&self, waiting: &Admission) -> Result<Destination, Refusal> {
         let Some(spool) = &self.spool else { return Ok(Destination::Kafka) };
         let is_down = self.cluster.is_down();
@@ -44,8 +54,9 @@ impl Router {
         }
     }
 
-    /// The destination of the lines of a request. A client that is answered early does not learn of a later failure, so
-    /// while Kafka is known to be unreachable and there is no spool, its request is refused and not sent to Kafka.
+    /// Chooses the destination of the lines of a request, like [`Router::destination`]. With [`Ack::Accepted`], the
+    /// client is answered before the lines are stored and does not learn of a later failure. Therefore such a request
+    /// is also refused if Kafka is known to be unreachable and there is no spool.
     pub(super) fn destination_for(&self, ack: Ack, waiting: &Admission) -> Result<Destination, Refusal> {
         match (self.destination(waiting)?, ack) {
             (Destination::Kafka, Ack::Accepted) if self.cluster.is_down() => Err(Refusal::NotDurable),

@@ -1,12 +1,15 @@
 //! The spool: stores on disk the records that Kafka did not accept, until Kafka accepts them.
 //!
-//! One thread owns the file, and does its jobs in batches: all jobs that arrived during the last fsync share the next
-//! fsync. A file that cannot be used never stops the edge: if the file is corrupt when it is opened, it is renamed and
-//! a new one is used; any other error switches the spool off, and the spool tries to open the file again every ten
-//! seconds.
+//! One thread owns the file of the spool. Other threads send jobs to this thread, for example to store a record. The
+//! jobs that arrive during one fsync form the next batch, which needs only one fsync.
 //!
-//! Invariant: a record is reported as stored only after its fsync, and is removed only by [`Spool::remove`], once Kafka
-//! has acknowledged it. The callers limit how many records wait for the disk. Nothing in this folder depends on Kafka.
+//! The edge goes on serving if the file cannot be used. If the file is found to be corrupt when it is opened, the spool
+//! renames the file and continues with a new, empty file. After any other error of the file, the spool is off and tries
+//! to open the file again every ten seconds.
+//!
+//! Invariant: a record is reported as stored only after the fsync of its batch. A record is removed only by
+//! [`Spool::remove`], which is called once Kafka has acknowledged the record. The queue of jobs has no limit, so the
+//! callers must limit how many records wait. Nothing in this folder depends on Kafka.
 
 mod config;
 
@@ -37,7 +40,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The spool of one edge; shared by all threads.
 pub struct Spool {
-    /// Taken when the spool is dropped, so that the thread ends.
+    /// Sends jobs to the thread. `drop` takes the sender, because the thread ends when no sender is left.
     jobs: Option<Sender<Job>>,
     status: Arc<Status>,
     thread: Option<JoinHandle<()>>,
@@ -46,12 +49,12 @@ pub struct Spool {
 /// Whether the spool accepts records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpoolState {
-    /// The spool accepts records.
+    /// The spool accepts records, also a record of the maximum size.
     On,
-    /// The spool accepts no records until some are removed or the disk has more free space. The text says which limit
-    /// is reached.
+    /// A record of the maximum size would not fit until other records are removed or the disk has more free space. A
+    /// smaller record may still be stored. The text says which limit is reached.
     Full(String),
-    /// The file is not open or cannot be used. The text says why.
+    /// The file is not open or cannot be used, or the free space on the disk is unknown. The text says why.
     Off(String),
 }
 
@@ -68,9 +71,9 @@ impl fmt::Display for SpoolState {
 /// Why a record was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutError {
-    /// The spool is full.
+    /// The record does not fit within `SPOOL_MAX_BYTES`, or would leave less than `SPOOL_MIN_FREE` on the disk.
     Full,
-    /// The spool is off, or the disk failed.
+    /// The spool is off, or the disk failed. If the disk failed, the record may be in the file nevertheless.
     Off,
 }
 
@@ -92,7 +95,8 @@ enum Job {
 }
 
 impl Spool {
-    /// Starts the thread that opens and owns the file of `topic`. Does not wait until the file is open.
+    /// Starts the thread that opens and owns the spool file for the records of `topic`. Does not wait until the file is
+    /// open.
     pub fn start(config: &SpoolConfig, topic: &str, metrics: &Arc<Metrics>) -> io::Result<Self> {
         Self::start_with(config, topic, metrics, RETRY_AFTER)
     }
@@ -127,27 +131,28 @@ impl Spool {
         self.status.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the spool accepts records, without the reason.
+    /// Whether the state is [`SpoolState::On`]. Does not copy the text of the state, unlike [`Spool::state`].
     pub fn accepts_records(&self) -> bool {
         *self.status.state.read().unwrap_or_else(PoisonError::into_inner) == SpoolState::On
     }
 
-    /// Whether records can be read and removed.
+    /// Whether records can be read and removed: the spool is on or full, not off.
     pub fn is_readable(&self) -> bool {
         !matches!(*self.status.state.read().unwrap_or_else(PoisonError::into_inner), SpoolState::Off(_))
     }
 
-    /// The number of records in the spool.
+    /// The number of records in the spool. While the file is closed: the last number; 0 before the file was opened.
     pub fn records(&self) -> u64 {
         self.status.records.load(Ordering::Acquire)
     }
 
-    /// The number of partitions that the topic had when Kafka was last reached; 0 if it is not known.
+    /// The number of partitions of the topic, as Kafka last reported it; 0 if the number is unknown.
     pub fn partitions(&self) -> u32 {
         self.status.partitions.load(Ordering::Acquire)
     }
 
-    /// Stores the number of partitions of the topic.
+    /// Stores the number of partitions of the topic, so that an edge that starts while Kafka is unreachable can assign
+    /// partitions to its records. Does not wait.
     pub fn set_partitions(&self, partitions: u32) {
         self.submit(Job::SetPartitions(partitions));
     }
@@ -157,19 +162,22 @@ impl Spool {
         self.submit(Job::Put(record, callback));
     }
 
-    /// The oldest records after the id `after`: at most `records` records and `bytes` bytes, but at least one record if
-    /// there is any. Empty while the file cannot be used. Waits for the disk.
+    /// Returns the oldest records whose ids are greater than `after`: at most `records` records, whose values have at
+    /// most `bytes` bytes in total. If the first record is larger than `bytes`, only the first record is returned.
+    /// Returns no records while the file cannot be used. Waits for the disk.
     pub fn oldest(&self, after: Uuid, records: usize, bytes: usize) -> Vec<SpooledRecord> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.submit(Job::Oldest { after, records, bytes, answer });
         answered.recv().unwrap_or_default()
     }
 
-    /// Removes records that Kafka has acknowledged; if the disk fails, the records stay. Waits for the disk.
+    /// Removes records that Kafka has acknowledged. If the file cannot be used, the records may stay in the spool and
+    /// be sent again later. Waits for the disk.
     pub fn remove(&self, ids: Vec<Uuid>) {
         let (answer, answered) = mpsc::sync_channel(1);
         self.submit(Job::Remove(ids, answer));
-        // The thread sends no answer: it drops the sender when the job is done.
+        // The spool's thread never sends a value here. When the job is done, the thread drops the sender, and `recv`
+        // returns an error.
         let _ended = answered.recv();
     }
 
@@ -182,8 +190,8 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        // The last owner may be the callback of a record. A callback runs on the spool's thread, which cannot join
-        // itself.
+        // The last reference to the spool may be in the callback of a record, so the spool may be dropped on its own
+        // thread, where callbacks run. A thread cannot join itself.
         let thread = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
         if let Some(thread) = thread {
             let _ended = thread.join();
@@ -225,7 +233,10 @@ impl Worker {
                     path: self.path.clone(),
                     source: Box::new(redb::Error::Io(source)),
                 })?;
-                tracing::error!(set_aside = %aside.display(), "{error}; the file was renamed, and an empty spool is used");
+                tracing::error!(
+                    set_aside = %aside.display(),
+                    "the spool file is corrupt: {error}; the file was renamed, and an empty file is used"
+                );
                 self.metrics.spool_set_aside.inc();
                 Store::open_or_create(&self.path)
             }
@@ -245,7 +256,7 @@ impl Worker {
         }
     }
 
-    /// Closes the file. It is opened again later.
+    /// Closes the file, which is opened again after `retry_after`.
     fn switch_off(&mut self, error: &StoreError) {
         let why = chain(error);
         tracing::error!("the spool is off: {why}; trying again in {:?}", self.retry_after);
@@ -283,12 +294,12 @@ impl Worker {
             }
         }
         let stored = self.apply(&change);
-        // The status is updated before the callbacks, because they may read it.
+        // The status is updated before the callbacks are called, because a callback may read the status.
         self.update_status();
         puts.into_iter().for_each(|callback| callback(stored));
         drop(removals);
         for (after, records, bytes, answer) in reads {
-            // The receiver may be gone.
+            // Sending fails only if the thread that waits for the answer has panicked.
             let _gone = answer.send(self.oldest(after, records, bytes));
         }
     }
@@ -326,7 +337,7 @@ impl Worker {
         }
     }
 
-    /// Updates the status and the metrics.
+    /// Updates the status and the metrics from the open file. Does nothing while the file is closed.
     fn update_status(&mut self) {
         let Some(store) = &self.store else { return };
         let totals = store.totals();
@@ -347,11 +358,12 @@ impl Worker {
         let largest = MAX_BYTES as u64;
         self.set(match self.free_space() {
             FreeSpace::Off => SpoolState::Off("the free space on the disk cannot be read".to_owned()),
-            FreeSpace::Left { within_limit, .. } if within_limit < largest => {
-                SpoolState::Full(format!("{} of SPOOL_MAX_BYTES={}", totals.bytes, self.config.max_bytes))
-            }
+            FreeSpace::Left { within_limit, .. } if within_limit < largest => SpoolState::Full(format!(
+                "{} bytes of SPOOL_MAX_BYTES={} are used",
+                totals.bytes, self.config.max_bytes
+            )),
             FreeSpace::Left { on_disk, .. } if on_disk < largest => SpoolState::Full(format!(
-                "the disk has less free space than SPOOL_MIN_FREE={}",
+                "the next record could leave less free space on the disk than SPOOL_MIN_FREE={} bytes",
                 self.config.min_free
             )),
             FreeSpace::Left { .. } => SpoolState::On,
@@ -359,7 +371,8 @@ impl Worker {
     }
 }
 
-/// How many bytes may still be stored: within `SPOOL_MAX_BYTES`, and on the disk.
+/// How many more bytes of records may be stored: `within_limit` until `SPOOL_MAX_BYTES` is reached, and `on_disk` until
+/// the free space on the disk falls to `SPOOL_MIN_FREE`. `Off` if the file is closed or the free space is unknown.
 enum FreeSpace {
     Off,
     Left { within_limit: u64, on_disk: u64 },

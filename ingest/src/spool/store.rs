@@ -1,8 +1,8 @@
-//! The file of the spool: the records, keyed by their ids, which are ordered by time.
+//! The file of the spool: a redb database with the records, keyed by their ids, which are ordered by time.
 //!
-//! Invariants: when [`Store::apply`] returns, the whole change is on the disk or none of it; only one process uses the
-//! file at a time; damage is found when the file is opened. The values are in a table of their own, so that listing the
-//! records reads no values.
+//! Invariants: when [`Store::apply`] returns, either the whole change or nothing of it is on the disk; only one process
+//! uses the file at a time; damage is found when the file is opened. The values of the records are in a separate table,
+//! so that listing the records does not read the values.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -15,26 +15,26 @@ use redb::{TableDefinition, WriteTransaction};
 use schemas::time::UnixMillis;
 use uuid::Uuid;
 
-/// The partition, the number of lines and the bytes of each record.
+/// Maps the id of each record to its partition, its number of lines, and the length of its value in bytes.
 const RECORDS: TableDefinition<'_, u128, (u32, u32, u32)> = TableDefinition::new("records");
-/// The value of each record.
+/// Maps the id of each record to its value.
 const VALUES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("values");
-/// The number of partitions that the topic had when Kafka was last reached.
+/// The number of partitions of the topic, as Kafka last reported it.
 const PARTITIONS: TableDefinition<'_, (), u32> = TableDefinition::new("partitions");
 
 /// The size of redb's cache of pages, in bytes.
 pub(crate) const CACHE_BYTES: usize = 16 << 20;
-/// When the last record is removed, the file is compacted if it is longer than this.
+/// When the spool becomes empty, its file is compacted if the file has more bytes than this.
 const COMPACT_BYTES: u64 = 64 << 20;
 
 /// A record of the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpooledRecord {
-    /// The id of the record, which contains the time of its creation.
+    /// The id of the record: a UUIDv7, which contains the time at which the record was created.
     pub id: Uuid,
-    /// The partition of the record.
+    /// The partition of the Kafka topic to which the record is sent.
     pub partition: u32,
-    /// The number of lines.
+    /// The number of lines in the value.
     pub lines: u32,
     /// The value of the Kafka record.
     pub value: Vec<u8>,
@@ -43,13 +43,13 @@ pub struct SpooledRecord {
 /// A record without its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordInfo {
-    /// The id of the record, which contains the time of its creation.
+    /// The id of the record: a UUIDv7, which contains the time at which the record was created.
     pub id: Uuid,
-    /// The partition of the record.
+    /// The partition of the Kafka topic to which the record is sent.
     pub partition: u32,
-    /// The number of lines.
+    /// The number of lines in the value.
     pub lines: u32,
-    /// The bytes of the value.
+    /// The length of the value in bytes.
     pub bytes: u32,
 }
 
@@ -73,7 +73,7 @@ pub struct Change {
     pub put: Vec<SpooledRecord>,
     /// Ids of the records to remove.
     pub remove: Vec<Uuid>,
-    /// The number of partitions of the topic, if it changes.
+    /// The new number of partitions of the topic; `None` keeps the stored number.
     pub partitions: Option<u32>,
 }
 
@@ -82,14 +82,14 @@ pub struct Change {
 pub struct SpoolTotals {
     /// The number of records.
     pub records: u64,
-    /// The bytes of their values.
+    /// The total length of the values of the records, in bytes.
     pub bytes: u64,
 }
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file is damaged.
+    /// The file is damaged, or is not a spool file that this version can read.
     #[error("read {path}: {reason}")]
     Corrupt {
         /// The file.
@@ -100,12 +100,12 @@ pub enum StoreError {
     /// Another process uses the file.
     #[error("open {0}: another process uses it; stop the edge that uses this spool first")]
     InUse(PathBuf),
-    /// The disk failed, or the process may not access the file.
+    /// Any other error, for example: the disk failed, the file does not exist, or the process may not access the file.
     #[error("use {path}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// The error of the system.
+        /// The error of redb, which contains the error of the operating system if there is one.
         #[source]
         source: Box<redb::Error>,
     },
@@ -118,7 +118,7 @@ pub struct Store {
     totals: SpoolTotals,
 }
 
-/// The path of the file for a topic.
+/// The path of the spool file for the records of `topic`.
 pub fn path(directory: &Path, topic: &str) -> PathBuf {
     directory.join(format!("{topic}.redb"))
 }
@@ -142,7 +142,7 @@ impl Store {
         Self::open_with(path, |builder| builder.create(path))
     }
 
-    /// Like [`Store::open_or_create`], for a file that must exist.
+    /// Like [`Store::open_or_create`], but returns an error if the file does not exist.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Self::open_with(path, |builder| builder.open(path))
     }
@@ -166,7 +166,7 @@ impl Store {
         })
     }
 
-    /// Makes a change, with one fsync.
+    /// Writes all parts of `change` in one transaction, with one fsync.
     pub fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
         let path = self.path.clone();
         catch_panic(&path, || self.write(change))
@@ -184,8 +184,8 @@ impl Store {
         Ok(())
     }
 
-    /// The oldest records after the id `after`: at most `records` records and `bytes` bytes, but at least one record if
-    /// there is any.
+    /// Returns the oldest records whose ids are greater than `after`: at most `records` records, whose values have at
+    /// most `bytes` bytes in total. If the first record is larger than `bytes`, only the first record is returned.
     pub fn oldest(
         &self,
         after: Uuid,
@@ -205,7 +205,8 @@ impl Store {
                     break;
                 }
                 let value = values.get(id.as_u128())?.map(|value| value.value().to_vec());
-                let value = value.ok_or_else(|| redb::Error::Corrupted(format!("no value of {id}")))?;
+                let value =
+                    value.ok_or_else(|| redb::Error::Corrupted(format!("the record {id} has no value")))?;
                 oldest.push(SpooledRecord { id, partition, lines, value });
             }
             Ok(oldest)
@@ -236,7 +237,7 @@ impl Store {
         })
     }
 
-    /// The number of partitions that the topic had when Kafka was last reached; 0 if it is not known.
+    /// The number of partitions of the topic, as Kafka last reported it; 0 if the number is unknown.
     pub fn partitions(&self) -> Result<u32, StoreError> {
         catch_panic(&self.path, || {
             let transaction = self.database.begin_read()?;
@@ -292,14 +293,14 @@ fn read_entry(id: u128, (partition, lines, bytes): (u32, u32, u32)) -> RecordInf
     RecordInfo { id: Uuid::from_u128(id), partition, lines, bytes }
 }
 
-/// Does `work` on the file. redb may panic if the file is damaged; the file then counts as corrupt, as with a wrong
-/// checksum.
+/// Calls `work`, which uses the file. redb may panic if the file is damaged, so a panic is caught and returned as
+/// [`StoreError::Corrupt`].
 fn catch_panic<T>(path: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| store_error(path, error)),
         Err(_) => Err(StoreError::Corrupt {
             path: path.into(),
-            reason: "the database panicked while it used the file".to_owned(),
+            reason: "redb panicked while it used the file".to_owned(),
         }),
     }
 }
@@ -316,7 +317,8 @@ fn store_error(path: &Path, error: redb::Error) -> StoreError {
         | E::TypeDefinitionChanged { .. }
         | E::TableIsMultimap(_)
         | E::LockPoisoned(_) => StoreError::Corrupt { path, reason: error.to_string() },
-        // The file does not begin like a file of redb, or the file is truncated.
+        // `InvalidData`: the file is empty or does not begin with redb's magic number. `UnexpectedEof`: the file is
+        // truncated.
         E::Io(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
             StoreError::Corrupt { path, reason: error.to_string() }
         }

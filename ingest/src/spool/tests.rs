@@ -12,7 +12,7 @@ fn config(directory: &Path) -> SpoolConfig {
     SpoolConfig { directory: directory.into(), max_bytes: 1 << 30, min_free: 0 }
 }
 
-/// A spool and its metrics.
+/// Starts a spool, and returns it with its metrics.
 fn start(config: &SpoolConfig) -> (Spool, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     (Spool::start_with(config, "events", &metrics, RETRY).unwrap(), metrics)
@@ -32,7 +32,7 @@ fn put(spool: &Spool, record: SpooledRecord) -> Result<(), PutError> {
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < DEADLINE, "{what} took longer than {DEADLINE:?}");
+        assert!(start.elapsed() < DEADLINE, "waiting for {what} took longer than {DEADLINE:?}");
         thread::park_timeout(Duration::from_millis(2));
     }
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A record created at this millisecond.
+/// A record that was created `millis` milliseconds after the epoch.
 fn record(millis: u64, value: &str) -> SpooledRecord {
     let id = Uuid::from_u128((u128::from(millis) << 80) | (7 << 76) | u128::from(millis));
     SpooledRecord { id, partition: 3, lines: 2, value: value.as_bytes().to_vec() }
@@ -57,7 +57,7 @@ fn a_change_is_in_the_file_as_soon_as_apply_returns() {
     let (directory, path) = new();
     let mut store = Store::open_or_create(&path).unwrap();
     store.apply(&put(&[record(1, "a\nb")])).unwrap();
-    // The file as a process that is killed now would leave it.
+    // This copy has the bytes that a process would leave in the file if it were killed now.
     let left = directory.path().join("left.redb");
     fs::copy(&path, &left).unwrap();
     assert_eq!(Store::open(&left).unwrap().oldest(Uuid::nil(), 9, 999).unwrap(), [record(1, "a\nb")]);
