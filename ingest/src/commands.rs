@@ -40,7 +40,7 @@ pub enum CommandError {
     /// The replay was stopped before it had sent all records.
     #[error("send the spool to kafka: stopped before the end; {0} records stay in the spool")]
     Stopped(u64),
-    /// Kafka's client has a fatal error and cannot send again.
+    /// Kafka's client has a fatal error and can send no more records.
     #[error("send the spool to kafka: {reason}; {left} records stay in the spool")]
     FatalError {
         /// The fatal error.
@@ -60,7 +60,7 @@ struct ListedRecord {
     bytes: u32,
 }
 
-/// Writes a table of all records, oldest first, or a JSON array of them.
+/// Lists all records of the spool, oldest first, as a table or, if `as_json` is set, as a JSON array.
 pub fn list(config: &Config, as_json: bool, out: &mut impl Write) -> Result<(), CommandError> {
     let store = open(config)?;
     let now = UnixMillis::from(SystemTime::now()).0;
@@ -104,14 +104,15 @@ pub fn export(config: &Config, out: &mut impl Write) -> Result<(), CommandError>
     Ok(())
 }
 
-/// Sends all records to Kafka and reports the progress, until the spool is empty or `stop` is cancelled.
+/// Sends all records of the spool to Kafka and reports the progress. Fails if `stop` is cancelled, or if Kafka's client
+/// has a fatal error, before the spool is empty.
 pub async fn replay(
     config: &Config,
     stop: CancellationToken,
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
-    // Open the file here before the publisher opens it: if the file is in use or damaged, the command then fails at
-    // once, and a damaged file is not renamed.
+    // Open the file before the publisher does. If the file is in use or damaged, the command then fails at once. The
+    // publisher would wait for a file that is in use, and would rename a damaged file and use an empty spool.
     let all = open(config)?.totals().records;
     let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &Arc::new(Metrics::new()))?;
     let mut reports = time::interval(REPORT_EVERY);

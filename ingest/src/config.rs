@@ -31,13 +31,13 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The limits on connections.
     pub connections: ConnectionLimits,
-    /// How requests are received.
+    /// The limit on concurrent requests, and the web pages that may send requests.
     pub http: HttpConfig,
-    /// Who may send, and how much.
+    /// Who may send events, and at which rate.
     pub auth: AuthConfig,
     /// How bodies become enriched lines.
     pub accept: AcceptConfig,
-    /// The limits on the `timestamp` of a reaction.
+    /// The limits on the `timestamp` of a reaction, which is a click or an impression that is sent in a URL.
     pub times: TimeLimits,
     /// When a request is answered: `ACK`, `durable` or `accepted`, default `durable`. `durable`: with `200`, once its events
     /// are in Kafka or in the spool. `accepted`: with `202`, once they are queued for Kafka; a crash can lose them.
@@ -46,7 +46,7 @@ pub struct Config {
     pub kafka: KafkaConfig,
     /// The spool, where records wait while Kafka does not accept them; `None`: there is no spool.
     pub spool: Option<SpoolConfig>,
-    /// Where poll results come from.
+    /// Where the edge fetches the poll results that responses to votes contain.
     pub poll_results: PollResultsConfig,
 }
 

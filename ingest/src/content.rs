@@ -1,6 +1,7 @@
 //! The media types and the encodings in which the edge reads a body.
 //!
-//! Error details and `Accept-Encoding` are built from these lists, and a test compares docs/events.md with them.
+//! A response that refuses a media type or an encoding lists the supported ones from this file. A test compares
+//! docs/events.md with this file.
 
 /// The media types that the edge reads as JSON, in addition to `application/*+json`. With each of them, a body may be
 /// one object, an array or lines. The last entry is what curl sends by default.
@@ -18,9 +19,9 @@ pub const MEDIA_TYPES: [&str; 8] = [
 /// The encodings of a body (`Content-Encoding`) that the edge reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// RFC 1952.
+    /// The gzip format of RFC 1952.
     Gzip,
-    /// RFC 8878.
+    /// The Zstandard format of RFC 8878.
     Zstd,
     /// Not compressed.
     Identity,

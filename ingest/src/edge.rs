@@ -1,5 +1,5 @@
-//! Starts, serves and stops the whole edge. A stop follows the data: the edge stops accepting requests, then finishes
-//! the open ones, then flushes their events to Kafka.
+//! Starts, serves and stops the whole edge. To stop, the edge first stops accepting requests, then finishes the open
+//! requests, and then flushes their events to Kafka.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -30,10 +30,10 @@ use crate::publish::{Publisher, StartError};
 pub(crate) const FINISH_WAIT: Duration = Duration::from_secs(10);
 /// After the open requests have finished, how long Kafka may take to acknowledge the events that are still pending.
 pub(crate) const FLUSH_WAIT: Duration = Duration::from_secs(10);
-/// After a fatal error of Kafka's client, how long the edge keeps accepting events into its spool before it exits to be
-/// restarted. The actual time is up to twice as long, so that not all edges exit at the same time. It is ten minutes,
-/// because Kubernetes restarts a container without delay if it ran for ten minutes; if it ran for less time, Kubernetes
-/// delays the restart, by more after each restart.
+/// After a fatal error of Kafka's client, the edge accepts events into its spool for at least this time and at most
+/// twice this time. Then the edge exits, and a restart gives it a new client. The time is random, so that not all edges
+/// exit at the same time. The minimum is ten minutes, because Kubernetes restarts a container without delay if the
+/// container ran for ten minutes. If it ran for less time, Kubernetes delays the restart, by more after each restart.
 const SERVE_AFTER_FATAL_ERROR: Duration = Duration::from_secs(600);
 
 /// A running edge.
@@ -54,7 +54,8 @@ pub enum RunError {
     /// reported the loss to their clients.
     #[error("accepted events are lost: neither kafka nor the spool confirmed them ({0})")]
     Lost(Summary),
-    /// Kafka's client has a fatal error, so only a new process can send again. No event is lost.
+    /// Kafka's client has a fatal error and can send no more records until the process is restarted. No accepted event
+    /// is lost.
     #[error("write to kafka: kafka's client has a fatal error: {reason}; restart the edge ({summary})")]
     KafkaClient {
         /// The fatal error.
@@ -64,7 +65,7 @@ pub enum RunError {
     },
 }
 
-/// The event counts of an edge, for its error or for the last line of its log.
+/// The event counts of an edge. When the edge ends, they are in its last log line or in its error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary(pub EventTotals);
 
@@ -116,8 +117,9 @@ impl Edge {
         })
     }
 
-    /// The edge as a service, for requests with any type of body. The clones of a service share all limits; two
-    /// services of one edge share all limits except `MAX_REQUESTS`.
+    /// Returns the edge as a service, for requests with any type of body. Each call returns a service with its own
+    /// limit of `MAX_REQUESTS` concurrent requests, which the clones of that service share. All other limits are shared
+    /// by all services of the edge.
     pub fn service<B>(
         &self,
     ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
@@ -131,9 +133,9 @@ impl Edge {
     }
 
     /// Serves the port for clients and the admin port until `shutdown` is cancelled, or until Kafka's client has a
-    /// fatal error. If the spool accepts records, the edge serves for a while after the error. Then the edge drains: it
-    /// reports not ready but serves for the drain delay, stops accepting requests, finishes the open ones, and flushes
-    /// their events to Kafka.
+    /// fatal error. If the spool accepts records, the edge serves for a while after the error. Then the edge drains:
+    /// for the drain delay, `/readyz` answers 503, but the edge still accepts requests. After the delay, the edge stops
+    /// accepting requests, finishes the open requests, and flushes their events to Kafka.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Summary, RunError> {
         let (stop_accepting, stop) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, stop.clone()));
@@ -141,7 +143,7 @@ impl Edge {
         let files = tokio::spawn(self.follow_files(stop.clone()));
         let serving = self.server.clone().until(listeners.http, service, stop_accepting.clone(), FINISH_WAIT);
         let (served, fatal_error) = tokio::join!(serving, self.drain_after(shutdown, stop_accepting));
-        // Flush even if the drain took too long.
+        // No `?` here: the events are flushed even if some open requests did not end in time.
         if let Err(error) = served {
             tracing::warn!(%error, "the open requests did not end in time; they may not be answered");
         }
@@ -156,12 +158,14 @@ impl Edge {
         }
     }
 
-    /// The pending events, for an edge that must stop at once.
+    /// Returns a handle to flush the pending events, for a process that stops at once and drops the future of
+    /// [`Self::serve`].
     pub fn pending_events(&self) -> PendingEvents {
         PendingEvents(Arc::clone(&self.app))
     }
 
-    /// Drains after `shutdown` or after a fatal error of Kafka's client. Returns the fatal error, if there is one.
+    /// Waits for `shutdown` or for a fatal error of Kafka's client. Then reports not ready, waits for the drain delay,
+    /// and cancels `stop_accepting`. Returns the fatal error, if there is one.
     async fn drain_after(
         &self,
         shutdown: CancellationToken,
@@ -192,7 +196,7 @@ impl Edge {
         reason
     }
 
-    /// Applies changes of the key file, the certificate and the country database, until `stop` is cancelled.
+    /// Reloads the key file, the certificate and the country database when they change, until `stop` is cancelled.
     fn follow_files(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         let keys = self.app.auth.keys().follow(stop.clone());
         let tls = self.server.tls.clone().map(|tls| tls.follow(stop.clone()));
@@ -220,8 +224,8 @@ impl Edge {
 pub struct PendingEvents(Arc<App>);
 
 impl PendingEvents {
-    /// Waits up to `wait` for Kafka to acknowledge the events, then puts the rest into the spool; without a spool, the
-    /// rest is lost. Returns an error if events are lost.
+    /// Waits up to `wait` for Kafka to acknowledge the events, then puts the rest into the spool. If there is no spool,
+    /// or if the spool accepts no records, the rest is lost. Returns an error if events are lost.
     pub async fn flush(&self, wait: Duration) -> Result<Summary, RunError> {
         self.0.publisher.flush(wait).await;
         let summary = Summary(self.0.metrics.totals());

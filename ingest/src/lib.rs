@@ -15,9 +15,10 @@
 //! The edge answers a request with `200` only after Kafka has acknowledged, or the spool has stored, every record that
 //! contains one of the request's lines.
 //!
-//! Every use of memory has a limit: `IN_FLIGHT_BYTES` for bodies that are read or decompressed, the budget in
-//! [`accept::work_budget`] for the lines made from them, `UNACKED_BYTES` for lines that Kafka has not acknowledged,
-//! `MAX_REQUESTS` for concurrent requests, and the limits in [`runtime::serve`] for connections.
+//! Every use of memory has a limit: `IN_FLIGHT_BYTES` for the bodies of requests, the budget in [`accept::work_budget`]
+//! for the copies that are made while a body is decompressed or its lines are enriched, `UNACKED_BYTES` for lines that
+//! Kafka has not acknowledged, `MAX_REQUESTS` for concurrent requests, and the limits in [`runtime::serve`] for
+//! connections.
 
 pub mod route;
 

@@ -1,17 +1,17 @@
-//! A line: one event of a body, as it was sent.
+//! A line: one event of a body, as the client sent it.
 //!
-//! An element of a JSON array is also called a line, because each event becomes one line of a record.
+//! An event is called a line even if it is an element of a JSON array, because it becomes one line of a Kafka record.
 
 use schemas::event::Fault;
 
-/// One event of a body, as it was sent.
+/// One event of a body, as the client sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// The number of the event, from 1. If the events of the body are separated by lines, this is the number of the
-    /// line in the decompressed body, blank lines included; otherwise, it is the position of the event in the body.
+    /// The number of the event, from 1. If each event is on a line of its own, this is the number of that line in the
+    /// decompressed body, blank lines included. Otherwise, it is the position of the event among the events.
     pub number: usize,
     /// The bytes of the event.
     pub bytes: &'a [u8],
-    /// The text of the event, or the reason why the bytes are not text.
+    /// The text of the event, or the fault if the bytes are not valid UTF-8.
     pub text: Result<&'a str, Fault>,
 }

@@ -17,9 +17,9 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// jemalloc reads its configuration from this symbol. With these settings it returns long buffers to the system at
-/// once, and uses one arena per core. By default, it has many arenas, each of which keeps freed memory for seconds: a
-/// flood of long bodies then uses twice the memory that the edge has reserved for them.
+/// jemalloc reads its configuration from this symbol. With these settings, it returns buffers of 256 KiB and more to
+/// the system at once, and has one arena per core. By default, it has many arenas, each of which keeps freed memory for
+/// seconds. If many long bodies arrived at once, the edge would use twice the memory that it has reserved for bodies.
 #[expect(unsafe_code, reason = "jemalloc reads this symbol, and nothing else defines it")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: &[u8; 46] = b"percpu_arena:percpu,oversize_threshold:262144\0";
@@ -58,7 +58,7 @@ enum SpoolCommand {
     },
     /// Send all records to Kafka, and report the progress.
     Replay,
-    /// Write the lines of all records as NDJSON; they stay in the spool.
+    /// Write the lines of all records as NDJSON. The records stay in the spool.
     Export,
 }
 
@@ -66,7 +66,7 @@ enum SpoolCommand {
 enum KeyCommand {
     /// Print a new key and the TOML that declares it. The key itself is not stored anywhere.
     New {
-        /// The id of the key in the file.
+        /// The id of the key in `KEYS_FILE`.
         #[arg(long, default_value = "new")]
         id: String,
         /// The tenant to which events with this key belong.

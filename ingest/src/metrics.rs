@@ -1,9 +1,9 @@
 //! The metrics of the edge: one struct, registered once.
 //!
-//! Invariants, in the names of the metrics below: received = accepted + rejected, and accepted = delivered + spooled +
-//! queued + not_durable + lost. Each event has one outcome: a spooled event stays counted as spooled after its replay
-//! to Kafka. `spool_replayed_total` counts every replayed event, even if an earlier process spooled it. Tenants, users
-//! and paths are never labels.
+//! Invariants, with the fields of [`EventTotals`]: received = accepted + rejected, and accepted = delivered + spooled +
+//! queued + not_durable + lost. An event is counted under one outcome only: a spooled event stays counted as spooled
+//! after its replay to Kafka. `spool_replayed_total` counts all replayed events separately, including events that an
+//! earlier process spooled. Tenants, users and paths are never labels.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ use crate::warnings;
 pub struct Metrics {
     /// The registry that the admin port serves.
     pub registry: Registry,
-    /// The description of each metric.
+    /// The description of each metric, from which docs/metrics.md is generated.
     pub descriptions: Vec<MetricDescription>,
-    /// `connections`, `connections_refused_total`, `accept_failures_total`, `accept_fails` and
-    /// `tls_handshake_failures_total`.
+    /// The metrics of client connections: `connections`, `connections_refused_total`, `accept_failures_total`,
+    /// `accept_fails` and `tls_handshake_failures_total`.
     pub connections: ConnectionMetrics,
     /// `tls_stale`: 1 while the file of the certificate or key is not valid, and the previous certificate and key stay in
     /// use.
@@ -46,7 +46,8 @@ pub struct Metrics {
     at_risk_bytes: IntGauge,
     /// `inflight_bytes`: bytes reserved for bodies in memory.
     pub in_flight_bytes: IntGauge,
-    /// `reserved_replaced_total`: events whose `ip`, `server_time` or `tenant` was replaced.
+    /// `reserved_replaced_total`: events in which the client sent `ip`, `server_time` or `tenant`; the edge replaced
+    /// them.
     pub reserved_replaced: IntCounter,
     batch_events: Histogram,
     ack_seconds: Histogram,
@@ -58,13 +59,14 @@ pub struct Metrics {
     pub keys_stale: IntGauge,
     /// `rejected_samples_total{result="delivered"}`: samples of rejected lines that Kafka has acknowledged.
     pub samples_delivered: IntCounter,
-    /// `rejected_samples_total{result="dropped"}`: samples of rejected lines that Kafka has not acknowledged.
+    /// `rejected_samples_total{result="dropped"}`: samples of rejected lines that were not sent or not delivered to
+    /// Kafka.
     pub samples_dropped: IntCounter,
-    /// `hot_key_total`: events that were spread over all partitions because their user sends too many.
+    /// `hot_key_total`: events that were spread over all partitions because their user sends too many events.
     pub hot_key: IntCounter,
     /// `queue_messages`: records in the queues of Kafka's client.
     pub queue_messages: IntGauge,
-    /// `queue_bytes`: the bytes of these records.
+    /// `queue_bytes`: the bytes of the records in the queues of Kafka's client.
     pub queue_bytes: IntGauge,
     /// `geoip_stale`: 1 while the country database is not valid and the previous one stays in use.
     pub geoip_stale: IntGauge,
@@ -76,7 +78,7 @@ pub struct Metrics {
     pub spool_up: IntGauge,
     /// `spool_records`: records in the spool.
     pub spool_records: IntGauge,
-    /// `spool_bytes`: the bytes of the values of these records.
+    /// `spool_bytes`: the bytes of the values of the records in the spool.
     pub spool_bytes: IntGauge,
     /// `spool_oldest_seconds`: the age of the oldest record in the spool.
     pub spool_oldest_seconds: IntGauge,
@@ -212,7 +214,7 @@ impl Metrics {
         self.request_seconds[route as usize].observe(took.as_secs_f64());
     }
 
-    /// Records the size of a body that was read.
+    /// Records the size of a body that was read, before decompression.
     pub fn body(&self, bytes: usize) {
         self.body_bytes.observe(bytes as f64);
     }
@@ -222,7 +224,7 @@ impl Metrics {
         self.shed[bound as usize].inc();
     }
 
-    /// Counts where the address of a client was found.
+    /// Counts a request by the source of the client's address.
     pub fn client_ip(&self, source: AddressSource) {
         self.client_ip[source as usize].inc();
     }
@@ -232,14 +234,14 @@ impl Metrics {
         self.received[route as usize].inc_by(events);
     }
 
-    /// Counts valid lines, which wait for Kafka until [`Metrics::settled`].
+    /// Counts valid lines as accepted and as waiting for Kafka. [`Metrics::settled`] ends the waiting.
     pub fn accepted(&self, events: u64, bytes: usize) {
         self.accepted.inc_by(events);
         self.queued.add(events as i64);
         self.at_risk_bytes.add(bytes as i64);
     }
 
-    /// Counts lines that no longer wait for Kafka.
+    /// Subtracts lines that no longer wait for Kafka.
     pub fn settled(&self, events: u64, bytes: usize) {
         self.queued.sub(events as i64);
         self.at_risk_bytes.sub(bytes as i64);

@@ -34,7 +34,7 @@ fn edge(pairs: &[(&str, &str)]) -> Edge {
 /// An edge whose Kafka client contains a mock broker.
 async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
     let mut config = config(pairs);
-    // No variable may set these options, so they are set in the configuration itself.
+    // The configuration refuses `KAFKA_OPT_…` variables with these settings, so the test sets them directly.
     for (name, value) in [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true")] {
         config.kafka.options.insert(name.to_owned(), value.to_owned());
     }
@@ -89,7 +89,7 @@ async fn bound() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// Why the edge is not ready; empty while it is ready.
+/// Why the edge is not ready; empty if it is ready or degraded.
 fn why_not_ready(edge: &Edge) -> String {
     match edge.app.publisher.readiness() {
         Readiness::Not(why) => why,
@@ -157,8 +157,8 @@ async fn without_a_broker_requests_get_retry_after_and_readiness_says_why() {
     assert_eq!(check_sums(&edge).received, 0);
 }
 
-/// Creates a spool that contains the records `put` and the number of partitions of the topic, which is 1. Returns the
-/// path of its file.
+/// Creates a spool that contains the records `put`, and returns the path of its file. The spool also contains the
+/// number of partitions of the topic, 1: without this number, an edge that has not reached Kafka refuses all events.
 fn a_spool_with(directory: &TempDir, put: Vec<SpooledRecord>) -> PathBuf {
     let path = store::path(directory.path(), "events");
     let change = Change { put, partitions: Some(1), ..Change::default() };
@@ -250,7 +250,7 @@ async fn only_an_answered_request_leaves_samples_of_its_rejected_lines() {
         assert_eq!(call(&edge, Method::POST, "/v1/events", body).await.0, expected);
     }
     let (delivered, dropped) = (&edge.app.metrics.samples_delivered, &edge.app.metrics.samples_dropped);
-    until("the samples have ended", || delivered.get() + dropped.get() > 0).await;
+    until("the samples are delivered or dropped", || delivered.get() + dropped.get() > 0).await;
     assert_eq!(delivered.get() + dropped.get(), 1);
 }
 
@@ -313,11 +313,11 @@ async fn undelivered_events_are_lost_if_answered_early_and_refused_otherwise() {
     assert_eq!(status, StatusCode::ACCEPTED);
     let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
-    until("the events of both requests have ended", || edge.app.metrics.totals().queued == 0).await;
+    until("no event waits for kafka any more", || edge.app.metrics.totals().queued == 0).await;
     let totals = check_sums(&edge);
     assert_eq!((totals.lost, totals.not_durable), (1, 1));
 
-    // Kafka is known to be unreachable, so no request is answered early.
+    // The edge now knows that Kafka is unreachable, so it refuses the request, although the client allows a `202`.
     let (status, headers, refusal) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
     assert!(!headers.contains_key("preference-applied"));
@@ -338,7 +338,7 @@ async fn a_broker_that_refuses_records_is_unreachable_for_a_while_despite_its_me
         let said = why_not_ready(&edge);
         assert!(said.contains("refuses records"), "{said}");
     }
-    until("the next record may be tried", || edge.app.publisher.readiness() == Readiness::Ready).await;
+    until("kafka counts as reachable again", || edge.app.publisher.readiness() == Readiness::Ready).await;
     assert!(start.elapsed() > Duration::from_secs(2), "metadata alone does not make kafka reachable");
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!(status, StatusCode::OK);
@@ -363,11 +363,11 @@ async fn events_answered_early_are_bounded_and_delivered_during_a_stop() {
     assert_eq!((totals.delivered, totals.not_durable, totals.lost), (1, 1, 0));
 }
 
-/// A broker whose first response to a client is a fatal error.
+/// A mock broker that answers the client's first request for a producer id with an error that is fatal for the client.
 fn broker_with_fatal_error() -> MockCluster<'static, DefaultProducerContext> {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("events", 1, 1).unwrap();
-    // A real broker responds like this to a client that is not authorized to write.
+    // A real broker sends this error to a client that is not authorized to write.
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::InitProducerId, &[refuses]);
     broker

@@ -27,7 +27,8 @@ impl AllowedEvents {
     pub fn check(self, parsed: &Parsed<'_, LookAlikes>) -> Result<(), Fault> {
         let event = &parsed.event;
         match (self, parsed.left_out.faults().next()) {
-            // Counter events are counted by their labels, so an event with a label that cannot be read is rejected.
+            // On other routes, a label (`client_time`, `country` or `device_os`) that cannot be read is left out of its
+            // event. Counter events are counted by these labels, so an event with such a label is rejected here.
             (Self::Counters, Some(fault)) => return Err(fault),
             (Self::Any | Self::Counters, _) => {}
         }

@@ -1,7 +1,8 @@
-//! The rules of individual endpoints: which events they allow, and how requests in other forms become ordinary lines.
+//! The rules of individual endpoints: which events `/v1/counters` allows, and how reactions and votes are rewritten
+//! into ordinary lines.
 //!
-//! The rules work on text. The folder `accept` applies the rules of counters and votes, and the folder `http` applies
-//! those of reactions. Both import this folder, and this folder imports neither. Only [`votes::refresh`] does I/O.
+//! The folder `accept` applies the rules of counters and votes, and the folder `http` applies the rules of reactions.
+//! This folder does not import these two folders. The rules work on text; only [`votes::refresh`] does I/O.
 
 pub mod counters;
 

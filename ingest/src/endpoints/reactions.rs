@@ -1,5 +1,5 @@
-//! Reactions: a click or an impression of a user, sent in the URL alone, in one of two forms. Each becomes an
-//! ordinary line, which is then handled like any other event.
+//! A reaction is a click or an impression of a user that a client sends in a URL, without a body. It is rewritten into
+//! an ordinary line, which is then handled like any other event. The URL has one of two forms:
 //!
 //! - `POST /analytics/{ms}/{user}/{click|impression}`
 //! - `POST /analytics?timestamp={ms}&user={user}&{click|impression}`
@@ -16,8 +16,8 @@ use schemas::time::UnixMillis;
 
 use crate::outcome::Refusal;
 
-/// The range of timestamps that a reaction may have. The edge refuses any other timestamp, because the aggregator would
-/// count the reaction in the hour of its arrival: it would be missing from the hour that its sender then queries.
+/// The range of timestamps that a reaction may have. The edge refuses a reaction with any other timestamp, because the
+/// aggregator would count it in the hour of its arrival, and a query for the hour of its timestamp would not find it.
 pub type Times = RangeInclusive<UnixMillis>;
 
 /// Earliest `timestamp` of a reaction: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z. An earlier one gets
@@ -37,7 +37,7 @@ pub fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     })
 }
 
-/// The line of a reaction in either form.
+/// Returns the line of a reaction from a URL of either form.
 pub fn line_of(uri: &Uri, times: Times) -> Result<String, Refusal> {
     match uri.path().strip_prefix("/analytics/") {
         Some(path) => by_path(path, times),
@@ -63,7 +63,7 @@ pub fn by_query(query: &str, times: Times) -> Result<String, Refusal> {
         let (slot, value) = match name {
             "timestamp" => (&mut timestamp, value),
             "user" => (&mut user, value),
-            // A flag has no value, but some clients always add `=`.
+            // These parameters have no value, but some clients add `=` to every parameter.
             "click" | "impression" if value.is_empty() => (&mut reaction, name),
             "click" | "impression" => return Err(bad(format!("`{name}` must not have a value"))),
             _ => continue,

@@ -1,8 +1,8 @@
 //! Which pages may send requests from a browser (CORS).
 //!
-//! The edge refuses no request because of CORS: without CORS headers, the browser hides the response from the page or,
-//! if it has sent a preflight, does not send the request itself. To refuse requests from other origins, list the
-//! allowed origins in the write key (`origins`).
+//! The edge never refuses a request because of CORS. It only leaves out the CORS headers; then the browser hides the
+//! response from the page or, if it has sent a preflight request first, does not send the request itself. To make the
+//! edge refuse requests from other origins, list the allowed origins in the write key (`origins`).
 
 use ::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -53,7 +53,8 @@ impl CorsConfig {
         if *self == Self::Off { None } else { headers.get(ORIGIN).cloned() }
     }
 
-    /// Whether a request is a preflight, which only asks what a page may send; false if CORS is off.
+    /// Whether a request is a preflight, with which a browser asks whether a page may send a request; false if CORS is
+    /// off.
     pub fn is_preflight<B>(&self, request: &Request<B>) -> bool {
         *self != Self::Off
             && request.method() == Method::OPTIONS
@@ -67,8 +68,8 @@ impl CorsConfig {
             Self::Off => return,
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Listed(list) => {
-                // Responses to origins that are not in the list also get `Vary: Origin`: a cache must not reuse these
-                // responses for another origin.
+                // Responses to origins that are not in the list also get `Vary: Origin`. Otherwise, a cache could reuse
+                // them for an origin in the list, although they have no `Access-Control-Allow-Origin`.
                 headers.append(VARY, HeaderValue::from_static("origin"));
                 list.iter().find(|listed| Some(*listed) == origin).cloned()
             }
@@ -104,8 +105,7 @@ mod tests {
         CorsConfig::from_vars(&Vars::from_pairs([("CORS_ORIGINS", text)]))
     }
 
-    /// Compares the headers that the response to a request from `origin` gets; `Access-Control-Expose-Headers`, which
-    /// is the same for every origin, is left out.
+    /// Checks which CORS headers the response to a page of `origin` has, apart from `Access-Control-Expose-Headers`.
     #[track_caller]
     fn check(origins: &str, origin: &'static str, expected: &str) {
         let mut headers = HeaderMap::new();

@@ -63,7 +63,7 @@ where
     }
 }
 
-/// The checks that need only the head of a request.
+/// Makes the checks that need only the head of a request, and returns the caller.
 fn admit(app: &App, route: Route, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
     if route == Route::Other {
         return Err(Refusal::NotFound);
@@ -89,7 +89,7 @@ async fn store_events(
     ApiResponse { applied: request.preferences, ..ApiResponse::new(body) }
 }
 
-/// The response to votes: the report, and the result of their poll as it was last fetched.
+/// The response to votes: the report and, if all votes name one poll and its result is known, the last fetched result.
 fn vote_response(app: &App, request: &AdmittedRequest, mut report: Report) -> ResponseBody {
     let latest = app.poll_results.load();
     let (tenant, now) = (request.context.caller.tenant(), SystemTime::now().into());
@@ -118,7 +118,7 @@ where
     }
 }
 
-/// Publishes the lines of `body` and, unless the request is answered early, waits until the lines are durable.
+/// Publishes the lines of `body`. If the request has [`Ack::Durable`], waits until the lines are durable.
 async fn store(
     app: &App,
     request: &AdmittedRequest,
@@ -136,8 +136,8 @@ async fn store(
     Ok(report)
 }
 
-/// Turns `body` into lines and publishes the lines. Drops `body` and the lines before returning, so that they are not
-/// in memory while the request waits. Returns no pending records if no line is valid.
+/// Turns `body` into lines and publishes the lines. Drops `body` and the lines before returning, to free their memory
+/// while the request waits for Kafka. Returns no pending records if no line is valid.
 fn accept_and_publish(
     app: &App,
     request: &AdmittedRequest,
@@ -146,20 +146,22 @@ fn accept_and_publish(
 ) -> Result<(Report, Option<PendingRecords>), Refusal> {
     let AdmittedRequest { context, ack, trace, .. } = request;
     let identity = Identity::of(&head.headers, context.caller.identity())?;
-    // While the partitions are not known, the request is refused here: before any of its lines is read and counted.
+    // While the number of partitions is not known, the request is refused here, before `accept` counts its lines as
+    // received.
     let partitions = app.publisher.partitions()?;
     let Accepted { chunks, report, samples } =
         app.acceptor.accept(&app.auth, context, identity, body.as_ref(), partitions)?;
     drop(body);
     let pending = if chunks.is_empty() { None } else { Some(app.publisher.publish(chunks, *ack, *trace)?) };
-    // A refused request is sent again, with its rejected lines: only an answered one leaves samples.
+    // Send the samples last: if the request is refused above, its client repeats it, and the samples are sent then.
     if !samples.is_empty() {
         app.publisher.send_samples(partitions.spare, &samples);
     }
     Ok((report, pending))
 }
 
-/// Refuses a request whose body was not read to its end.
+/// Refuses a request whose body was not read to its end. The response closes the connection, unless the rest of the
+/// body is short and arrives soon.
 async fn refuse_unread<B>(refusal: Refusal, head: &Parts, mut body: B) -> ApiResponse
 where
     B: Body<Data = Bytes> + Unpin,

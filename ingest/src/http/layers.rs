@@ -50,8 +50,8 @@ where
         }))
 }
 
-/// Gives the request an id, answers a preflight, logs and counts a refusal, renders the response, and counts the
-/// request.
+/// Gives the request an id, answers a preflight, logs a refusal, renders the response, and counts the request. Counts
+/// requests that were shed also by the limit that was reached.
 fn observe<S, B>(
     inner: S,
     http: &Arc<HttpState>,
@@ -121,7 +121,8 @@ fn note_refusal(http: &HttpState, head: &Head, response: &ApiResponse) {
 
 /// Renders a response with the CORS headers.
 fn render(http: &HttpState, head: &Head, response: &ApiResponse) -> Response<Full<Bytes>> {
-    // HTTP/2 has no `Connection: close`; hyper sends GOAWAY when the process stops.
+    // Only HTTP/1 has `Connection: close`. An HTTP/2 connection can serve other requests after an unread body. When the
+    // process stops, hyper sends GOAWAY on it.
     let close = head.is_http1 && (response.close || http.app.drain.is_set());
     let mut rendered = response::render(response, &head.id, close);
     http.cors.allow(head.origin.as_ref(), head.is_preflight, rendered.headers_mut());
@@ -135,7 +136,7 @@ fn trace(headers: &HeaderMap) -> Option<TraceParent> {
     only.and_then(|value| TraceParent::parse(value.as_bytes()))
 }
 
-/// The response to a request that was shed. The connection ends with it, because the body of the request was not read.
+/// The response to a request that was shed. It closes the connection, because the body of the request was not read.
 fn shed(_: BoxError) -> ApiResponse {
     ApiResponse { close: true, ..ApiResponse::refused(Refusal::Overloaded(Bound::Requests)) }
 }

@@ -23,13 +23,13 @@ use self::cors::CorsConfig;
 use self::refusal_log::RefusalLog;
 use crate::app::App;
 
-/// How requests are received.
+/// The limit on concurrent requests, and the web pages that may send requests.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
     /// Maximum number of requests at once, including those that wait for Kafka: `MAX_REQUESTS`, default 16 384.
     /// Requests beyond it get `503`.
     pub max_requests: usize,
-    /// Which pages may send requests.
+    /// Which web pages may send requests from a browser.
     pub cors: CorsConfig,
 }
 
@@ -49,7 +49,7 @@ pub struct HttpState {
 }
 
 impl HttpState {
-    /// Adds the state that only HTTP needs to the app.
+    /// Combines the app with the configuration of HTTP and a new log of refused requests.
     pub fn new(config: HttpConfig, app: Arc<App>) -> Self {
         let HttpConfig { max_requests, cors } = config;
         Self { app, max_requests, cors, refusal_log: RefusalLog::default() }

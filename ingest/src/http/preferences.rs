@@ -9,9 +9,9 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// The preferences of a request, as far as the edge supports them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Preferences {
-    /// A response without a body: `return=minimal`.
+    /// Whether the client prefers a successful response without a body (`return=minimal`).
     pub minimal: bool,
-    /// A response before the events are durable: `respond-async`.
+    /// Whether the client prefers a response before the events are durable (`respond-async`).
     pub respond_async: bool,
 }
 

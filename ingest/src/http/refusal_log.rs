@@ -18,12 +18,12 @@ const INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct RefusalLog(Mutex<HashMap<&'static str, Reason>>);
 
-/// The state of one reason.
+/// When the last line for a reason was logged, and how many requests were refused since then.
 #[derive(Default)]
 struct Reason {
     /// When the last line was logged.
     logged: Option<Instant>,
-    /// Requests that were refused for this reason since then.
+    /// The number of requests refused for this reason since the last line.
     requests: u64,
 }
 
@@ -45,8 +45,8 @@ impl RefusalLog {
     /// Counts a request that was refused for `reason`. If a line is due, returns the number of requests since the last
     /// line.
     fn due(&self, reason: &'static str, now: Instant) -> Option<u64> {
-        // The map has at most one entry for each code of a refusal. Nothing here panics while the lock is held, so a
-        // poisoned lock needs no other handling.
+        // The map has at most one entry for each code of a refusal. The lock is never poisoned, because nothing panics
+        // while it is held.
         let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Reason { logged, requests } = reasons.entry(reason).or_default();
         *requests += 1;

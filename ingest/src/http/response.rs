@@ -22,7 +22,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// The response to a request, before it is rendered.
 #[derive(Debug)]
 pub struct ApiResponse {
-    /// What the response says.
+    /// The content of the response.
     pub body: ResponseBody,
     /// Whether the connection ends with this response, because the body of the request may not have been read to its
     /// end.
@@ -31,7 +31,7 @@ pub struct ApiResponse {
     pub applied: Preferences,
 }
 
-/// What a response says.
+/// The content of a response, which also decides the status code.
 #[derive(Debug)]
 pub enum ResponseBody {
     /// `200`: every valid line is durable, or `202`: every valid line is accepted. The first invalid lines are listed.
@@ -65,8 +65,8 @@ impl From<Refusal> for ResponseBody {
     }
 }
 
-/// Renders a response. `close` says whether the connection ends with the response; [`ApiResponse::close`] is not read
-/// here.
+/// Renders a response. `close` says whether it gets `Connection: close`. The caller computes `close` from
+/// [`ApiResponse::close`], the HTTP version, and whether the edge is stopping.
 pub fn render(response: &ApiResponse, id: &RequestId, close: bool) -> Response<Full<Bytes>> {
     let (status, body) = match &response.body {
         ResponseBody::Stored(ack, report) => (status(*ack), Some(json(&Stored::of(*ack, report, id)))),

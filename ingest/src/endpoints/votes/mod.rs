@@ -2,11 +2,11 @@
 //!
 //! `{"poll":"best-shoe","option":"a","voter":"u1"}` is rewritten to
 //! `{"event":"vote","poll":"best-shoe","option":"a","user_id":"u1"}`, which is then handled like any other
-//! event: `poll` and `option` are stored in `props`, and the voter is the user. All other fields stay as they
-//! are, and are checked as in any other event.
+//! event: `poll` and `option` are stored in `props`, and the voter is the user. All other fields of the line are
+//! copied unchanged, and are then checked like the fields of any other event.
 //!
-//! Invariant: a line that is rewritten without a fault is an event `vote` with a poll and an option. No I/O in this
-//! file; [`refresh`] fetches poll results in the background, and no vote waits for it.
+//! Invariant: a line that is rewritten without a fault is an event named `vote` with a poll and an option. No I/O in
+//! this file; [`refresh`] fetches poll results in the background, and no vote waits for a fetch.
 
 pub mod results;
 
@@ -51,7 +51,7 @@ impl<'a> Votes<'a> {
         Self { lines, poll: polls.pop().filter(|_| polls.is_empty()) }
     }
 
-    /// The events as lines, each with the number of the line that it comes from.
+    /// The rewritten lines. Each has the number of its original line, and the text of its event or its fault.
     pub fn lines(&self) -> Vec<Line<'_>> {
         self.lines
             .iter()
@@ -65,13 +65,13 @@ impl<'a> Votes<'a> {
     }
 }
 
-/// A vote as an event, and the poll that it names.
+/// Rewrites one line. Returns the line of the event and the poll of the vote.
 fn rewrite(line: &str) -> Result<(String, String), Fault> {
     if line.len() > MAX_LINE_BYTES {
         return Err(Fault::line(Code::LineTooLong));
     }
     let Ok(fields) = object::fields(line) else {
-        // The event parser reports the fault more precisely.
+        // `object::fields` does not say what is wrong with the line; the event parser does.
         return Err(event::parse::<()>(line).err().unwrap_or(Fault::line(Code::BadJson)));
     };
     let poll = text_of(&fields, "poll")?.ok_or(Fault::field(Code::MissingField, "poll"))?;
@@ -106,9 +106,9 @@ fn limit(name: &str) -> usize {
     if name == "voter" { MAX_ID_BYTES } else { MAX_NAME_BYTES }
 }
 
-/// The line of the event that a vote becomes. The fields of the vote are written before all other fields. `poll` and
-/// `option` are stored in `props`, and if a line has several values for one path in `props` (the path of `b` in `a` is
-/// `a.b`), the first value counts. So no other field can replace the poll or the option.
+/// The line of the event that a vote becomes. `poll` and `option` are stored in `props`. If several fields of a line
+/// have the same path in `props`, only the first one is used. So the fields of the vote are written before all other
+/// fields, and no other field can replace the poll or the option.
 fn event_line(fields: &[(Cow<'_, str>, &RawValue)]) -> String {
     let (vote, others): (Vec<_>, Vec<_>) = fields
         .iter()

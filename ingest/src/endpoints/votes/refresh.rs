@@ -1,8 +1,8 @@
-//! Fetches poll results from query-api at an interval; the only I/O in this folder.
+//! Fetches poll results from query-api at an interval. No other file of this folder does I/O.
 //!
-//! Invariants: if a fetch fails, the last results stay in use, with their age; all results belong to one tenant, which
-//! is named in the response of query-api. A fetch ends within the interval, and a response that is longer than
-//! `MAX_RESPONSE_BYTES` is not used.
+//! Invariants: if a fetch fails, the results of the last successful fetch stay in use, and responses to votes show how
+//! old they are. All results belong to one tenant, which query-api names in its response. A fetch fails if it takes
+//! longer than the interval, or if a response is longer than `MAX_RESPONSE_BYTES`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use tokio::{task, time};
 use super::results::{Results, ResultsError};
 use crate::metrics::Metrics;
 
-/// The longest response that is read. Query-api returns some tens of thousands of options at most.
+/// The length of the longest response that is read. Query-api returns at most some tens of thousands of options.
 const MAX_RESPONSE_BYTES: usize = 16 << 20;
-/// The longest time that a fetch, which consists of two requests, may take, even if the interval is longer.
+/// The time limit of a fetch, which consists of two requests. If the interval is shorter, the interval is the limit.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// For this long after the start, failures before the first successful fetch are not logged, because query-api may be
@@ -36,7 +36,7 @@ pub enum RefreshError {
     /// The token cannot be read.
     #[error("read the token of POLL_RESULTS_TOKEN_FILE")]
     Token(#[from] io::Error),
-    /// There was no response, or its status is not a success.
+    /// A request failed, or the status of its response is not a success.
     #[error("fetch poll results")]
     Fetch(#[from] reqwest::Error),
     /// The fetch did not end in time.
@@ -45,12 +45,12 @@ pub enum RefreshError {
     /// The response is longer than `MAX_RESPONSE_BYTES`.
     #[error("fetch poll results: the response is longer than {MAX_RESPONSE_BYTES} bytes")]
     TooLarge,
-    /// The responses are not usable results.
+    /// The responses do not contain usable results.
     #[error(transparent)]
     Results(#[from] ResultsError),
 }
 
-/// Where poll results come from.
+/// Where the edge fetches poll results, and how often.
 #[derive(Debug, Clone)]
 pub struct PollResultsConfig {
     /// Address of the query API, where the edge fetches results of polls: `POLL_RESULTS_URL`, `http://host:port`, default
@@ -109,7 +109,7 @@ pub async fn run(
             Ok(fetched) => fetched,
             Err(late) => Err(late.into()),
         };
-        // Log when fetches begin to fail or to succeed, and not each attempt.
+        // Log a fetch only if its outcome differs from that of the previous fetch.
         let is_starting = succeeded.is_none() && fetched.is_err() && begun.elapsed() < STARTUP_GRACE;
         let changed = !is_starting && succeeded.replace(fetched.is_ok()) != Some(fetched.is_ok());
         metrics.poll_results(fetched.as_ref().ok().map(|results| results.as_of));
@@ -125,12 +125,12 @@ pub async fn run(
                 tracing::warn!(
                     url = source.url,
                     error,
-                    "cannot fetch poll results; trying again; the previous results stay in use"
+                    "cannot fetch poll results; trying again; results that were fetched before stay in use"
                 );
             }
             Err(_) => {}
         }
-        // Jitter keeps many instances from fetching at the same time.
+        // With jitter, the edges do not all fetch at the same time.
         let pause = interval.mul_f64(0.9 + fastrand::f64() / 5.0);
         time::sleep(pause.saturating_sub(started.elapsed())).await;
     }

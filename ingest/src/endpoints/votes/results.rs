@@ -1,7 +1,7 @@
 //! The poll results that were last fetched, and the result of one poll for the response to a vote.
 //!
 //! The inputs are the responses of query-api to `GET /v1/meta`, which names the tenant, and `GET /v1/polls`. No I/O.
-//! Invariant: a vote of another tenant gets no result.
+//! Invariant: the response to a vote contains a result only if the vote belongs to this tenant.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// The results of all polls of a tenant, as of one moment.
 #[derive(Debug)]
 pub struct Results {
-    /// The tenant.
+    /// The tenant that the polls belong to.
     tenant: String,
     /// Every vote that was in Kafka before this moment is counted.
     pub as_of: UnixMillis,
@@ -46,7 +46,7 @@ pub enum ResultsError {
     /// The response does not have the form that query-api sends.
     #[error("read poll results")]
     Json(#[from] serde_json::Error),
-    /// The response has no `as_of`, because query-api has not counted any event yet.
+    /// The response has no valid `as_of`. Query-api sends no `as_of` until it has counted an event.
     #[error("read poll results: the response has no `as_of` yet")]
     NoTime,
 }
@@ -80,7 +80,7 @@ struct Row {
 }
 
 impl Results {
-    /// Parses the responses of query-api.
+    /// Parses the responses of query-api to `GET /v1/meta` and `GET /v1/polls`.
     pub fn parse(meta: &[u8], polls: &[u8]) -> Result<Self, ResultsError> {
         let MetaResponse { key: Key { tenant } } = serde_json::from_slice(meta)?;
         let PollsResponse { data, meta } = serde_json::from_slice(polls)?;

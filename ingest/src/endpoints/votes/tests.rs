@@ -74,7 +74,7 @@ fn the_poll_of_a_request_is_the_one_that_all_its_votes_name() {
 }
 
 proptest! {
-    /// For any input, a line without a fault is a vote with a poll and an option.
+    /// The invariant of the module, for lines with these fields in any order, perhaps repeated.
     #[test]
     fn a_line_without_a_fault_is_a_vote_with_a_poll_and_an_option(
         names in prop::collection::vec("poll|option|voter|event|user_id|other", 0..6),
