@@ -1,7 +1,9 @@
-//! The table `configs` maps the hash of a declaration to the declaration.
+//! The table `configs`: all declarations that aggregators have used, by their hashes. A [`Declaration`] contains the
+//! rollups, the limits for decoding records, and all other settings that change the rows of a batch. The
+//! intent of a batch names its declaration by the hash.
 //!
 //! Invariant: a declaration whose text does not match its hash is refused. The declaration of a batch determines its
-//! rows, so a batch that is rebuilt under a changed text could get other rows.
+//! rows. With a changed text, a batch that is built again could get rows that differ from those already inserted.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +15,9 @@ use crate::config::Config;
 use crate::protocol::declaration::{Declaration, UnknownDeclaration, known};
 
 /// The declaration of this process: that of `config`, with the place key ([`Declaration::place_key`]) of the oldest
-/// declaration in the table. If the table is empty, the place key is random. Two processes that start on an empty table
-/// at the same time draw different keys, so their declarations differ until their next start.
+/// declaration in the table. If the table is empty, the place key is random. If two processes start at the same time on
+/// an empty table, they choose different random keys. Their declarations then differ until the process that stored the
+/// later declaration is restarted.
 ///
 /// # Errors
 /// The error of ClickHouse.
@@ -24,8 +27,9 @@ pub async fn own_declaration(store: &Store, config: &Config) -> Result<Declarati
     Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))
 }
 
-/// The first rollup or field of `ours` that a declaration in `before` declares differently under the same name. If this
-/// process used the new meaning, rows with two meanings would be stored under one name.
+/// Names the first rollup or field of `ours` that any declaration in `before` defines differently under the same name;
+/// `None` if there is none. If this process used the new definition, rows with two meanings would be stored under one
+/// name.
 pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
     let rollup = |rollup: &Rollup| {
         let mut others = before.iter().filter_map(|declared| declared.rollups.get(&rollup.name));
@@ -39,10 +43,11 @@ pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
     ours.iter().find_map(rollup).or_else(|| ours.fields().iter().find_map(field))
 }
 
-/// `schema_migrations` records a dropped rollup under the name of the rollup with this prefix.
+/// Prefix of the names of dropped rollups in the table `schema_migrations`. If the rollup `x` was dropped, the table
+/// has a row with the name `dropped_x`.
 pub(crate) const DROPPED: &str = "dropped_";
 
-/// The first rollup of `ours` that `stream-agg drop-rollup` has dropped.
+/// The name of a rollup in `ours` that `stream-agg drop-rollup` has dropped; `None` if there is none.
 ///
 /// # Errors
 /// The error of ClickHouse.

@@ -1,4 +1,4 @@
-//! Inserts cells into ClickHouse: for each cell one insert of one block, which becomes one part.
+//! Inserts cells into ClickHouse. Each cell is inserted by one statement with one block, which becomes one part.
 //!
 //! Invariant: a cell counts as applied only in one of three cases ([`crate::apply::verdict`]):
 //!
@@ -8,9 +8,10 @@
 //! - ClickHouse accepted a statement with its rows, and the table partition has expired since then, so ClickHouse may
 //!   have dropped it.
 //!
-//! Until then the rows are sent again, unchanged, and under the same token unless ClickHouse has lost the part. Each
-//! statement inserts only if the rows are not stored yet, and only before its deadline on ClickHouse's clock. While a
-//! check of the tables is pending, an inserter with a gate sends no insert.
+//! Until a cell is applied, its rows are sent again, unchanged. The deduplication token also stays the same, unless
+//! ClickHouse acknowledged the part of the cell and then lost it. Each statement inserts only if the rows are not
+//! stored yet, and only before its deadline on ClickHouse's clock. An inserter with an [`InsertGate`] sends nothing
+//! while a check of the tables is pending.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -72,14 +73,15 @@ impl Token {
         Self(format!("{}:skip", self.0))
     }
 
-    /// The text that is sent as the token. `renamed` is true if ClickHouse remembers the original token but has lost
-    /// the part. The text then differs from the original token, under which ClickHouse would skip the rows.
+    /// The text that is sent as the token. Pass `renamed` if ClickHouse has lost the part that was inserted under the
+    /// original token. ClickHouse still remembers that token and would skip the rows as repeats, so another text is
+    /// sent.
     pub fn text(&self, renamed: bool) -> String {
         if renamed { format!("{}:r1", self.0) } else { self.0.clone() }
     }
 }
 
-/// A declared batch that is to be inserted.
+/// A declared batch, or a chunk of a backfill, that is to be inserted.
 #[derive(Debug)]
 pub struct DeclaredBatch {
     /// The deduplication token.
@@ -123,26 +125,26 @@ struct PendingCell {
     target: Target,
     attempts: Attempts,
     next: Verdict,
-    /// When the current series of attempts that failed for lack of memory began; `None` if the last attempt did not
-    /// fail for this reason.
+    /// When ClickHouse began to lack memory for this cell: the first of the latest consecutive attempts that failed for
+    /// this reason. `None` if the last attempt did not fail for lack of memory.
     short_of_memory: Option<Instant>,
 }
 
 impl Inserter {
-    /// An inserter without a gate. `config` and `store` must name the same server.
+    /// An inserter without an [`InsertGate`]. `config` and `store` must be for the same server.
     pub fn new(config: &StoreConfig, store: Store, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
         let sender = Sender::new(config);
         let (clock, permits) = (ServerClock::default(), Semaphore::new(MAX_CONCURRENT_INSERTS));
         Self { store, sender, clock, permits, gate: None, metrics, health }
     }
 
-    /// Sends inserts only while `gate` is open. Whenever ClickHouse does not answer an insert, closes the gate until
-    /// the tables have been checked.
+    /// Sends inserts only while `gate` is open. Whenever ClickHouse does not answer an insert, the inserter closes the
+    /// gate, which opens again once a check of the tables finds no problem.
     pub fn with_gate(self, gate: Arc<InsertGate>) -> Self {
         Self { gate: Some(gate), ..self }
     }
 
-    /// Stores a new reading of ClickHouse's clock: it showed `now` when ClickHouse answered.
+    /// Stores a new reading of ClickHouse's clock, which showed `now` when ClickHouse answered.
     pub fn set_clock(&self, now: UnixMillis) {
         self.clock.set(now);
     }
@@ -174,7 +176,8 @@ impl Inserter {
     ) -> Result<(), StoppedBatch> {
         let description = BatchDescription::of(&declared);
         let DeclaredBatch { token, source, start, end, cells, rebuilt } = declared;
-        // If some cells may have been inserted before, the markers are read first.
+        // The first round sends no cell that waits. So if some cells may have been inserted before, the markers are
+        // read before anything is sent.
         let next = if rebuilt { Verdict::Wait(UnixMillis::default()) } else { Verdict::Send };
         let attempts = Attempts::of(rebuilt);
         let mut pending: Vec<PendingCell> = cells
@@ -247,7 +250,7 @@ impl Inserter {
         }
     }
 
-    /// Sends the cells that are due, at the same time.
+    /// Sends all cells with [`Verdict::Send`], concurrently. Returns the most severe failure, if there is one.
     async fn send_due(
         self: &Arc<Self>,
         pending: &mut [PendingCell],
@@ -272,9 +275,9 @@ impl Inserter {
                     pending[at].short_of_memory = None;
                     self.health.recovered(Component::ClickHouse);
                     if answer == InsertAnswer::Accepted {
-                        // An answer that does not prove the rows counts as a transient failure, so the next attempt
-                        // waits. Without this pause, the cell might be sent again at once, for ever, while its marker
-                        // is missing.
+                        // The answer does not prove that the rows are stored. It counts as a transient failure, so
+                        // the next attempt comes after a pause. Otherwise the cell would be sent again and again
+                        // without a pause while its marker is missing.
                         failed = failed.max(Some(FailedAttempt::Transient));
                     }
                 }
@@ -325,7 +328,7 @@ impl Inserter {
             gate.open().await;
         }
         let deadline = UnixMillis(self.server_now().await.0 + STATEMENT_VALIDITY_MS);
-        let server = self.store.servers.first().expect("the id of the server was read with its clock");
+        let server = self.store.servers.first().expect("reading the clock records the server's id");
         let start = Instant::now();
         let statement = statement(cell, source, target, deadline, server);
         let answer =
@@ -337,7 +340,7 @@ impl Inserter {
         (deadline, answer)
     }
 
-    /// The time of ClickHouse's clock. Reads the clock if the last reading is too old.
+    /// The current time of ClickHouse's clock. Queries ClickHouse if the last reading is missing or too old.
     async fn server_now(&self) -> UnixMillis {
         loop {
             if let Some(now) = self.clock.now() {
@@ -357,8 +360,8 @@ impl Inserter {
 }
 
 impl PendingCell {
-    /// Records the `failure` of an attempt. Returns the time since the first of the consecutive attempts that failed
-    /// for lack of memory; zero if `failure` has another cause.
+    /// Records the `failure` of an attempt. Returns for how long all attempts have failed for lack of memory; zero if
+    /// `failure` has another cause.
     fn short_of_memory(&mut self, failure: Failure) -> Duration {
         let since = self.short_of_memory.take().filter(|_| failure == Failure::OutOfMemory);
         let since = since.unwrap_or_else(Instant::now);

@@ -17,8 +17,8 @@ use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::Marker;
 use crate::rows::cells::{Cell, Source, marker_rows};
 
-/// For how long a reading of ClickHouse's clock is used. The clock may be set back at any moment. A deadline that is
-/// computed from an older reading is then too late, and a delayed statement could still insert its rows.
+/// Maximum age of a reading of ClickHouse's clock. The clock may be set back at any moment. A deadline that is computed
+/// from an earlier reading is then too late on the changed clock, and a delayed statement could still insert its rows.
 const MAX_CLOCK_AGE: Duration = Duration::from_secs(10);
 
 /// Markers, and the time of ClickHouse's clock when they were read.
@@ -31,15 +31,15 @@ pub struct Markers {
 }
 
 impl Markers {
-    /// The offset in the marker of a cell; 0 if it has no marker.
+    /// The offset in the marker of the table partition that `cell` belongs to; 0 if there is no marker.
     pub fn of(&self, cell: &Cell) -> NextOffset {
         let found = self.all.iter().find(|m| m.table == cell.table && m.partition_id == cell.partition_id);
         found.map_or(NextOffset::ZERO, |marker| marker.applied_end)
     }
 }
 
-/// For each table partition, the highest marker that batches of a Kafka partition have written: in one generation of
-/// the log, or in all generations if `log_generation` is `None`.
+/// The highest marker that batches of a Kafka partition have written in each table partition. `log_generation` selects
+/// the markers of one generation of the log; `None` means all generations.
 pub async fn of_log(
     store: &Store,
     partition: u16,
@@ -80,7 +80,7 @@ pub async fn of_backfill(
     read(store, iter::once((table, rows))).await
 }
 
-/// The markers of these cells.
+/// The markers of the table partitions that these cells belong to.
 pub async fn of_cells(
     store: &Store,
     cells: impl Iterator<Item = &Cell>,
@@ -146,16 +146,18 @@ fn next_offset(applied_end: u64) -> NextOffset {
 pub struct ServerClock(Mutex<Option<(UnixMillis, Instant)>>);
 
 impl ServerClock {
-    /// Stores a new reading of the clock: it showed `now` when ClickHouse answered.
+    /// Stores a new reading of ClickHouse's clock, which showed `now` when ClickHouse answered.
     pub fn set(&self, now: UnixMillis) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
     }
 
-    /// The time that ClickHouse's clock shows now; `None` if the clock was not read within [`MAX_CLOCK_AGE`]. The clock
-    /// of this machine is never used instead, because the two clocks may differ by more than the time for which a
-    /// statement is valid. The returned time is the one that was read, plus the time since the answer arrived. So
-    /// unless ClickHouse's clock was changed since, the returned time is behind that clock by at most the time that the
-    /// answer took, and never ahead of it.
+    /// The current time of ClickHouse's clock; `None` if there is no reading, or if it is older than [`MAX_CLOCK_AGE`].
+    /// The clock of this machine is never used instead, because it may differ from ClickHouse's clock by more than the
+    /// time for which a statement is valid.
+    ///
+    /// The result is the last reading plus the time since the answer with this reading arrived. So the result is behind
+    /// ClickHouse's clock by at most the time that the answer took, and never ahead, unless ClickHouse's clock was
+    /// changed after the reading.
     pub fn now(&self) -> Option<UnixMillis> {
         let (then, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = at.elapsed();
@@ -173,7 +175,7 @@ mod tests {
     async fn a_reading_of_the_servers_clock_is_valid_for_ten_seconds() {
         let clock = ServerClock::default();
         assert_eq!(clock.now(), None, "the clock was never read");
-        // This time is decades before that of the clock of this machine.
+        // A time in 1970 shows that the clock of this machine is not used.
         clock.set(UnixMillis(1000));
         assert_eq!(clock.now(), Some(UnixMillis(1000)));
         time::advance(Duration::from_millis(9_999)).await;

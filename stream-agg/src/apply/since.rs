@@ -1,8 +1,9 @@
 //! The table `rollup_since`: from which moment on a rollup has every event of a Kafka partition
 //! ([`crate::protocol::since`]).
 //!
-//! Invariant: each row has a version, `noted`, that the writer chose before it sent the statement. So a statement that
-//! arrives late does not replace a newer row.
+//! Invariant: each row has a version, `noted`, that the writer chose before it sent the statement. The table is a
+//! `ReplacingMergeTree(noted)`, so of each rollup and partition only the row with the highest version counts, and a
+//! statement that arrives late does not replace a newer row.
 
 use std::fmt::Write as _;
 
@@ -11,7 +12,7 @@ use schemas::time::UnixMillis;
 use crate::apply::store::{Store, StoreError};
 use crate::protocol::since::NotedSince;
 
-/// A row to write.
+/// A row to write to `rollup_since`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SinceRow<'r> {
     /// The name of the rollup.
@@ -20,7 +21,7 @@ pub struct SinceRow<'r> {
     pub partition: u16,
     /// The rollup has every event of the Kafka partition that arrived at this moment or later.
     pub since: UnixMillis,
-    /// The version of the row.
+    /// The version of the row: it replaces rows with a lower version.
     pub noted: UnixMillis,
 }
 
@@ -43,8 +44,8 @@ struct PartitionRow {
     all: Vec<(String, i64)>,
 }
 
-/// The moments that are stored for a Kafka partition, and the version of the rows to write next. This version is
-/// ClickHouse's time, or a millisecond after the highest stored version of the partition if that is later.
+/// The stored moments of a Kafka partition, and the version of the rows to write next. This version is the later of two
+/// times: ClickHouse's time, and one millisecond after the highest stored version of the partition.
 ///
 /// # Errors
 /// The error of ClickHouse.

@@ -20,18 +20,19 @@ use crate::config::StoreConfig;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a short statement, from start to end.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
-/// For how long an idle connection is kept open. ClickHouse keeps it open for longer, so it does not close a connection
-/// on which a request is being sent.
+/// How long an idle connection is kept open. ClickHouse keeps idle connections open for longer (`keep_alive_timeout`),
+/// so it does not close a connection just when this client sends a request on it.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of bytes of an error that are shown. Errors are shortened because servers add stack traces.
 const MAX_SHOWN_BYTES: usize = 500;
 
-/// Settings of every statement, which override the defaults of the server: an answer is either complete or an error. If
-/// an answer were cut off before a marker, the rows that this marker proves would seem to be missing.
+/// Settings of every statement. They override the defaults of the server, so that an answer is either complete or an
+/// error. If a limit of the server truncated an answer and a marker were missing in it, the rows of this marker would
+/// seem not to be stored.
 pub(crate) const COMPLETE_ANSWER_SETTINGS: [(&str, &str); 15] = [
     ("limit", "0"),
     ("offset", "0"),
-    // The condition of an insert must get a number even if there is no marker.
+    // In the condition of an insert, `max(hwm)` must be 0 if there is no marker, not NULL and not an empty result.
     ("empty_result_for_aggregation_by_empty_set", "0"),
     ("aggregate_functions_null_for_empty", "0"),
     ("read_overflow_mode", "throw"),
@@ -51,7 +52,7 @@ pub(crate) const COMPLETE_ANSWER_SETTINGS: [(&str, &str); 15] = [
 #[derive(Clone)]
 pub struct Store {
     client: Client,
-    /// The name of the database, for messages.
+    /// The name of the database, for messages and for queries of the tables in `system`.
     pub database: Arc<str>,
     /// The servers that have answered. Shared by all clones.
     pub(crate) servers: Arc<Servers>,
@@ -68,7 +69,7 @@ pub enum StoreError {
         /// The text of the error, shortened.
         message: String,
     },
-    /// No connection, a broken connection, or no answer in time.
+    /// No connection, a broken connection, no answer in time, or an answer that does not come from ClickHouse.
     #[error("clickhouse does not answer: {0}")]
     Unreachable(String),
     /// The address leads to more than one server.
@@ -92,8 +93,8 @@ impl Store {
         }
     }
 
-    /// A client of the same server that does not use the database, for queries that must work if the database is
-    /// missing.
+    /// A client of the same server whose requests name the database `system`, for queries that must work even if the
+    /// database of this client does not exist.
     pub fn outside_database(&self) -> Self {
         Self { client: self.client.clone().with_database("system"), ..self.clone() }
     }
@@ -141,7 +142,7 @@ impl Store {
     }
 }
 
-/// Opens connections within a timeout.
+/// A connector that opens connections with the timeout [`CONNECT_TIMEOUT`].
 pub(crate) fn connector() -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -149,7 +150,7 @@ pub(crate) fn connector() -> HttpConnector {
     connector
 }
 
-/// Doubles each `?`, because the client would take a single `?` for a placeholder.
+/// Doubles each `?`, because the crate `clickhouse` treats a single `?` as a placeholder for a value.
 fn escaped(sql: &str) -> String {
     sql.replace('?', "??")
 }
@@ -164,12 +165,12 @@ async fn deadline<T>(
     }
 }
 
-/// What an error means for the request.
+/// The classes of errors, by what the sender of the failed request should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The condition of an insert did not hold: read the marker in the table again.
     ConditionFailed,
-    /// The cause passes without an operator, or the outcome is unknown: try again.
+    /// The cause may disappear without an operator's action, or the outcome is unknown: try again.
     Transient,
     /// The server lacked memory for the request. This is transient unless it persists.
     OutOfMemory,
@@ -178,7 +179,7 @@ pub enum Failure {
 }
 
 impl StoreError {
-    /// What the error means for the request.
+    /// The class of this error.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Unreachable(_) => Failure::Transient,
@@ -190,7 +191,8 @@ impl StoreError {
         }
     }
 
-    /// The error in an answer. A text without a code does not come from ClickHouse.
+    /// The error for the text of an answer. A text without an error code comes from something in front of ClickHouse,
+    /// for example a proxy, so ClickHouse counts as unreachable.
     pub(crate) fn answered(text: impl AsRef<str>) -> Self {
         let text = text.as_ref();
         match code(text) {

@@ -21,10 +21,10 @@ pub const CELL_TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_
 /// Tables without cells that the aggregator needs at its start.
 const OTHER_TABLES: [&str; 3] = ["progress", "configs", "rollup_since"];
 
-/// Minimum number of inserts whose tokens a table must remember. ClickHouse must remember a token for as long as a
-/// statement with this token may run. This is 55 s: 30 s until its deadline, and then 25 s until ClickHouse's time
-/// limit. In twice that time, 3,520 inserts go into one table, at 32 a second (64 Kafka partitions, two cells each, a
-/// batch every 4 s). This constant is more than ten times that number.
+/// Minimum number of inserts whose deduplication tokens a table must remember. ClickHouse must remember a token for as
+/// long as a statement with this token may run. This is 55 s: 30 s until its deadline, and then 25 s until ClickHouse's
+/// time limit. A busy table gets 32 inserts a second: 64 Kafka partitions, two cells for each, and a batch every 4 s.
+/// That is 3,520 inserts in 110 s, which is twice the required time. This constant is more than ten times that number.
 const MIN_TOKENS: u64 = 50_000;
 
 /// Why the aggregator cannot use the tables.
@@ -46,7 +46,7 @@ pub enum TablesError {
         /// The missing columns.
         names: Vec<String>,
     },
-    /// The column of a declared field has another type.
+    /// The column of a declared field has a type that differs from the declared type.
     #[error(
         "`{database}.events.{column}` is {found}, but the field is declared as {declared}: undo the change, or give the \
          new field a name of its own"
@@ -61,8 +61,8 @@ pub enum TablesError {
         /// The type that the field needs.
         declared: &'static str,
     },
-    /// The table remembers too few tokens: the rows of an insert that was under way for a long time could be stored
-    /// twice.
+    /// The table remembers too few deduplication tokens. If it forgets a token while a statement with this token still
+    /// runs, the same rows could be stored twice.
     #[error(
         "`{database}.{table}` remembers the tokens of only its last {tokens} inserts: run `ALTER TABLE \
          {database}.{table} MODIFY SETTING non_replicated_deduplication_window = {MIN_TOKENS}`"
@@ -122,7 +122,8 @@ pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreErro
 /// # Errors
 /// The first problem that was found.
 pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
-    // `system` is queried from outside the database, which may be missing.
+    // `database` may not exist, and then every request that names this database fails. So the requests for the tables
+    // in `system` do not name it.
     let (system, database) = (store.outside_database(), store.database.to_string());
     let there: Vec<(String, u64)> = system
         .rows(&format!(
@@ -165,7 +166,8 @@ pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
     }
 }
 
-/// Compares the `columns` of the raw table, names and types, with those that `fields` need.
+/// Checks that the raw table has a column of the declared type for each of `fields`. `columns` are the names and types
+/// of its columns.
 fn check_columns(database: &str, fields: &[Field], columns: &[(String, String)]) -> Result<(), TablesError> {
     let found = |field: &Field| columns.iter().find(|(name, _)| *name == field.column());
     let missing = fields.iter().filter(|field| found(field).is_none());

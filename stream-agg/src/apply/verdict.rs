@@ -6,7 +6,7 @@
 //! nothing. It may be late or missing, it may belong to a statement whose deduplication token ClickHouse already knew,
 //! or it may be about a part that a killed server has lost. A cell without proof counts as applied in one case only:
 //! ClickHouse accepted a statement, and the table partition has expired since then, together with its marker. Pure; all
-//! times are by ClickHouse's clock.
+//! moments are by ClickHouse's clock, except in [`Target::by_our_clock`].
 
 use std::time::Duration;
 
@@ -40,8 +40,9 @@ impl Target {
         marker <= self.start && now < deadline
     }
 
-    /// Treats the table partition as expired only if the clock of this machine, which shows `ours`, agrees with
-    /// ClickHouse's clock. By ClickHouse's clock alone, lost rows would count as expired if that clock jumped ahead.
+    /// Drops `expires_at` unless this moment has also passed by the clock of this machine, which shows `ours`. So the
+    /// table partition counts as expired only if both clocks agree. Otherwise, if only ClickHouse's clock jumped ahead,
+    /// lost rows would count as expired.
     pub fn by_our_clock(self, ours: UnixMillis) -> Self {
         Self { expires_at: self.expires_at.filter(|ends| *ends <= ours), ..self }
     }
@@ -78,16 +79,17 @@ pub struct Attempts {
     lost: u8,
     /// No statement is sent before this moment; `None` if there is no need to wait.
     wait: Option<UnixMillis>,
-    /// Why no more statements are sent.
+    /// Why no more statements are sent; `None` while statements may be sent.
     stopped: Option<StopCause>,
-    /// Whether no other process, and no earlier run of this process, can have sent these rows.
+    /// Whether only these attempts can have sent the rows. False if another process, or an earlier run of this process,
+    /// may have sent them.
     own: bool,
 }
 
 impl Attempts {
-    /// The attempts for a cell for which no statement was sent yet. `rebuilt` is false for a batch that this owner of
-    /// the partition declared itself and whose commit was acknowledged: nobody else knows its token. It is true for
-    /// each batch that was read from an intent, even if the same process wrote the intent.
+    /// The attempts for a cell before the first statement. `rebuilt` is false for a batch that this owner of the
+    /// partition declared itself and whose commit was acknowledged: nobody else knows its token. `rebuilt` is true for
+    /// each batch that was read from an intent, even if the same process wrote the intent, and for a backfill.
     pub fn of(rebuilt: bool) -> Self {
         Self { own: !rebuilt, ..Self::default() }
     }
@@ -107,21 +109,23 @@ impl Attempts {
         self.last.is_none()
     }
 
-    /// Whether the rows need another token: ClickHouse knows the old one, but has lost the part.
+    /// Whether the rows must be sent under another token, because ClickHouse remembers the original token but has lost
+    /// the part.
     pub fn renamed(&self) -> bool {
         self.parts_lost() > 0
     }
 
-    /// Waits until `until`, but no longer than a statement that is made now could run. If ClickHouse's clock was ahead
-    /// and has been set back, older deadlines may be hours away, and the wait must not last that long.
+    /// Makes the cell wait until `until`, but at most for [`MAX_INSERT_LIFETIME_MS`] from `now`. If ClickHouse's clock
+    /// was ahead and has been set back, `until` may be hours away. The wait must not last that long.
     fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
         let until = until.min(UnixMillis(now.0 + MAX_INSERT_LIFETIME_MS));
         self.wait = Some(until);
         Verdict::Wait(until)
     }
 
-    /// Number of parts that ClickHouse acknowledged but does not have. The first missing part does not count: an
-    /// earlier statement may have written the token and may still be about to write the part.
+    /// Number of parts that ClickHouse acknowledged but does not have. The first missing part does not count, because
+    /// it may still appear: ClickHouse may have acknowledged the rows as repeats of an earlier statement with the same
+    /// token, and the earlier statement may not have written its part yet.
     pub fn parts_lost(&self) -> u8 {
         self.lost.saturating_sub(1)
     }
@@ -153,8 +157,8 @@ pub enum StopCause {
 
 /// Decides what to do about a cell whose `marker` was read at `now` on ClickHouse's clock.
 ///
-/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise each of the checks, which run
-/// every few seconds, would send the rows again to a ClickHouse that loses them.
+/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise a caller that judges the cell
+/// again would send the rows again to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
     if let Some(cause) = attempts.stopped {
         return Verdict::Stop(cause);
@@ -187,7 +191,8 @@ fn judge_running(target: &Target, attempts: &mut Attempts, marker: NextOffset, n
         {
             Verdict::Applied
         }
-        // The statement was in time, so ClickHouse knows the token; but the part is missing.
+        // ClickHouse reported the rows as written, so it knows the token. The marker was read before the deadline, and
+        // shows that the part is missing.
         Some((deadline, InsertAnswer::Written)) if now < deadline => {
             attempts.lost = attempts.lost.saturating_add(1);
             attempts.wait(UnixMillis(deadline.0 + MAX_EXECUTION_MS), now)

@@ -10,23 +10,25 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover;
 use crate::rows::cells::{Cell, Source};
 
-/// For how long a lack of memory counts as transient, because other statements may be using the memory. After this
-/// time, the insert counts as too large for the server, and therefore as refused: a batch has up to 64 MiB of records,
-/// and its insert needs several times as much memory.
+/// How long attempts may fail for lack of memory before the insert counts as refused. Until then the failures count as
+/// transient, because other statements may be using the memory. After that the insert is probably too large for the
+/// server: a batch has up to 64 MiB of records, and its insert needs several times as much memory.
 const MAX_MEMORY_SHORTAGE: Duration = Duration::from_secs(60);
 /// Pause between attempts while ClickHouse refuses an insert. The insert is retried until ClickHouse accepts it,
 /// because an operator may raise a limit, drop a constraint or grant a right at any moment, and should not have to
-/// restart the aggregator after that. The pause is not shorter because each attempt sends all rows.
+/// restart the aggregator after that. The pause is this long because each attempt sends all rows.
 pub(super) const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How an attempt failed, from the least to the most severe failure. The derived order depends on this.
+/// How an attempt failed. The variants are ordered from the least to the most severe failure, because the derived `Ord`
+/// compares them by this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FailedAttempt {
-    /// The condition of the insert did not hold.
+    /// The condition in the statement did not hold: the marker is above the start of the batch, the deadline has
+    /// passed, or another server answered.
     ConditionFailed,
     /// The same insert may succeed later.
     Transient,
-    /// An operator must act.
+    /// ClickHouse refuses the insert until an operator acts.
     Refused,
 }
 
@@ -42,7 +44,7 @@ impl FailedAttempt {
     }
 }
 
-/// What messages to an operator say about a batch.
+/// Identifies a batch in messages to an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchDescription {
     source: Source,
@@ -92,8 +94,8 @@ impl BatchDescription {
         let help = match cause {
             _ if self.of_a_backfill() => "; repair clickhouse, then run the backfill again".to_owned(),
             StopCause::ForeignMarker(_) => recover::help(partition),
-            // A restart does not help: it would send the rows under the same tokens, which ClickHouse remembers for
-            // thousands of inserts.
+            // A restart does not help: it would send the rows under the same tokens. ClickHouse remembers a token for
+            // thousands of inserts, and would skip the rows as repeats.
             StopCause::LostParts if self.is_one_offset() => format!(
                 "; nothing more of partition {partition} is inserted: find out why clickhouse loses parts, stop all \
                  aggregators and run `stream-agg skip {partition} --offset {}`, which makes the record a dead letter",
@@ -119,7 +121,8 @@ impl BatchDescription {
         self.end.to_i64() - self.start.to_i64() == 1
     }
 
-    /// Whether the rows come from a backfill, which has no intent that a command could change.
+    /// Whether the rows come from a backfill. `stream-agg split` and `stream-agg skip` cannot help then, because they
+    /// change an intent and a backfill has none.
     fn of_a_backfill(&self) -> bool {
         self.source.log_generation >= FIRST_BACKFILL_GENERATION
     }

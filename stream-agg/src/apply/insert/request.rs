@@ -23,9 +23,9 @@ use crate::apply::store::{self, IDLE_TIMEOUT, StoreError};
 use crate::config::StoreConfig;
 
 /// Timeout of a request, from opening the connection to the end of the answer. If ClickHouse still executes the
-/// statement after this time, the statement ends at ClickHouse's own time limit.
+/// statement after this time, the setting `max_execution_time` of the statement ends it.
 const TIMEOUT: Duration = Duration::from_secs(40);
-/// Bytes that are compressed and sent at a time.
+/// Number of uncompressed bytes that are compressed and sent as one chunk.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Maximum number of bytes that are read from an answer. An error has only a few lines.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -33,7 +33,7 @@ const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// Sends inserts.
 pub(super) struct Sender {
     http: Client<HttpConnector, Chunks>,
-    /// The address, and the parameters that are the same for all inserts.
+    /// The URL, with the query parameters that are the same for all inserts.
     address: String,
     user: String,
     password: String,
@@ -158,22 +158,28 @@ impl Body for Chunks {
     }
 }
 
-/// Compresses `data` into a block of ClickHouse's compressed format. The block begins with the CityHash128 (v1.0.2) of
-/// the bytes that follow the hash. They are: the compression method, the number of all these bytes, the length of the
-/// uncompressed data, and the data as LZ4. Source: ClickHouse, `src/Compression/CompressedReadBufferBase.cpp`.
+/// Compresses `data` into a block of ClickHouse's compressed format:
+///
+/// - 16 bytes: the CityHash128 (v1.0.2) of the rest of the block;
+/// - 1 byte: the compression method;
+/// - 4 bytes: the length of the block without the hash;
+/// - 4 bytes: the length of the uncompressed data;
+/// - the data, compressed with LZ4.
+///
+/// Source: ClickHouse, `src/Compression/CompressedReadBufferBase.cpp`.
 fn compressed(data: &[u8]) -> Bytes {
     const LZ4: u8 = 0x82;
     const HASH: usize = 16;
     const HEAD: usize = 9;
     let most = lz4_flex::block::get_maximum_output_size(data.len());
     let mut out = BytesMut::zeroed(HASH + HEAD + most);
-    let length = lz4_flex::block::compress_into(data, &mut out[HASH + HEAD..]).expect("there is room for it");
+    let length = lz4_flex::block::compress_into(data, &mut out[HASH + HEAD..]).expect("the output fits");
     out.truncate(HASH + HEAD + length);
     let mut head = &mut out[HASH..HASH + HEAD];
     head.put_u8(LZ4);
     head.put_u32_le((HEAD + length) as u32);
     head.put_u32_le(data.len() as u32);
-    // The format stores the two halves of the hash in the opposite order.
+    // In the block, the high 64 bits of the hash from `cityhash_rs` come before the low 64 bits.
     let hash = cityhash_rs::cityhash_102_128(&out[HASH..]).rotate_left(64);
     out[..HASH].copy_from_slice(&hash.to_le_bytes());
     out.freeze()

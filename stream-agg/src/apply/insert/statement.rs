@@ -9,8 +9,8 @@ use crate::apply::store::COMPLETE_ANSWER_SETTINGS;
 use crate::apply::verdict::{MAX_EXECUTION_MS, Target};
 use crate::rows::cells::{Cell, Source};
 
-/// Settings of every insert, in addition to those of every statement. One block becomes one part, completely or not at
-/// all. ClickHouse checks the token, and answers only after the insert has ended or failed.
+/// Settings of every insert, in addition to [`COMPLETE_ANSWER_SETTINGS`]. With these settings, one block becomes one
+/// part, completely or not at all. ClickHouse checks the token, and answers only after the insert has ended or failed.
 const SETTINGS: [(&str, &str); 12] = [
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
@@ -109,7 +109,8 @@ mod tests {
     fn one_block_becomes_one_part_with_any_server_defaults() {
         check("async_insert", "0");
         check("max_insert_threads", "1");
-        // A batch may have 1 M rows, and in addition the rows of one more record.
+        // These limits must not split the largest block: 1 M rows (the maximum of `BATCH_MAX_ROWS`), plus the rows of
+        // one more record.
         check("min_insert_block_size_rows", "1000000000");
         check("max_insert_block_size", "10000000");
         check("min_insert_block_size_bytes", "0");

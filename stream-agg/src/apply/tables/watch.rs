@@ -1,11 +1,11 @@
 //! Checks the tables every minute while batches are inserted.
 //!
-//! When a part of a table partition is lost, the marker in this part is lost, too. A later insert raises the marker of
-//! the table partition above the lost offsets, and then neither the checks at a start nor `stream-agg adopt` can find
-//! out that rows are missing. So once a check finds a problem, no batch is inserted into any table, and no marker rises
-//! above the lost offsets. An operator then restores all tables from the same backup and runs `stream-agg adopt`.
-//! Restoring only the damaged table would not help, because this table would lack everything after the backup. Batches
-//! may be declared meanwhile; they wait at the [`InsertGate`].
+//! When a table partition loses a part, it loses the rows and the marker in this part. If a later batch were
+//! inserted, the marker of this batch would cover the offsets of the lost rows, too. Then the checks at the start of a
+//! pipeline and `stream-agg adopt` could no longer detect that rows are missing. So once a check finds a problem, no
+//! batch is inserted into any table until a check finds none. An operator restores all tables from the same backup and
+//! runs `stream-agg adopt`. Restoring only the damaged table would not help, because this table would lack everything
+//! after the backup. Meanwhile batches may be declared; their inserts wait at the [`InsertGate`].
 
 use std::time::Duration;
 
@@ -25,15 +25,15 @@ const CHECK_PAUSE: Duration = Duration::from_secs(60);
 /// The backoff between checks after a check has found a problem or got no answer.
 const CHECK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
 
-/// Lets inserts pass only while no requested check of the tables is pending.
+/// Holds back inserts while a requested check of the tables is pending.
 #[derive(Debug)]
 pub struct InsertGate {
     checks: watch::Sender<Checks>,
     check_now: Notify,
 }
 
-/// Counts the requested checks, and how many of these requests are settled. A check that finds no problem settles only
-/// the requests that were made before it began.
+/// How many checks of the tables were requested, and how many of these requests are `done`. A check that finds no
+/// problem settles only the requests that were made before it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Checks {
     requested: u64,
@@ -76,7 +76,7 @@ impl InsertGate {
 
 /// Checks the tables every minute, and reports problems.
 pub struct TableWatch<'w> {
-    /// The database.
+    /// The client of the database with the tables.
     pub store: &'w Store,
     /// Declared fields, which have columns of their own in the raw table.
     pub fields: &'w [Field],
@@ -84,12 +84,13 @@ pub struct TableWatch<'w> {
     pub gate: &'w InsertGate,
     /// Shows whether inserts are held back.
     pub metrics: &'w Metrics,
-    /// Shows what is wrong.
+    /// Reports the problem that a check found, until a check finds none.
     pub health: &'w Health,
 }
 
 impl TableWatch<'_> {
-    /// Checks the tables every minute, and at once when [`InsertGate::close_until_checked`] requests it, until `stop`.
+    /// Checks the tables every minute, and at once when [`InsertGate::close_until_checked`] requests a check. Returns
+    /// when `stop` is cancelled.
     pub async fn run(self, stop: &CancellationToken) {
         let checking = async {
             self.count_parts().await;
@@ -103,8 +104,9 @@ impl TableWatch<'_> {
         let _stopped = stop.run_until_cancelled(checking).await;
     }
 
-    /// Shows how many parts the tables have. Nothing else depends on this number, so a failure, for example because
-    /// this user has no right to read it, is only logged for debugging.
+    /// Sets the metric of the number of parts: for each table, that of the table partition with the most parts. Nothing
+    /// else depends on this number. So if the query fails, for example because the user has no right to read
+    /// `system.parts`, the error is only logged at level debug.
     async fn count_parts(&self) {
         match super::parts(self.store).await {
             Ok(tables) => tables.iter().for_each(|(table, parts)| self.metrics.parts(table, *parts)),
