@@ -12,10 +12,11 @@ pub const REMEDY: &str = "a batch whose marker is hidden would count twice, so s
     users_without_row_policies_can_read_rows to true in ClickHouse's configuration, and drop row policies that apply to \
     the users of the services";
 
-/// Whether this process can read any row of `schema_migrations`, which every migration fills. Checking one table
-/// suffices, because the policies of tenants apply to the whole database.
+/// Whether this process can read any row of `schema_migrations`, a table to which every migration adds a row. Checking
+/// one table suffices, because each row policy of a tenant applies to all tables of the database.
 pub async fn are_rows_visible(store: &Store) -> Result<bool, StoreError> {
-    // The query does not count rows, because ClickHouse may answer a count from the metadata of parts.
+    // The query selects a row instead of `count()`, because ClickHouse may answer `count()` from the metadata of parts,
+    // which also counts hidden rows.
     let seen: Vec<String> = store.rows("SELECT name FROM schema_migrations LIMIT 1").await?;
     Ok(!seen.is_empty())
 }

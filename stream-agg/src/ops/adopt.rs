@@ -1,9 +1,10 @@
 //! `stream-agg adopt`: chooses the offset at which to continue a partition whose commit, log and tables contradict
 //! each other.
 //!
-//! If the log is still the same, the command finds an offset below which every table holds every record. It commits
-//! this offset with an intent that contains the highest marker of any table. The next owner of the partition reads
-//! records again from that offset, and each table partition gets only the rows that it lacks according to its marker.
+//! If the log still contains the records that are in the tables ([`Log::Same`]), the command finds an offset below
+//! which every table holds every record. It commits this offset with an intent that contains the highest marker of any
+//! table. The next owner of the partition reads records again from that offset, and each table partition gets only the
+//! rows that it lacks according to its marker.
 //! If the log is a new one ([`Log::New`]), the command commits the offset that the operator names, or the beginning of
 //! the log, under a new log generation. Markers of earlier generations then no longer count.
 //!
@@ -65,7 +66,8 @@ pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<
         let (_, found) = read_state(config, partition, log).await?;
         all.push(Adoptable { partition, log, committed: found.committed });
     }
-    // One group reads all partitions, so checking one partition shows whether the group is empty.
+    // All partitions belong to one consumer group, so one partition suffices to check during the wait that the group is
+    // empty. The check repeats the commit of the partition, so a partition with a committed offset is preferred.
     let asked = all.iter().find(|part| part.committed.is_some()).or(all.first());
     if let Some(Adoptable { partition, committed, .. }) = asked {
         let offline_error = AdoptError::offline(*partition);
@@ -93,10 +95,11 @@ async fn read_state(
     }
 }
 
-/// Adopts a Kafka partition. Records whose rows are in some tables but not in others are decoded again under the
-/// declaration `declaration_hash`. If `declaration_hash` is `None`, they are decoded under the declaration that their
-/// raw rows and the committed intent name. If neither names a declaration, every stored declaration is possible. It is
-/// an error if several declarations are possible.
+/// Adopts a Kafka partition. If some tables hold rows of a record that other tables lack, the next owner of the
+/// partition decodes the record again under the declaration with the hash `declaration_hash`. If `declaration_hash` is
+/// `None`, the declaration is the one whose hash is in the raw rows of such records and in the committed intent. If
+/// neither contains a hash, every stored declaration is a candidate. The function fails unless there is exactly one
+/// candidate.
 ///
 /// # Errors
 /// Why the partition cannot be adopted; in that case nothing has changed.
@@ -139,8 +142,8 @@ pub async fn adopt(
     };
     let window = restore::rebuild_window(&store, partition, &resume, &limits).await.map_err(store_error)?;
     let intent = Intent { window, start: from, ..resume.intent };
-    // This fails if another batch was declared after the wait began, because the markers that were read could belong to
-    // that batch.
+    // `replace` refuses to commit if the committed offset has changed since `begin`. In that case, another batch was
+    // declared, and the markers that were read above may belong to that batch.
     offline.replace(&committed, from, &intent).await.map_err(offline_error)?;
     Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
@@ -151,8 +154,7 @@ fn mark(found: &KafkaState) -> LogMark {
     LogMark { topic: found.topic, epoch: None }
 }
 
-/// For a log whose records are in the tables: the offset from which to read the log again, and the intent to commit at
-/// that offset.
+/// Computes, for [`Log::Same`], the offset from which to read the log again, and the intent to commit at that offset.
 async fn same_log(
     store: &Store,
     partition: u16,
@@ -202,10 +204,11 @@ async fn same_log(
     Ok((from, intent))
 }
 
-/// The hash of the declaration under which records of the partition were last counted: the declaration of the last
-/// commit, or else that of the newest raw row. If there is neither, or this process cannot use the declaration that was
-/// found, returns the hash of the declaration of this process. The next owner of the partition compares its own rollups
-/// with the returned declaration, and stores which of its rollups lack records ([`crate::protocol::since`]).
+/// The hash of the declaration under which records of the partition were last stored: the hash in the committed intent
+/// or, if there is no intent, in the newest raw row. If there is no raw row either, or if this process cannot use the
+/// declaration with that hash, returns the hash of `ours`, the declaration of this process. The next owner of the
+/// partition compares its own rollups with the returned declaration, and stores which of its rollups lack records
+/// ([`crate::protocol::since`]).
 async fn last_declaration(
     store: &Store,
     partition: u16,
@@ -226,7 +229,7 @@ async fn last_declaration(
     Ok(if configs::read(store, last).await?.is_ok() { last } else { ours.hash() })
 }
 
-/// The declaration with this hash.
+/// The declaration with this hash: either `ours` or one that is stored in ClickHouse.
 async fn declared(
     store: &Store,
     partition: u16,
@@ -254,9 +257,10 @@ async fn declarations_from(
     store.rows(&sql).await
 }
 
-/// An offset below which every table holds every record: the start of the last batch that has a marker in the ledger. A
-/// later offset would not be safe: other tables may lack rows of that batch, or may already hold rows of the next
-/// batch, for which the ledger has no marker yet.
+/// An offset below which every table holds every record: the start of the last batch that is in the ledger. A marker is
+/// the end of its batch, so the second-highest marker in the ledger is this start. If there are fewer than two markers,
+/// the offset is 0. A later offset would not be safe: other tables may lack rows of the last batch, or may already hold
+/// rows of the next batch, for which the ledger has no marker yet.
 async fn complete_below(
     store: &Store,
     partition: u16,
@@ -278,10 +282,10 @@ impl fmt::Display for Adopted {
             intent.log_generation
         )?;
         if let Some(adopted) = intent.adopted {
-            write!(f, "; rows that tables already hold up to {adopted} are not stored again")?;
+            write!(f, "; rows that tables already hold of records below {adopted} are not stored again")?;
         }
         if *lost > 0 {
-            write!(f, "; {lost} earlier records are no longer in the log and may be missing")?;
+            write!(f, "; the {lost} offsets before it are no longer in the log, so tables may lack their records")?;
         }
         Ok(())
     }

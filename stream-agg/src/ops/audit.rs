@@ -1,24 +1,26 @@
 //! `stream-agg audit`: compares the tables with each other, even while rows are inserted.
 //!
-//! Invariant: the audit compares no records whose inserts may be in flight, so it finds nothing wrong in a sound
-//! system, whenever it runs. There are three comparisons, each exact below certain offsets:
+//! Invariant: the audit compares no records whose inserts may be in flight. So if the tables are correct, it reports no
+//! error, whenever it runs. It makes three comparisons, each of them exact below certain offsets:
 //!
 //! 1. *The ledger with itself*: each offset below `progress` must have a row ([`gaps`]), no record may have a second
 //!    row, and each row must have `stored = lines - rejected - duplicates`.
-//! 2. *Raw rows with the ledger*, for offsets below `progress`, which is read first. For each span of offsets, the
-//!    audit compares the number of rows and the sum of a hash of (offset, line). The ledger predicts this sum, because
-//!    the stored lines of a record are numbered without gaps. Lines arrive at most two days before Kafka appends their
-//!    record, unless a spool held the record. So raw rows of earlier days are read only for spans that differ, as far
-//!    back as the ids of the records in these spans show. Spans that still differ are read once more, record by record.
+//! 2. *Raw rows with the ledger*, for offsets below `progress`. The audit reads `progress` before the rows, so all of
+//!    these rows are in ClickHouse. For each span of offsets, the audit compares the number of rows and the sum of a
+//!    hash of (offset, line). The ledger predicts this sum, because the stored lines of a record are numbered without
+//!    gaps. Lines arrive at most two days before Kafka appends their record, unless a spool held the record. So raw
+//!    rows that arrived still earlier are read only for spans that differ. The ids of the records in these spans show
+//!    on which day the first of their lines arrived. Spans that still differ are read once more, record by record.
 //! 3. *Rollups with raw rows*, by the day of the event. The rows of a rollup contain no offsets, but its markers do.
-//!    One statement reads sums and markers from the same parts. The marker of a table partition is the offset below
-//!    which the table partition holds every record, and at or above which it holds none. The audit waits until
-//!    `progress` has passed all markers, and then counts the raw rows below exactly these offsets.
+//!    One statement reads sums and markers from the same parts. A table partition holds every record of a log below
+//!    the offset in its marker, and no record at or above this offset. The audit waits until `progress` has passed all
+//!    markers, so that the raw rows below them are in ClickHouse. Then it counts the raw rows below exactly these
+//!    offsets.
 //!
-//! Expired rows are not compared. If all raw rows of a day must still exist, a rollup must have exactly as many
-//! events of that day as there are raw rows that it counts; otherwise it must have at least as many. Markers (tenant
-//! `''`) are not counted. The audit reports what it could not compare ([`frame`]). It repairs nothing and does not read
-//! Kafka.
+//! Expired rows are not compared. If no raw row of a day can have expired, a rollup must have exactly as many events of
+//! that day as there are raw rows that it counts. Otherwise it must have at least as many, because it still counts
+//! events whose raw rows have expired. Markers (tenant `''`) are not counted. The audit reports what it could not
+//! compare ([`frame`]). It repairs nothing and does not read Kafka.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -97,34 +99,36 @@ pub struct Audit {
 /// The result for one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Audited {
-    /// The name of the table.
+    /// The name of the table; for a rollup, the name of the rollup.
     pub table: String,
     /// What the table must hold: the number of records for the ledger, of rows for `events`, of events for a rollup.
     pub expected: u64,
     /// What the table holds, as a number of the same kind.
     pub found: u64,
-    /// How many of the expected records, rows or events are not in the table.
+    /// How many of the expected rows or events are not in the table. For the ledger: the lines by which `stored` is
+    /// below `lines - rejected - duplicates`.
     pub missing: u64,
-    /// How many of the records, rows or events in the table are not expected.
+    /// How many of the rows or events in the table are not expected. For the ledger: the number of repeated rows, plus
+    /// the lines by which `stored` is above `lines - rejected - duplicates`.
     pub duplicate: u64,
-    /// What was not compared, and why; empty if everything was compared.
+    /// What was not compared or not judged, and why; empty if there is nothing to note.
     pub note: String,
 }
 
 /// A wrong part of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The table.
+    /// The name of the table; for a rollup, the name of the rollup.
     pub table: String,
-    /// The part: a day of events, or offsets of a Kafka partition.
+    /// The part: a day of events, offsets of a Kafka partition, or `all` for a rollup that is not divided by time.
     pub part: String,
     /// How many records, rows or events the part must hold.
     pub expected: u64,
     /// How many records, rows or events the part holds.
     pub found: u64,
-    /// How many of the expected ones are not in the part.
+    /// How much is missing in the part, counted like [`Audited::missing`].
     pub missing: u64,
-    /// How many of those in the part are not expected.
+    /// How much of the part is not expected, counted like [`Audited::duplicate`].
     pub duplicate: u64,
 }
 
@@ -153,7 +157,7 @@ pub struct AuditError {
     source: StoreError,
 }
 
-/// The ledger by spans.
+/// Counts of the ledger, by span ([`read::SPAN`] offsets of a log).
 type Ledger = BTreeMap<Key, LedgerSpan>;
 
 /// Audits the ledger, the raw table and the rollups of `declaration`.
@@ -165,8 +169,8 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
     let Declaration { rollups, limits, .. } = declaration;
     let reader = Reader { store, query_timeout: reach.query_timeout };
     let mut frame =
-        reader.frame(reach.days, limits.time).await.map_err(failed("read what can be compared"))?;
-    let declared_in = reader.declared_in(rollups).await.map_err(failed("read configs"))?;
+        reader.frame(reach.days, limits.time).await.map_err(failed("find the days to compare"))?;
+    let declared_in = reader.declared_in(rollups).await.map_err(failed("read the table configs"))?;
 
     let ledger = reader.ledger(&frame).await.map_err(failed("read the ledger"))?;
     let offsets = offsets(&reader, &frame, &ledger).await.map_err(failed("look for gaps in the ledger"))?;
@@ -182,7 +186,7 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
     for snapshot in &mut snapshots {
         snapshot.leave_out(&behind);
     }
-    if reader.may_lack_raw_rows(&frame).await.map_err(failed("look for lines that arrived long ago"))? {
+    if reader.may_lack_raw_rows(&frame).await.map_err(failed("look in the ledger for old lines"))? {
         frame.may_have_lost_raw_rows();
     }
     let days =
@@ -225,9 +229,9 @@ async fn rows(
     Ok(judge::rows(frame, ledger, &raw, &arrivals, &details))
 }
 
-/// Waits until `progress` has passed everything that the rollups held when they were read. Returns the logs whose
-/// `progress` has not caught up in time. Logs that have no `progress` yet are awaited for a shorter time
-/// ([`FIRST_BATCH_TIMEOUT`]), and are not returned.
+/// Waits at most [`CATCH_UP_TIMEOUT`] until `progress` has passed the markers of the rollups in `snapshots`. Returns
+/// the logs whose `progress` is still below a marker. For logs that have no `progress` yet, the function waits only
+/// [`FIRST_BATCH_TIMEOUT`], and it does not return them.
 async fn caught_up(
     reader: &Reader<'_>,
     frame: &Frame,

@@ -9,7 +9,7 @@ use crate::protocol::recover::AFTER_TRUNCATION;
 /// Why a partition was not adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// The log ends before the records that are in the tables.
+    /// The log ends below offsets whose records are in the tables.
     #[error(
         "adopt partition {partition}: tables hold records below {applied_end}, but the log ends at {end}; if the topic was deleted and \
          created again, add --new-log"
@@ -19,7 +19,7 @@ pub enum AdoptError {
         partition: u16,
         /// The highest marker in any table.
         applied_end: NextOffset,
-        /// Where the log ends.
+        /// The end of the log: the offset after its last record.
         end: NextOffset,
     },
     /// The topic is not the one for which the offset was committed.
@@ -28,7 +28,7 @@ pub enum AdoptError {
         /// The Kafka partition.
         partition: u16,
     },
-    /// The log was truncated below the records that were read, and perhaps written again.
+    /// The log was truncated below an offset up to which it had been read. New records may have been written since.
     #[error(
         "adopt partition {partition}: records below {from} were read from the log, which was then truncated below that \
          offset: add {AFTER_TRUNCATION}"
@@ -50,8 +50,8 @@ pub enum AdoptError {
     },
     /// Records before the chosen offset would never be read.
     #[error(
-        "adopt partition {partition}: records from {reached} to {from} are in no table, and would be skipped: start an \
-         aggregator, which reads them"
+        "adopt partition {partition}: records from offset {reached} to {from} are in no table, and would never be \
+         read: start an aggregator, which reads them"
     )]
     PassesOver {
         /// The Kafka partition.
@@ -72,13 +72,13 @@ pub enum AdoptError {
         from: NextOffset,
         /// Where the log begins.
         low: NextOffset,
-        /// Where the log ends.
+        /// The end of the log: the offset after its last record.
         end: NextOffset,
     },
     /// Rows of some records are missing in some tables, and it is unknown under which declaration to make these rows.
     #[error(
-        "adopt partition {partition}: offsets {from} to {applied_end} may be stored in part, and were declared under \
-         {}; choose with --cfg the declaration under which to make the missing rows",
+        "adopt partition {partition}: some tables may lack rows of the records from offset {from} to {applied_end}, \
+         which were decoded under {}; choose with --cfg the declaration under which to make the missing rows",
         listed(declaration_hashes)
     )]
     UnknownDeclaration {
@@ -110,12 +110,12 @@ pub enum AdoptError {
 }
 
 impl AdoptError {
-    /// Turns an error of [`crate::ops::offline`] into an error of the adoption.
+    /// Returns a function that turns an error of [`crate::ops::offline`] into an error of the adoption of `partition`.
     pub(super) fn offline(partition: u16) -> impl Fn(OfflineError) -> Self + Copy {
         move |source| Self::Offline { partition, source }
     }
 
-    /// Turns an error of ClickHouse into an error of the adoption.
+    /// Returns a function that turns an error of ClickHouse into an error of the adoption of `partition`.
     pub(super) fn store(partition: u16) -> impl Fn(StoreError) -> Self + Copy {
         move |source| Self::Offline { partition, source: OfflineError::Store(source) }
     }

@@ -4,10 +4,10 @@ use super::AdoptError;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::KafkaState;
 
-/// What an operator knows about the log.
+/// What an operator says about the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Log {
-    /// The records of the log are the ones in the tables.
+    /// The tables were filled from this log. Since then, the log was not truncated and its topic was not created again.
     Same,
     /// The topic was deleted and created again, or the log was truncated. The log is read from offset `from` on. If
     /// the topic was created again, `from` may be omitted; the log is then read from its beginning.
@@ -17,9 +17,9 @@ pub enum Log {
     },
 }
 
-/// Checks what the operator says about the log against what was `found` in Kafka. If the operator says that the log is
-/// the same, returns the newest known record that the log must still hold: the offset after the record, and the
-/// record's leader epoch. Returns `None` if the operator says that the log is new, or if no record can be checked.
+/// Checks what the operator says about the log against what was `found` in Kafka. For [`Log::Same`], returns the offset
+/// after the newest record whose leader epoch is known, and this epoch: the log must still hold this record. Returns
+/// `None` for [`Log::New`], and also if no epoch is known or if retention has deleted the record.
 pub(super) fn check_log(
     partition: u16,
     log: Log,
@@ -60,7 +60,8 @@ mod tests {
 
     const TOPIC: Option<TopicId> = Some(TopicId(9));
 
-    /// A state of Kafka in which offset 10 is committed. If there is a `last`, a batch up to this offset is declared.
+    /// A state of Kafka in which offset 10 is committed. If `last` is given, a batch is declared that ends with the
+    /// record at offset `last`.
     fn found(last: Option<i64>, topic: Option<TopicId>) -> KafkaState {
         let log = LogMark { topic, epoch: Some(3) };
         let next = NextOffset::new;
@@ -69,7 +70,7 @@ mod tests {
         KafkaState { committed, low: next(3), end: next(20), topic: TOPIC }
     }
 
-    /// Compares which record the log must still hold, or what the error contains.
+    /// Checks that [`check_log`] returns the `expected` record, or an error whose message contains the `expected` text.
     #[track_caller]
     fn check(log: Log, found: &KafkaState, expected: Result<Option<(i64, i32)>, &str>) {
         match (check_log(0, log, found), expected) {
@@ -92,13 +93,13 @@ mod tests {
         check(Log::Same, &shorter, Err("records below 10 were read from the log"));
         let inside = KafkaState { end: NextOffset::new(12), ..found(Some(14), TOPIC) };
         check(Log::Same, &inside, Err("records below 15 were read from the log"));
-        // Retention that deletes records does not truncate a log. An offset that another tool has committed has no
-        // intent, so there is nothing to compare.
+        // If retention has deleted the newest record that was read, the log does not count as truncated. If another
+        // tool committed the offset, the commit has no intent, so there is nothing to compare.
         check(Log::Same, &KafkaState { low: NextOffset::new(11), ..found(None, TOPIC) }, Ok(None));
         let reset = KafkaState { committed: Some((NextOffset::ZERO, String::new())), ..found(None, TOPIC) };
         check(Log::Same, &reset, Ok(None));
-        // The intent also has the leader epoch of the last record of a declared batch. Intents of earlier releases lack
-        // it.
+        // If a batch is declared, the intent names the leader epoch of the last record of the batch. Intents of earlier
+        // releases lack this epoch, so the last record before the batch is checked.
         let (from, metadata) = found(Some(14), TOPIC).committed.unwrap();
         check(Log::Same, &found(Some(14), TOPIC), Ok(Some((10, 3))));
         let intent = Intent { last_epoch: Some(4), ..metadata.parse().unwrap() };
@@ -114,9 +115,9 @@ mod tests {
         check(beginning, &found(None, Some(TopicId(8))), Ok(None));
         check(beginning, &KafkaState { committed: None, ..found(None, TOPIC) }, Ok(None));
         check(new(10), &found(None, TOPIC), Ok(None));
-        check(new(11), &found(None, TOPIC), Err("from 10 to 11 are in no table"));
+        check(new(11), &found(None, TOPIC), Err("from offset 10 to 11 are in no table"));
         check(new(15), &found(Some(14), TOPIC), Ok(None));
-        check(new(16), &found(Some(14), TOPIC), Err("from 15 to 16 are in no table"));
+        check(new(16), &found(Some(14), TOPIC), Err("from offset 15 to 16 are in no table"));
         check(new(16), &found(Some(14), Some(TopicId(8))), Ok(None));
         check(new(2), &found(None, TOPIC), Err("the log holds offsets 3 to 20"));
     }

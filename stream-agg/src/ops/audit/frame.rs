@@ -1,10 +1,10 @@
 //! What can be compared: which days, and which offsets of each log. Pure.
 //!
-//! Three times decide when ClickHouse drops a row. A raw row expires with the day on which its line arrived at the
-//! edge, a ledger row with the day on which Kafka appended the record, and a row of a rollup with the day of the event.
-//! A spool may hold a record for days, and an edge's clock may be wrong, so a line may arrive long before Kafka appends
-//! its record. The id of the record shows when the lines arrived: it is a UUIDv7, which the edge creates within moments
-//! of their arrival.
+//! The tables do not expire by the same time. A raw row expires by the day on which its line arrived at the edge, a
+//! ledger row by the day on which Kafka appended the record, and a row of a rollup by the day of the event. A spool may
+//! hold a record for days, and an edge's clock may be wrong, so a line may arrive long before Kafka appends its record.
+//! The id of the record shows when the lines arrived: it is a UUIDv7, which the edge creates within moments of the
+//! arrival of the lines.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ use schemas::time::{DAY, UnixMillis};
 pub type Log = (u16, u16);
 
 /// Maximum number of days between the arrival of a line and the append of its record in Kafka, unless the id of the
-/// record shows more. Kafka usually appends a record within minutes, but clocks differ.
+/// record shows that the line arrived earlier. Kafka usually appends a record within minutes, but clocks differ.
 pub const MAX_APPEND_DELAY_DAYS: i64 = 2;
 /// Maximum number of days between the arrival of the first line of a record and the creation of the record's id. The id
 /// is created within moments, but midnight may be in between.
 pub const MAX_ID_DELAY_DAYS: i64 = 1;
 
-/// What ClickHouse holds; days are counted since 1970.
+/// From when on ClickHouse holds rows. Each day is a number of days since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// ClickHouse's clock.
@@ -49,7 +49,8 @@ pub struct Frame {
     /// Raw rows that arrived before this day were dropped, although the ledger still has their records; `None` if there
     /// are no such rows.
     pub raw_dropped_before: Option<i64>,
-    /// All raw rows that arrived from this day on still exist and are read; `None` if no raw row has ever expired.
+    /// All raw rows that arrived from this day on still exist and are read. `None` means all days: no raw row can have
+    /// expired.
     pub whole_from: Option<i64>,
     /// Limits on the client times that are trusted.
     pub time: TimeLimits,
@@ -63,7 +64,8 @@ impl Frame {
         // If the ledger has records of days before the first day that has raw rows, the raw rows of those days were
         // dropped.
         let raw_dropped_before = held.raw.filter(|raw| held.stored.is_some_and(|stored| stored < *raw));
-        // In the ledger, the records of 30 days ago expire at the next midnight. Earlier ones may have expired already.
+        // In the ledger, rows of the day `LEDGER_DAYS` days ago expire at the next midnight, and rows of earlier days
+        // may have expired already.
         let all_in_ledger = held.stored.is_none_or(|stored| stored > today - i64::from(LEDGER_DAYS));
         let compared_from = match raw_dropped_before {
             Some(raw) => Some(wanted.max(raw + MAX_APPEND_DELAY_DAYS)),
@@ -88,9 +90,11 @@ impl Frame {
         self.compared_from.map(|from| from - MAX_APPEND_DELAY_DAYS)
     }
 
-    /// Sets the floors. `firsts` has the first offset of each log in the ledger. If nothing seems to have expired, each
-    /// log is compared from offset 0. If the ledger of a log begins at a later offset all the same, rows of the log may
-    /// have expired in the ledger and in the raw table.
+    /// Sets the floors. `firsts` has, for each log, the first offset in the ledger on the days that are compared. If
+    /// `compared_from` is set, each log is compared from this offset on. If `compared_from` is `None`, nothing seems to
+    /// have expired, and each log is compared from offset 0. If in this case the ledger of a log does not begin with
+    /// offset 0, rows of the log may have expired in the ledger and in the raw table, so this function also sets
+    /// `whole_from`.
     pub fn set_floors(&mut self, firsts: &BTreeMap<Log, u64>) {
         if self.compared_from.is_some() {
             self.floors.clone_from(firsts);
@@ -109,22 +113,23 @@ impl Frame {
         self.raw_dropped_before.map_or(kept, |dropped| dropped.max(kept))
     }
 
-    /// Takes into account that raw rows may have expired before the audit, and may expire during the audit: moves
-    /// `whole_from` forward if necessary.
+    /// Called if raw rows may have expired before the audit. Sets `whole_from` to [`Self::kept_from`], unless it is a
+    /// later day already.
     pub fn may_have_lost_raw_rows(&mut self) {
         self.whole_from = self.whole_from.max(Some(self.kept_from()));
     }
 
     /// Whether all raw rows of events of this day must still exist. A raw row expires with the day on which the event
     /// arrived. The time of an event can be later than its arrival only if the client's clock was ahead, and the
-    /// client's time is trusted only if it is ahead by at most `time.ahead`.
+    /// client's time is trusted only if it is ahead by at most `time.ahead`. So no event of this day arrived
+    /// more than `time.ahead`, rounded up to whole days, before this day.
     pub fn is_whole(&self, day: i64) -> bool {
         let ahead = (self.time.ahead + DAY - 1) / DAY;
         self.whole_from.is_none_or(|from| day - ahead >= from)
     }
 }
 
-/// The day of a moment, since 1970.
+/// The day (UTC) of `time`, as a number of days since 1970.
 pub fn day(time: UnixMillis) -> i64 {
     time.0.div_euclid(DAY)
 }

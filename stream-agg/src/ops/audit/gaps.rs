@@ -2,9 +2,9 @@
 //!
 //! The producer of an edge is idempotent and not transactional, and the topic is not compacted, so a log has a record
 //! at each offset, and the ledger has a row for each record. An offset without a row has one of two causes. Either the
-//! record at this offset is in Kafka but in no table, because it was skipped by mistake. Or Kafka has no record at this
-//! offset, because of a transaction, compaction or retention. The log shows which of the two is the cause; the tables
-//! do not.
+//! record at this offset is in Kafka but in no table, because aggregators passed over it by mistake. Or Kafka has no
+//! record at this offset, because of a transaction, compaction or retention. The log shows which of the two is the
+//! cause; the tables do not.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,11 +32,11 @@ pub struct Gap {
 /// Whether the ledger has a row for each offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Offsets {
-    /// Number of offsets from the first compared one up to `progress`.
+    /// Number of offsets from the first compared offset up to, but not including, `progress`.
     pub expected: u64,
     /// Number of these offsets that have a ledger row.
     pub found: u64,
-    /// The first gaps.
+    /// The first gaps; at most [`super::judge::MAX_FINDINGS`] in the result of an audit.
     pub gaps: Vec<Gap>,
 }
 
@@ -47,7 +47,7 @@ impl Offsets {
     }
 }
 
-/// What the spans show about gaps, before single records are read.
+/// What the totals of the spans ([`Key`]) show about gaps, before single records are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counted {
     /// The totals, and the gaps between spans.
@@ -80,7 +80,8 @@ pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
 }
 
 impl Counted {
-    /// Adds the gap `[end, next)`, if it is not empty.
+    /// Counts the offsets from `end` up to, but not including, `next` as expected, and adds them as a gap. Does nothing
+    /// if there are no such offsets.
     fn add_gap(&mut self, (log_generation, partition): Log, end: u64, next: u64) {
         if end < next {
             self.offsets.expected += next - end;
@@ -89,7 +90,7 @@ impl Counted {
     }
 }
 
-/// `offsets 5-7 of partition 3, log generation 1: in no ledger row`.
+/// For example `offsets 5-7 of partition 3, log generation 1: in no ledger row`.
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { log_generation, partition, first, last } = self;

@@ -10,15 +10,15 @@ use super::read::{DeclaredIn, EVENTS, Key, LEDGER, LedgerSpan, RawSpan, SPAN, Sp
 use super::{Audited, Finding};
 
 /// Maximum number of findings that are listed for a table, and of gaps that are listed for the ledger. The sums include
-/// those that are not listed.
+/// the findings and gaps beyond this number.
 pub const MAX_FINDINGS: usize = 20;
 
-/// A condition is compared only if its path into `props` has at most this number of steps. With more steps, there are
-/// too many ways to write the path with dots and nesting.
+/// A rollup is compared only if the path of each of its conditions on `props` has at most this number of steps. For a
+/// longer path, the query would have to try too many ways to write the path with dots and nesting.
 const MAX_STEPS: usize = 4;
 
-/// Numbers of raw rows by the day of the event. For each rollup: how many raw rows the rollup must count, and how many
-/// it may count.
+/// Numbers of raw rows by the day of the event (days since 1970). Each day has a pair for each rollup, in the order of
+/// the snapshots: how many raw rows the rollup must count, and how many it may count at most.
 pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
 
 /// A row that is read from a rollup.
@@ -26,7 +26,7 @@ pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
 pub enum SnapshotRow {
     /// A table partition holds all records of a log below the offset `applied_end`.
     Marker {
-        /// The day on which the table partition expires, since 1970.
+        /// The day on which the table partition expires, as a number of days since 1970.
         expiry: u64,
         /// The log.
         log: Log,
@@ -35,29 +35,29 @@ pub enum SnapshotRow {
     },
     /// How many events of a day the rollup has counted.
     Sum {
-        /// The day, since 1970.
+        /// The day, as a number of days since 1970.
         day: i64,
         /// The number of events.
         sum: u64,
     },
 }
 
-/// A rollup at one moment.
+/// The sums and markers of a rollup, as one statement read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot<'r> {
     /// The declaration of the rollup.
     pub rollup: &'r Rollup,
-    /// Number of events by day.
+    /// Number of events by day (days since 1970).
     pub sums: BTreeMap<i64, u64>,
     /// The offset below which a table partition holds all records of a log. The key is the day on which the table
-    /// partition expires, since 1970, and the log.
+    /// partition expires (days since 1970), and the log.
     pub cuts: BTreeMap<(u64, Log), u64>,
-    /// Why the rollup is not compared.
+    /// Why the rollup is not compared; `None` if it is compared.
     left_out: Option<String>,
 }
 
 impl<'r> Snapshot<'r> {
-    /// The rollup as it was read.
+    /// Builds the snapshot from the rows that one statement read.
     pub fn new(rollup: &'r Rollup, rows: Vec<SnapshotRow>) -> Self {
         let (mut sums, mut cuts) = (BTreeMap::new(), BTreeMap::new());
         for row in rows {
@@ -86,7 +86,7 @@ impl<'r> Snapshot<'r> {
 fn not_compared(condition: &Condition) -> Option<&'static str> {
     let Dimension::Prop(path) = &condition.field else { return None };
     if path.steps().len() > MAX_STEPS {
-        return Some("not compared: its where reads too deep into props");
+        return Some("not compared: its where has a path of too many steps into props");
     }
     let is_number = |text: &String| text.parse::<f64>().is_ok();
     let is_compared = !condition.values.iter().any(is_number);
@@ -113,7 +113,7 @@ pub fn differing(ledger: &BTreeMap<Key, LedgerSpan>, raw: &BTreeMap<Key, RawSpan
     keys.into_iter().filter(differs).collect()
 }
 
-/// Adds raw rows that were read separately.
+/// Adds to `raw` the counts of `more` raw rows, which were read separately.
 pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
     for (key, RawSpan { rows, digest }) in more {
         let sum = raw.entry(key).or_default();
@@ -130,7 +130,7 @@ pub fn spans_to_detail(differing: &[Key], arrivals: &BTreeMap<Key, SpanArrivals>
     wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()
 }
 
-/// Number of stored lines in a span whose raw rows may have expired.
+/// How many stored lines of a span may have no raw row any more, because the raw row may have expired.
 fn may_be_dropped(arrivals: &BTreeMap<Key, SpanArrivals>, key: &Key) -> u64 {
     arrivals.get(key).map_or(0, |span| span.may_be_dropped)
 }
@@ -179,11 +179,12 @@ pub fn rows(
     (vec![records.sum, events.sum], findings)
 }
 
-/// Judges the rollup of a snapshot: compares its sums with the raw rows that it must count. Their numbers are at index
-/// `at` of each day in `days`. If the raw rows themselves differ from the ledger, `surplus` says by how many: it is
-/// positive if there are too many raw rows, and negative if raw rows are missing. A rollup that differs from the raw
-/// rows by the same number in the opposite direction agrees with the ledger, so it is right. A rollup with conditions
-/// is not judged if it differs as well, because `surplus` does not show how many of the rows in question it counts.
+/// Judges the rollup of a snapshot: compares its sums with the numbers of raw rows that it must count, which are at
+/// index `at` of each day in `days`. `surplus` is set if the raw rows themselves differ from the ledger: it is the
+/// number of duplicate raw rows minus the number of missing raw rows. A rollup that differs from the raw rows by
+/// `-surplus` agrees with the ledger, so its findings are cleared. If `surplus` is set and a rollup with conditions
+/// differs, the rollup is not judged, because `surplus` does not show how many of the missing and duplicate raw rows
+/// meet the conditions.
 pub fn rollup(
     frame: &Frame,
     snapshot: &Snapshot<'_>,
@@ -311,7 +312,7 @@ fn span_of((log_generation, partition, span): Key) -> String {
     offsets((log_generation, partition), first, first + SPAN - 1)
 }
 
-/// Describes offsets of a log.
+/// For example `offsets 5-7 of partition 3, log generation 1`. Log generation 0 is not named.
 pub fn offsets((log_generation, partition): Log, first: u64, last: u64) -> String {
     let log = if log_generation == 0 { String::new() } else { format!(", log generation {log_generation}") };
     format!("offsets {first}-{last} of partition {partition}{log}")

@@ -71,8 +71,9 @@ impl Reader<'_> {
     }
 
     /// For each log, an offset at and above which every record was appended on the day `from` or later, by Kafka's
-    /// time. This is the lowest offset that was appended on these days or, if greater, the highest marker of the days
-    /// before `from`. The marker can be greater if Kafka's clock was set back.
+    /// time. Usually this is the lowest offset of the records of these days. If Kafka's clock was set back, records of
+    /// days before `from` may follow. They are all below the highest marker of the days before `from`, so the function
+    /// returns this marker if it is greater.
     async fn first_offsets(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
         let from = start_of(from);
         let sql = format!(

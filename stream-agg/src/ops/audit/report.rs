@@ -50,7 +50,7 @@ fn insert(audit: &Audit) -> String {
     sql
 }
 
-/// `events, offsets 0-9999 of partition 3: 1 missing, 0 duplicate; 59 of 60`.
+/// For example `events, offsets 0-9999 of partition 3: 1 missing, 0 duplicate; 59 of 60`.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { table, part, expected, found, missing, duplicate } = self;
@@ -94,9 +94,9 @@ impl fmt::Display for Audit {
 
 /// How an operator finds the cause of a gap.
 const GAPS: &str = "Read the log from the first offset of a gap (kafka-console-consumer --partition … --offset …). \
-     If Kafka has a record at an offset of the gap, the record was skipped by mistake and is in no table: send its \
-     lines to the edge again. If the first record that is read comes after the gap, Kafka has no record in the gap: a \
-     transaction or compaction left the offsets empty, or retention deleted the records.";
+     If Kafka has a record at an offset of the gap, aggregators passed over it by mistake and it is in no table: send \
+     its lines to the edge again. If the first record that is read comes after the gap, Kafka has no record in the \
+     gap: a transaction or compaction left the offsets empty, or retention deleted the records.";
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,9 @@
 //! Audits periodically while the pipelines work, in one process of the group.
 //!
-//! The process that owns Kafka partition 0 runs the audit. During a rebalance, two processes or none may own this
-//! partition for a moment. So two audits may run at once, which only costs more queries, or one audit may be left out.
-//! Neither changes the result of an audit. The audit never delays the pipelines: its queries are limited in time,
-//! memory and threads, and a failed audit is repeated only at the next interval.
+//! The process that owns Kafka partition 0 runs the audit. During a rebalance, this partition may have two owners or
+//! none for a moment. Two owners may run two audits at once, which costs only more queries. Without an owner, an audit
+//! may be left out. Neither makes the result of an audit wrong. The audit does not delay the pipelines: its queries are
+//! limited in time, memory and threads, and a failed audit is not repeated before the next interval.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,14 +25,14 @@ pub struct Auditor {
     pub store: Store,
     /// The declaration of this process.
     pub declaration: Arc<Declaration>,
-    /// The partitions of this process.
+    /// The partitions that have a pipeline in this process.
     pub applied_watches: Arc<AppliedWatches>,
     /// The metrics, which show the results.
     pub metrics: Arc<Metrics>,
 }
 
 impl Auditor {
-    /// Audits once per `interval` until `stop`; never if there is no interval.
+    /// Audits once per `interval` until `stop` is cancelled; never if `interval` is `None`.
     pub async fn run(self, interval: Option<Duration>, stop: CancellationToken) {
         let Some(interval) = interval else { return };
         let mut ticks = time::interval_at(Instant::now() + interval, interval);

@@ -3,7 +3,7 @@ use super::*;
 const TODAY: i64 = 20_000;
 const LOG: Log = (0, 3);
 
-/// A system that began some days ago and holds everything since.
+/// A system that was started `age` days ago and still holds all rows since then.
 fn young(age: i64) -> Held {
     let began = TODAY - age;
     Held { now: UnixMillis(TODAY * DAY + 5), since: began, raw: Some(began), stored: Some(began) }
@@ -40,8 +40,8 @@ fn a_day_that_expires_at_midnight_is_not_compared() {
     let old = Held { since: TODAY - 400, raw: Some(TODAY - 31), stored: Some(TODAY - 30), ..young(0) };
     check(&old, 29, Some(29), Some(31), Some(30));
     check(&old, 2, Some(2), Some(4), Some(4));
-    // Kafka held records from before the first start of the system. They expire in the ledger earlier than in the raw
-    // table.
+    // Kafka held records from before the first start of the system. The ledger keeps their rows one day less than the
+    // raw table does.
     let backlog = |age| Held { raw: Some(TODAY - age), stored: Some(TODAY - age), ..young(20) };
     check(&backlog(29), 29, None, None, None);
     check(&backlog(30), 29, Some(29), Some(31), Some(30));

@@ -19,7 +19,7 @@ fn frame(floor: u64, next: u64) -> Frame {
     }
 }
 
-/// Spans by first and last offset, and number of records.
+/// A ledger with these spans. Each span is its first offset, its last offset and its number of records.
 fn ledger(spans: &[(u64, u64, u64)]) -> BTreeMap<Key, LedgerSpan> {
     let span = |(first, last, records): &(u64, u64, u64)| {
         let span = LedgerSpan { records: *records, first: *first, last: *last, ..LedgerSpan::default() };

@@ -72,7 +72,8 @@ fn raw_rows_that_arrived_earlier_are_added_to_those_of_their_span() {
     assert_eq!(differing(&ledger(5, 77), &found), [(1, 0, 0)]);
 }
 
-/// Judges a span of five stored lines. ClickHouse may have dropped the raw rows of two of them.
+/// Judges a span with five stored lines and `found` raw rows. ClickHouse may have dropped the raw rows of two of the
+/// lines. `wrong` has the numbers of missing and duplicate raw rows that must be reported.
 #[track_caller]
 fn check_dropped(found: u64, details: &[(Key, (u64, u64))], wrong: (u64, u64)) {
     let arrivals = [(KEY, SpanArrivals { since: TODAY - 40, may_be_dropped: 2 })].into();
@@ -114,7 +115,7 @@ const ALWAYS: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: 
 const LATER: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: false };
 
 /// Judges one day of a rollup. `must` has the least and the greatest number of events that the rollup may hold, and
-/// `found` is the number that it holds.
+/// `found` is the number that it holds. `wrong` has the numbers of missing and duplicate events that must be reported.
 #[track_caller]
 fn check(
     name: &str,
@@ -162,7 +163,8 @@ fn a_rollup_declared_later_holds_between_its_own_and_all_events() {
 fn days_past_the_retention_of_a_rollup_are_left_out() {
     check("event_minutely", &frame(None), TODAY - 9, (5, 5), 0, &ALWAYS, (0, 0));
     check("event_minutely", &frame(None), TODAY - 3, (5, 5), 0, &ALWAYS, (5, 0));
-    // This rollup is kept for seven days. A day that expires within the next 24 hours is left out.
+    // This rollup is kept for seven days. `TODAY - 7` expires within the next 24 hours, so it is left out. `TODAY - 6`
+    // expires later, so it is compared.
     check("event_minutely", &frame(None), TODAY - 7, (5, 5), 0, &ALWAYS, (0, 0));
     check("event_minutely", &frame(None), TODAY - 6, (5, 5), 0, &ALWAYS, (5, 0));
 }
@@ -172,7 +174,7 @@ fn a_rollup_whose_where_has_a_number_or_a_deep_path_is_not_compared() {
     for (condition, note) in [
         ("\"props.a\" = [\"b\", \"true\"]", ""),
         ("\"props.a\" = [\"b\", \"1.50\"]", "its where compares a number in props as text"),
-        ("\"props.a.b.c.d.e\" = \"b\"", "its where reads too deep into props"),
+        ("\"props.a.b.c.d.e\" = \"b\"", "its where has a path of too many steps into props"),
     ] {
         let text = format!(
             "[[rollup]]\nname = \"of_a\"\ngrain = \"day\"\ndimensions = [\"event\"]\n\
@@ -193,7 +195,8 @@ fn a_rollup_without_time_is_compared_in_sum_while_nothing_has_expired() {
     check("poll_votes", &frame(Some(TODAY - 2)), 0, (5, 5), 9, &ALWAYS, (0, 0));
 }
 
-/// Judges a rollup while one raw row is missing.
+/// Judges a rollup that holds `found` events while one raw row is missing: the ledger has five rows, the raw table only
+/// four.
 #[track_caller]
 fn check_beside_a_lost_row(name: &str, found: u64, wrong: (u64, u64)) {
     let rollups = Rollups::built_in();

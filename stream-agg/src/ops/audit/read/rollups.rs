@@ -13,17 +13,17 @@ use crate::ops::audit::frame::{Frame, Log};
 use crate::ops::audit::judge::{Snapshot, SnapshotRow};
 use crate::protocol::declaration::{Declaration, known};
 
-/// Which declarations contain a rollup unchanged.
+/// Which of the stored declarations contain a rollup exactly as this process declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredIn {
-    /// The hashes of the declarations.
+    /// The hashes of the declarations that contain the rollup unchanged.
     pub declaration_hashes: Vec<u64>,
-    /// Whether all declarations contain the rollup unchanged.
+    /// Whether all stored declarations contain the rollup unchanged.
     pub always: bool,
 }
 
 impl Reader<'_> {
-    /// For each rollup, which declarations contain it unchanged.
+    /// For each rollup, which of the stored declarations contain it unchanged.
     pub async fn declared_in(&self, rollups: &Rollups) -> Result<Vec<DeclaredIn>, StoreError> {
         let rows: Vec<(u64, String)> = self.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
         let all: Vec<_> = rows
@@ -67,10 +67,11 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// Numbers of raw rows by the day of the event. For each rollup, counts the raw rows that meet its conditions and
-    /// that are below `progress` or below the cut of their table partition ([`Snapshot::cuts`]). Each rollup gets two
-    /// numbers: that of the rows that were stored under a declaration with the rollup, and that of the rows that were
-    /// stored under any declaration.
+    /// Numbers of raw rows by the day of the event (days since 1970). For each rollup, counts the raw rows that meet
+    /// its conditions and whose offset is below `progress`, or below the marker of the rollup's table partition that
+    /// counts the row ([`Snapshot::cuts`]). Each rollup gets two numbers. The first counts only rows that were stored
+    /// under a declaration that contains the rollup unchanged. The second counts rows that were stored under any
+    /// declaration.
     pub async fn days(
         &self,
         frame: &Frame,
@@ -141,8 +142,9 @@ fn condition(rollup: &Rollup) -> String {
     sql
 }
 
-/// SQL expression: the text at a path of `props`, as [`crate::rows::decode::props::scalar`] finds it, except for
-/// numbers, which ClickHouse formats differently.
+/// SQL expression: the text of the value at a path of `props`. It equals the text that
+/// [`crate::rows::decode::props::scalar`] returns, unless the value is a number: ClickHouse formats numbers in another
+/// way.
 fn prop(path: &PropPath) -> String {
     let texts = nestings(path.steps()).into_iter().map(|names| {
         let names: Vec<_> = names.iter().map(|name| format!("'{}'", escaped(name))).collect();

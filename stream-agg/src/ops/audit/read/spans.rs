@@ -24,7 +24,7 @@ pub struct LedgerSpan {
     pub over: u64,
     /// Number of stored lines.
     pub rows: u64,
-    /// Sum of the hashes of the offset and line number of each stored line.
+    /// Sum, over the stored lines, of the hash of (offset, line number).
     pub digest: u64,
     /// Offset of the first record.
     pub first: u64,
@@ -37,14 +37,14 @@ pub struct LedgerSpan {
 pub struct RawSpan {
     /// Number of rows.
     pub rows: u64,
-    /// Sum of the hashes of the offset and line number of each row.
+    /// Sum, over the rows, of the hash of (offset, line number).
     pub digest: u64,
 }
 
 /// When the lines of a span arrived, as far as the ids of the span's records show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanArrivals {
-    /// No line arrived before this day.
+    /// No line arrived before this day (days since 1970).
     pub since: i64,
     /// Number of stored lines that arrived so long ago that ClickHouse may have dropped their raw rows.
     pub may_be_dropped: u64,
@@ -91,7 +91,7 @@ impl LedgerRow {
 }
 
 impl Reader<'_> {
-    /// The ledger by spans.
+    /// Reads the part of the ledger that is compared, summed up for each span.
     pub async fn ledger(&self, frame: &Frame) -> Result<BTreeMap<Key, LedgerSpan>, StoreError> {
         let sql = format!(
             "SELECT g, kp, intDiv(ko, {SPAN}) AS span, count() AS records, toUInt64(sum(n - 1)) AS repeated, \
@@ -107,7 +107,7 @@ impl Reader<'_> {
         Ok(read.into_iter().map(LedgerRow::keyed).collect())
     }
 
-    /// The raw table by spans.
+    /// Reads the compared raw rows that arrived on the day [`Frame::raw_from`] or later, summed up for each span.
     pub async fn raw(&self, frame: &Frame) -> Result<BTreeMap<Key, RawSpan>, StoreError> {
         self.raw_spans(&of_raw(frame, frame.raw_from())).await
     }
@@ -166,7 +166,8 @@ impl Reader<'_> {
     }
 
     /// Whether the ledger has a record with lines whose raw rows may have been dropped. Returns `false` without a query
-    /// if [`Frame::whole_from`] is set, because the days of such lines then do not count as whole.
+    /// if [`Frame::whole_from`] is set, because it already leaves out the days whose raw rows may have been
+    /// dropped.
     pub async fn may_lack_raw_rows(&self, frame: &Frame) -> Result<bool, StoreError> {
         if frame.whole_from.is_some() {
             return Ok(false);

@@ -48,8 +48,8 @@ fn within(frame: &Frame) -> String {
 }
 
 pub(super) fn of_ledger(frame: &Frame) -> String {
-    // The condition on offsets would suffice, because every row of an earlier day is below the floor. The condition on
-    // time only lets ClickHouse skip table partitions.
+    // The condition on offsets would suffice, because every row of a day before `compared_from` is below the floor.
+    // The condition on time only lets ClickHouse skip table partitions.
     format!(
         "tenant = '*' AND kafka_time >= {} AND {}",
         start_of(frame.compared_from.unwrap_or(0)),
@@ -62,8 +62,9 @@ pub(super) fn of_raw(frame: &Frame, from: Option<i64>) -> String {
 }
 
 /// SQL expression on the ledger, in milliseconds: the time in the record's UUIDv7, or Kafka's time if the time in the
-/// UUIDv7 is implausible. It is implausible if it is later than Kafka's time, or more than [`MAX_DAYS_TO_KAFKA`] days
-/// earlier, the limit at which the decoder stops trusting the `server_time` of a line.
+/// UUIDv7 is implausible. The time in the UUIDv7 is implausible if it is later than Kafka's time, or earlier by more
+/// than [`MAX_DAYS_TO_KAFKA`] days. The decoder has the same limit: it does not trust the `server_time` of a line that
+/// is earlier than Kafka's time by more than this number of days.
 pub(super) fn created_at() -> String {
     let (id, kafka) =
         ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");
@@ -98,7 +99,7 @@ mod tests {
     #[test]
     fn spans_are_listed_only_while_the_query_stays_short() {
         assert_eq!(in_spans(&[(0, 3, 7), (1, 2, 0)]), "(g, kp, intDiv(ko, 10000)) IN ((0, 3, 7), (1, 2, 0))");
-        // ClickHouse accepts queries of up to 256 KiB.
+        // ClickHouse accepts queries of up to 256 KiB, and a query contains the list at most twice.
         assert!(in_spans(&vec![(u16::MAX, u16::MAX, u64::MAX / SPAN); MAX_LISTED_SPANS]).len() < 64 << 10);
         assert_eq!(in_spans(&vec![(0, 0, 0); MAX_LISTED_SPANS + 1]), "1");
     }
