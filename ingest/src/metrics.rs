@@ -307,7 +307,7 @@ impl Default for Metrics {
     }
 }
 
-/// The number of events, by outcome.
+/// Numbers of events since the process started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventTotals {
     /// Events that were received.
@@ -322,9 +322,9 @@ pub struct EventTotals {
     pub spooled: u64,
     /// Events that neither Kafka nor the spool has confirmed; their requests were refused.
     pub not_durable: u64,
-    /// Events without an outcome yet; at the end of the process they are lost.
+    /// Accepted events that still wait for Kafka or the spool. An event that still waits when the process ends is lost.
     pub queued: u64,
-    /// Events that neither Kafka nor the spool has confirmed, although their requests were not refused.
+    /// Lost events: neither Kafka nor the spool has confirmed them, and their clients may not know that.
     pub lost: u64,
 }
 

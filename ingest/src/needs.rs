@@ -9,7 +9,7 @@ use crate::edge::{FINISH_WAIT, FLUSH_WAIT};
 use crate::publish::{DEFAULT_PORT, PURGE_WAIT};
 use crate::spool::store::CACHE_BYTES;
 
-/// What an edge with this configuration needs.
+/// The memory, the time to stop, the ports and the servers that an edge with this configuration needs.
 pub fn needs(config: &Config) -> Needs {
     let Config { kafka, spool, accept, poll_results, .. } = config;
     let brokers = Address::of_list("KAFKA_BROKERS", &kafka.brokers, DEFAULT_PORT);

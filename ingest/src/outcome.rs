@@ -4,8 +4,8 @@
 //! with a [`Refusal`], which is rendered as a *problem* (RFC 9457).
 //!
 //! Invariant: every line received ends in exactly one [`Outcome`], and every request that does not succeed has exactly
-//! one [`Refusal`]. The metric labels of outcomes and the status codes of refusals come only from these two types, by
-//! exhaustive match.
+//! one [`Refusal`]. The metric of an outcome and the status code of a refusal are chosen only by an exhaustive match on
+//! these two types, so no outcome and no refusal can be forgotten.
 
 use std::borrow::Cow;
 
@@ -30,7 +30,7 @@ pub enum Outcome {
     /// event again.
     NotDurable,
     /// The event was accepted, but neither Kafka nor the spool has confirmed that it stored the event, and the client
-    /// does not know that it should send the event again.
+    /// may not know that it should send the event again.
     Lost(Loss),
 }
 
@@ -44,7 +44,8 @@ pub enum Loss {
 }
 
 impl Outcome {
-    /// The outcome of an event whose request was answered with `202` before the outcome was known.
+    /// This outcome, for an event whose request was already answered with `202`. `NotDurable` becomes `Lost`, because
+    /// the response can no longer ask the client to send the event again.
     pub fn after_early_response(self) -> Self {
         match self {
             Self::NotDurable => Self::Lost(Loss::Answered),
@@ -57,7 +58,7 @@ impl Loss {
     /// All variants, so that the metric of each starts at zero.
     pub const ALL: [Self; 2] = [Self::Stopped, Self::Answered];
 
-    /// The name in metrics.
+    /// The value of the label `reason` in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
@@ -77,22 +78,24 @@ pub enum Refusal {
     BadEncoding,
     /// The body is compressed with this encoding, but `Content-Encoding` does not name it.
     UndeclaredEncoding(Encoding),
-    /// The `timestamp` of a reaction is outside this range, so the reaction would be missing from the hour that its
-    /// sender then queries.
+    /// The `timestamp` of a reaction is not a number, or is before the first or after the second of these times. The
+    /// aggregator would ignore a time outside these limits and count the reaction in the hour of its arrival, so the
+    /// sender would not find the reaction in the hour of its `timestamp`.
     BadTime(UnixMillis, UnixMillis),
-    /// A parameter of a reaction is not valid. The text says which one and why.
+    /// A parameter of a reaction is missing or not valid; the text says what is wrong.
     BadQuery(Cow<'static, str>),
-    /// The `Idempotency-Key` is empty, longer than this many bytes, repeated or not printable.
+    /// The header `Idempotency-Key` is repeated, or its value is empty, longer than this many bytes or not printable
+    /// ASCII.
     BadIdempotencyKey(usize),
     /// The client closed the connection before the end of the body, or violated the protocol in the body.
     Aborted,
     /// The request has no key, and a key is required.
     NoKey,
-    /// The key of the request is not declared.
+    /// The key of the request is not in the key file.
     UnknownKey,
     /// The key is disabled.
     KeyDisabled,
-    /// The key does not allow the origin of the page.
+    /// The key does not allow the header `Origin` of the request.
     OriginDenied,
     /// The key does not allow the address of the client.
     IpDenied,
@@ -118,9 +121,10 @@ pub enum Refusal {
     Internal,
     /// The request would exceed a limit; none of its events is stored.
     Overloaded(Bound),
-    /// Neither Kafka nor the spool has confirmed all events of the request; the events may or may not be stored.
+    /// For at least one event of the request, neither Kafka nor the spool has confirmed that it stored the event. The
+    /// events of the request may or may not be stored.
     NotDurable,
-    /// Kafka has not been reached yet, so the partitions are not known.
+    /// Kafka has not been reached yet, so the number of partitions is not known.
     NoPartitions,
     /// The spool is full, and the events could not go to Kafka; none of the events is stored.
     SpoolFull,
@@ -128,7 +132,7 @@ pub enum Refusal {
     Draining,
 }
 
-/// The limits at which requests are shed.
+/// The limits above which requests are shed, which means that they are refused at once with `503`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// Concurrent requests.
@@ -164,9 +168,9 @@ pub enum RefusalKind {
         /// The limit, in bytes or events.
         limit: usize,
     },
-    /// `415` for the media type.
+    /// `415`, because of the media type.
     UnsupportedMediaType,
-    /// `415` for the encoding, with `Accept-Encoding`.
+    /// `415`, because of the encoding; with `Accept-Encoding`.
     UnsupportedEncoding,
     /// `429`.
     TooManyRequests {
@@ -279,9 +283,9 @@ impl Refusal {
         match self {
             Self::EmptyBody => "The body is empty",
             Self::AllLinesInvalid => "No event is valid",
-            Self::BadEncoding | Self::UndeclaredEncoding(_) => "The body cannot be decompressed",
+            Self::BadEncoding | Self::UndeclaredEncoding(_) => "The body does not match its Content-Encoding",
             Self::BadQuery(_) => "A parameter is not valid",
-            Self::BadTime(..) => "The time is not accepted",
+            Self::BadTime(..) => "The timestamp is not valid",
             Self::BadIdempotencyKey(_) => "The Idempotency-Key is not valid",
             Self::Aborted => "The body is incomplete",
             Self::NoKey => "A key is required",
@@ -308,13 +312,13 @@ impl Refusal {
         match self {
             Self::EmptyBody => "the body contains no event".into(),
             Self::AllLinesInvalid => {
-                "the body contains no valid event; `errors` lists the first invalid ones".into()
+                "the body contains no valid event; `errors` lists the first invalid events".into()
             }
             Self::BadEncoding => {
                 "the body is incomplete, or not valid in the encoding that `Content-Encoding` names".into()
             }
             Self::UndeclaredEncoding(encoding) => format!(
-                "the body is compressed with {}, but `Content-Encoding` does not say so",
+                "the body is compressed with {}, but `Content-Encoding` does not name this encoding",
                 encoding.as_str()
             )
             .into(),
@@ -322,13 +326,13 @@ impl Refusal {
             Self::BadTime(from, to) => {
                 format!("`timestamp` must be in milliseconds since 1970, from {} to {}", from.0, to.0).into()
             }
-            Self::BadIdempotencyKey(max_bytes) => {
-                format!("`Idempotency-Key` must occur once and have 1 to {max_bytes} printable characters")
-                    .into()
-            }
+            Self::BadIdempotencyKey(max_bytes) => format!(
+                "`Idempotency-Key` must occur once and have 1 to {max_bytes} printable ASCII characters"
+            )
+            .into(),
             Self::Aborted => "the body ended before it was complete".into(),
             Self::NoKey => "the request has no key".into(),
-            Self::UnknownKey => "the key of the request is not declared".into(),
+            Self::UnknownKey => "the server does not know the key of the request".into(),
             Self::KeyDisabled => "the key of the request is disabled".into(),
             Self::OriginDenied => "the key does not allow requests from pages of this origin".into(),
             Self::IpDenied => "the key does not allow requests from this address".into(),
@@ -348,17 +352,20 @@ impl Refusal {
             Self::TooManyEvents(limit) => format!("the body contains more than {limit} events").into(),
             Self::ContentType => {
                 let types = MEDIA_TYPES.into_iter().chain(["application/*+json"]).map(str::to_owned);
-                format!("the media type may be {}", listed(types, "or")).into()
+                format!("the media type must be {}", listed(types, "or")).into()
             }
             Self::ContentEncoding => {
                 let encodings = Encoding::ALL.into_iter().map(|encoding| encoding.as_str().to_owned());
-                format!("the body may be encoded once, as {}", listed(encodings, "or")).into()
+                format!("the body must be encoded at most once, as {}", listed(encodings, "or")).into()
             }
             Self::Internal => "the server failed; the events may or may not be stored".into(),
             Self::Overloaded(_) => {
                 "the server is at one of its limits; no event of the request was stored".into()
             }
-            Self::NotDurable => "the events may or may not be stored".into(),
+            Self::NotDurable => {
+                "the server could not confirm that it stored the events; the events may or may not be stored"
+                    .into()
+            }
             Self::NoPartitions => "kafka has not been reached yet; no event of the request was stored".into(),
             Self::SpoolFull => {
                 "kafka does not accept the events and the spool is full; no event of the request was stored"
@@ -429,7 +436,7 @@ impl Bound {
     /// All limits, so that the metric of each starts at zero.
     pub const ALL: [Self; 4] = [Self::Requests, Self::InFlightBytes, Self::UnackedBytes, Self::ProducerQueue];
 
-    /// The name in metrics.
+    /// The value of the label `reason` in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -452,7 +459,7 @@ mod tests {
         );
         assert_eq!(
             Refusal::ContentEncoding.detail(),
-            "the body may be encoded once, as gzip, zstd or identity"
+            "the body must be encoded at most once, as gzip, zstd or identity"
         );
         assert!(Refusal::ContentType.detail().ends_with("x-www-form-urlencoded or application/*+json"));
     }

@@ -1,13 +1,16 @@
 //! Group commit for one partition: the lines of several requests are collected into one record.
 //!
-//! There is no linger time. The first request that appends to an empty record must send the record, after the requests
-//! that are ready at the same moment have appended their lines. While two records are in flight, lines are collected in
-//! the open record. A full record is sent at once, so more than two can be in flight. The open record is sent once fewer
-//! than two are in flight.
+//! Lines are appended to the *open* record. No timer sends it (Kafka's clients have one, `linger.ms`). Instead:
 //!
-//! Invariant: if the open record contains lines, then either a caller must send it, or at least two records are in
-//! flight, and the end of one of them sends it. This file has no I/O, no clock and no lock. The caller holds the lock of
-//! the accumulator while it sends, so that records are sent in the order in which they were closed.
+//! - If fewer than two records are in flight, the first request that appends to the open record must also send it. That
+//!   request first lets the other tasks that are ready run, so that their requests can append to the same record.
+//! - If two or more records are in flight, no request sends the open record. When records end and fewer than two are
+//!   still in flight, the open record is sent.
+//! - A full record is sent at once, so more than two records can be in flight.
+//!
+//! Invariant: if the open record contains lines, then either a caller must send the open record, or at least two
+//! records are in flight, and the end of a record will send it. This file has no I/O, no clock and no lock. Callers
+//! hold the lock of the accumulator while a record is sent, so records are sent in the order in which they were closed.
 
 use std::iter;
 use std::mem;
@@ -22,11 +25,11 @@ use super::config::Ack;
 use crate::accept::enrich::Chunk;
 use crate::outcome::Refusal;
 
-/// The open record waits while this many records are in flight, unless it is full.
+/// While at least this many records are in flight, the open record waits, unless it is full.
 const MAX_IN_FLIGHT: usize = 2;
 
-/// The result of a record, set when the record ends. Every request that is not answered early waits for the receipts of
-/// all records with its lines.
+/// The result of a record, set when the record ends. A request with [`Ack::Durable`] waits for the receipt of every
+/// record that contains some of its lines.
 pub type Receipt = Arc<SetOnce<Result<(), Refusal>>>;
 
 /// Lines that are sent as one record.
@@ -36,7 +39,7 @@ pub struct Record {
     value: Vec<u8>,
     /// The number of lines.
     pub lines: u32,
-    /// How many of the lines belong to requests that were already answered.
+    /// How many of the lines belong to requests with [`Ack::Accepted`], which are answered before the record ends.
     pub answered: u32,
     /// The trace of the first request in the record that has one.
     pub trace: Option<TraceParent>,
@@ -86,8 +89,8 @@ pub struct Appended {
 }
 
 impl RecordAccumulator {
-    /// Appends the lines of one request. `send` sends a closed record and returns whether it is in flight; if
-    /// not, the record has ended.
+    /// Appends the lines of one request. `send` sends a closed record and returns true if the record is in flight, or
+    /// false if the record has already ended.
     pub fn append(
         &mut self,
         chunk: &Chunk,
@@ -113,14 +116,15 @@ impl RecordAccumulator {
         Appended { receipts, must_send }
     }
 
-    /// Sends the open record, unless two or more records are in flight: it is then sent once fewer than two are. The
-    /// caller of [`RecordAccumulator::append`] calls this if [`Appended::must_send`] is true.
+    /// Sends the open record if fewer than two records are in flight; otherwise [`RecordAccumulator::record_ended`]
+    /// sends it later. The caller of [`RecordAccumulator::append`] calls this if [`Appended::must_send`] is true.
     pub fn send_open(&mut self, mut send: impl FnMut(&Record) -> bool) {
         self.send_pending = false;
         self.send_if_free(&mut send);
     }
 
-    /// Notes that a record in flight has ended, with any outcome. Sends the open record, unless a caller must send it.
+    /// Notes that a record in flight has ended, with any outcome. If fewer than two records are then in flight, sends
+    /// the open record, unless a caller must send it.
     pub fn record_ended(&mut self, mut send: impl FnMut(&Record) -> bool) {
         assert!(self.in_flight > 0, "a record ends once, after it was sent");
         self.in_flight -= 1;

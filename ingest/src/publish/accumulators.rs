@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::accumulator::RecordAccumulator;
 use super::routing::Destination;
 
-/// The accumulators of one partition, one for each destination: records that wait for Kafka must not
-/// delay records that may go to the spool.
+/// The accumulators of one partition. There is one for each destination, so that records that wait for Kafka do not
+/// delay records that go to the spool.
 #[derive(Default)]
 pub(super) struct PartitionAccumulators {
     kafka: Mutex<RecordAccumulator>,
@@ -14,8 +14,8 @@ pub(super) struct PartitionAccumulators {
 }
 
 impl PartitionAccumulators {
-    /// Locks the accumulator of one destination. Ignores that the lock is poisoned: a panic while the lock was held is
-    /// a bug that has failed one request, and it must not fail all later ones.
+    /// Locks the accumulator of one destination. Ignores that the lock is poisoned: a panic that occurs while the lock
+    /// is held is a bug, but it must fail only one request, not every later request of the partition.
     pub(super) fn lock(&self, destination: Destination) -> MutexGuard<'_, RecordAccumulator> {
         let accumulator = match destination {
             Destination::Kafka => &self.kafka,

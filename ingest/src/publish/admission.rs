@@ -1,7 +1,7 @@
 //! Counts the lines that wait for Kafka or the spool, and decides whether more lines are admitted.
 //!
-//! Invariant: each line is counted once, from [`Admission::enter`] to [`Admission::leave`], so that an edge that stops
-//! knows when all lines have ended. No lock.
+//! Invariant: each line is counted once, from [`Admission::enter`] to [`Admission::leave`], so that a stopping edge
+//! knows when all lines have ended. The counts are atomics; there is no lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -40,8 +40,9 @@ impl Admission {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::SeqCst);
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        // `closed` is read after the lines were counted, because the thread that sets `closed` reads the count
-        // afterwards: at least one of the two threads sees the change of the other.
+        // This thread counts the lines and then reads `closed`. A thread that stops the edge sets `closed` and then
+        // reads the count. So either this thread sees `closed` and refuses the lines, or the other thread sees the
+        // lines in the count and waits for them.
         if self.is_closed() {
             Err(Refusal::Draining)
         } else if waiting <= self.max_bytes {
@@ -51,13 +52,14 @@ impl Admission {
         }
     }
 
-    /// Releases the bytes of lines that have ended. [`Admission::leave`] follows.
+    /// Releases the bytes of lines that have ended. The caller then calls [`Admission::leave`] for the same lines.
     pub(super) fn release(&self, events: u64, bytes: usize) {
         self.metrics.settled(events, bytes);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Counts lines that have ended and whose requests know the result: an edge that stops may end after this.
+    /// Stops counting lines that have ended, so a stopping edge no longer waits for them. If the lines were sent, the
+    /// caller has already set the receipt of their record.
     pub(super) fn leave(&self, events: u64) {
         if self.events.fetch_sub(events, Ordering::AcqRel) == events {
             self.drained.notify_waiters();
@@ -69,7 +71,7 @@ impl Admission {
         self.bytes.load(Ordering::Acquire).saturating_mul(100) <= self.max_bytes.saturating_mul(percent)
     }
 
-    /// Admits nothing from now on.
+    /// Makes [`Admission::enter`] refuse all lines from now on.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }

@@ -1,8 +1,9 @@
 //! Whether Kafka can be reached, and how many partitions the topic has.
 //!
-//! A separate thread fetches the metadata of the topic, because the call blocks: once a minute while Kafka is reachable,
-//! with backoff while it is not, and before the minute is over if a record fails or Kafka's client reports an error.
-//! Changes of the state are logged, attempts are not.
+//! A separate thread checks Kafka by fetching the metadata of the topic, because this call blocks. While Kafka is
+//! reachable, the thread checks once a minute, and earlier if a record fails or Kafka's client reports an error. While
+//! Kafka is unreachable, the thread checks with backoff. Each change of the state is logged once; a failed fetch is
+//! logged only at debug level.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -26,15 +27,15 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 /// The waits between two fetches after a failure.
 const METADATA_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// How long Kafka counts as unreachable after it refused a record with an authorization error. After this time, the
-/// next record is tried.
+/// How long Kafka counts as unreachable after it refused a record with an authorization error. After this time, a
+/// successful check makes Kafka count as reachable again, so the next record is sent to Kafka.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
 /// What is known about Kafka.
 pub(super) struct Cluster {
     brokers: String,
     topic: String,
-    /// The number of partitions of the topic; 0 until Kafka has been reached once.
+    /// The number of partitions of the topic, from Kafka or from the spool; 0 while the number is not known.
     partitions: AtomicU32,
     state: Mutex<State>,
     up: IntGauge,
@@ -42,7 +43,7 @@ pub(super) struct Cluster {
     handshake_failure: Mutex<Option<HandshakeFailure>>,
     /// When Kafka last refused a record with an authorization error, and the code of the error.
     refused_record: Mutex<Option<(Instant, RDKafkaErrorCode)>>,
-    /// The error after which Kafka's client never sends again.
+    /// The fatal error of Kafka's client, if there is one. After a fatal error, the client never sends again.
     fatal_error: SetOnce<String>,
     watch_thread: OnceLock<Thread>,
     check_requested: AtomicBool,
@@ -55,7 +56,7 @@ enum State {
     Up,
     Unreachable,
     HandshakeFailed(HandshakeFailure),
-    /// Kafka has refused a record with an authorization error, and would refuse the next records too.
+    /// Kafka has refused a record with this authorization error, and probably refuses all other records too.
     RecordsRefused(RDKafkaErrorCode),
     TopicMissing,
     /// Kafka's client has a fatal error and cannot send again.
@@ -65,9 +66,10 @@ enum State {
 /// What failed while a connection to a broker was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HandshakeFailure {
-    /// The broker does not accept the user name and password.
+    /// The login failed, for example because the broker does not accept the user name or the password.
     Authentication,
-    /// The certificate of the broker is not trusted, or the broker does not use TLS.
+    /// The TLS handshake failed, for example because the certificate of the broker is not trusted or the broker does
+    /// not use TLS.
     Tls,
 }
 
@@ -82,7 +84,7 @@ impl HandshakeFailure {
 }
 
 impl Cluster {
-    /// A cluster about which nothing is known until [`watch`] has started.
+    /// A cluster in the state `Unknown`, which is not checked until the thread of [`watch`] runs.
     pub(super) fn new(config: &KafkaConfig, up: IntGauge) -> Self {
         Self {
             brokers: config.brokers.clone(),
@@ -114,21 +116,22 @@ impl Cluster {
         *self.state() == State::Up
     }
 
-    /// Whether the last check failed, or a record has timed out or been refused since. False before the first check.
+    /// Whether the last check failed, or a record has timed out or been refused since. Before the first check, false
+    /// unless a record has timed out or been refused.
     pub(super) fn is_down(&self) -> bool {
         !matches!(*self.state(), State::Unknown | State::Up)
     }
 
-    /// Notes that a record was not acknowledged in time: Kafka counts as unreachable until the next check.
+    /// Notes that a record was not acknowledged in time: Kafka counts as unreachable until a check succeeds.
     pub(super) fn record_timed_out(&self) {
-        // Any other state already says more exactly why.
+        // If Kafka already counts as unreachable, the current state is kept, because it names the reason more exactly.
         if !self.is_down() {
             self.set(State::Unreachable);
         }
     }
 
     /// Notes that a record failed. After an authorization error, Kafka counts as unreachable for [`REFUSAL_TIME`], even
-    /// if the metadata can be fetched: a client that may not write records may still be allowed to read the metadata.
+    /// if the metadata can be fetched: Kafka can allow a client to read the metadata and forbid it to write records.
     /// After a fatal error, Kafka counts as unreachable until the process ends.
     pub(super) fn record_failed(&self, code: Option<RDKafkaErrorCode>) {
         use RDKafkaErrorCode::{ClusterAuthorizationFailed, Fatal, TopicAuthorizationFailed};
@@ -182,8 +185,9 @@ impl Cluster {
         }
     }
 
-    /// Waits until the next check: while Kafka is reachable and no check is requested, for [`REFRESH_INTERVAL`];
-    /// otherwise for `wait`. Returns false when the thread must stop.
+    /// Pauses between two checks: for [`REFRESH_INTERVAL`] if the last check reached Kafka, for `wait` if it did not.
+    /// If a check is requested during the pause, the pause is shortened to `wait`. Returns false when the thread must
+    /// stop.
     fn pause(&self, reachable: bool, wait: Duration) -> bool {
         let start = Instant::now();
         loop {
@@ -198,7 +202,7 @@ impl Cluster {
         }
     }
 
-    /// Whether Kafka can be reached; an error says why not.
+    /// Succeeds if Kafka can be reached; otherwise, the error is the reason.
     pub(super) fn reachable(&self) -> Result<(), String> {
         let state = *self.state();
         if state == State::Up { Ok(()) } else { Err(self.describe(state)) }
@@ -222,7 +226,9 @@ impl Cluster {
                 "kafka at {brokers}: the TLS handshake failed; KAFKA_OPT_ssl.ca.location names the certificates to trust"
             ),
             State::RecordsRefused(code) => format!("kafka at {brokers} refuses records: {code}"),
-            State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
+            State::TopicMissing => {
+                format!("kafka at {brokers} has no topic `{topic}`: run `stream-agg migrate`")
+            }
             State::FatalError => {
                 "kafka's client has a fatal error and cannot send again; restart the edge".to_owned()
             }
@@ -267,14 +273,14 @@ impl Cluster {
     fn set_partitions(&self, partitions: u32) {
         let before = self.partitions.swap(partitions, Ordering::AcqRel);
         if before != 0 && before != partitions {
-            tracing::info!(before, partitions, "the number of partitions has changed");
+            tracing::info!(before, partitions, "the number of partitions of the topic has changed");
         }
     }
 
     fn set(&self, state: State) {
         let before = {
             let mut now = self.state();
-            // A fatal error is final.
+            // A fatal error is final, so no later state may replace it.
             if *now == State::FatalError {
                 return;
             }
@@ -283,7 +289,7 @@ impl Cluster {
         self.up.set(i64::from(state == State::Up));
         match (before == state, state) {
             (true, _) => {}
-            // `Edge` logs a fatal error, with its reason.
+            // `Edge` logs the fatal error, with its reason.
             (false, State::FatalError) => {}
             (false, State::Up) => tracing::info!("{}", self.describe(state)),
             (false, _) => tracing::warn!("{}; trying again", self.describe(state)),
@@ -295,7 +301,7 @@ impl Cluster {
     }
 }
 
-/// Stops the thread on drop. Does not join the thread, because the thread may be waiting for Kafka.
+/// Stops the thread of [`watch`] on drop. Does not join the thread, because the thread may be waiting for Kafka.
 pub(super) struct Watch(Arc<Cluster>);
 
 impl Drop for Watch {
@@ -305,8 +311,8 @@ impl Drop for Watch {
     }
 }
 
-/// Starts the thread that watches the cluster. The thread has a weak reference to the client, so that it does not keep
-/// a dropped client alive.
+/// Starts the thread that checks the cluster. Between two checks, the thread has only a weak reference to the client,
+/// so that the thread does not keep the client alive; the thread ends when the client is dropped.
 pub(super) fn watch(producer: Weak<Producer>, cluster: &Arc<Cluster>) -> io::Result<Watch> {
     let watched = Arc::clone(cluster);
     let check_repeatedly = move || {

@@ -1,4 +1,4 @@
-//! The topic, how records are written to it, and when a request is answered.
+//! Configuration: the brokers, the topic, how records are written to Kafka, and when a request is answered.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::fixed::FIXED;
 use super::kafka;
 
 const MIB: usize = 1 << 20;
-/// The port of a broker whose address has none.
+/// The port of a broker whose address names no port.
 pub(crate) const DEFAULT_PORT: u16 = 9092;
 
 /// When a request is answered.
@@ -20,13 +20,13 @@ pub(crate) const DEFAULT_PORT: u16 = 9092;
 pub enum Ack {
     /// Once its events are durable, in Kafka or in the spool.
     Durable,
-    /// Once its events are queued for Kafka. An event that is lost afterwards is counted, but the client does not learn
-    /// of it.
+    /// Once its events are queued for Kafka or for the spool. An event that is lost afterwards is counted, but its
+    /// client is not informed.
     Accepted,
 }
 
 impl Ack {
-    /// The name in the variable and in responses.
+    /// The value of the variable `ACK`, which is also in responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Durable => "durable",
@@ -55,14 +55,16 @@ impl FromStr for Ack {
 pub struct KafkaConfig {
     /// Kafka brokers, each as `host:port`, separated by commas: `KAFKA_BROKERS`, required.
     pub brokers: String,
-    /// Kafka topic that the edge writes to: `TOPIC`, default `events`. The same as the aggregator's; `stream-agg migrate`
-    /// creates it.
+    /// Kafka topic that the edge writes to: `TOPIC`, default `events`. Set it to the same topic as in the aggregator;
+    /// `stream-agg migrate` creates the topic.
     pub topic: String,
-    /// Longest wait for Kafka's acknowledgement: `DURABLE_WAIT`, default 10s, at least 1ms. Then the events go to the
-    /// spool; without a spool, the client gets `503`, at most 5 s later. Keep the sum below your clients' timeout.
+    /// Longest wait for Kafka's acknowledgement: `DURABLE_WAIT`, default 10s, at least 1ms. After this time, the
+    /// events go to the spool; without a spool, the client gets `503`, at most 5 s later. Keep it at least 5 s below
+    /// the timeout of your clients.
     pub durable_wait: Duration,
     /// Memory for events that Kafka has not acknowledged yet: `UNACKED_BYTES`, default 96 MiB. Requests beyond it get
-    /// `503`. It adds to `IN_FLIGHT_BYTES`; keep it below the queue of Kafka's client, which is 256 MiB.
+    /// `503`. The process needs this memory in addition to `IN_FLIGHT_BYTES`. Keep it below the size of the queue of
+    /// Kafka's client, which is 256 MiB.
     pub unacked_bytes: usize,
     /// Settings of librdkafka, which override the edge's defaults: `KAFKA_OPT_<name>`, for example
     /// `KAFKA_OPT_compression.type=zstd`. Settings on which the response `200` depends are refused.
@@ -142,7 +144,8 @@ mod tests {
             "KAFKA_OPT_linger is not usable: No such configuration property",
         );
         check_refused("KAFKA_OPT_compression.type", "7z", "Invalid value \"7z\"");
-        // The value is valid on its own, but not together with the default of another setting.
+        // 900 s is a valid value for `linger.ms`, but too long for the `message.timeout.ms` that the edge sets from
+        // `DURABLE_WAIT`.
         check_refused("KAFKA_OPT_linger.ms", "900000", "KAFKA_OPT_… is not usable: `");
     }
 }

@@ -1,12 +1,14 @@
 //! Delivers records: sends each to Kafka or to the spool, and reports the result to the requests with lines in the
 //! record.
 //!
-//! librdkafka's polling thread reports the end of each record that was sent to Kafka, and the spool's thread the end of
-//! each record that was sent to the spool. On the same thread, [`Delivery`] then completes the receipt of the record
-//! and sends the next record of the partition. A record that librdkafka could not deliver goes to the spool with the
-//! bytes that librdkafka returns, so that the edge holds no second copy of a record while the record is in flight.
+//! A record *ends* when Kafka or the spool has stored it, or when all attempts to store it have failed. The polling
+//! thread of librdkafka reports the result of each record that was sent to Kafka. The spool's thread reports the result
+//! of each record that was sent to the spool. When a record ends, [`Delivery`] sets its receipt and sends the next
+//! record of the partition, both on the thread that reported the result. A record that librdkafka could not deliver
+//! goes to the spool with the bytes that librdkafka returns, so that the edge holds no second copy of a record while
+//! the record is in flight.
 //!
-//! Invariant: every record that was sent ends exactly once, and its lines then leave the [`Admission`].
+//! Invariant: every record that was sent ends exactly once, and the [`Admission`] then no longer counts its lines.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, Weak};
@@ -35,27 +37,28 @@ pub(super) struct InFlightRecord {
     /// The destination of the accumulator that sent the record.
     destination: Destination,
     lines: u32,
-    /// How many of the lines belong to requests that were already answered.
+    /// How many of the lines belong to requests with [`Ack::Accepted`], which are answered before the record ends.
     answered: u32,
     bytes: usize,
     sent_at: Instant,
     receipt: Receipt,
 }
 
-/// Sends records and handles their results; shared by all requests and by the threads of this folder.
+/// Sends records and handles their results; shared by all requests, the replay of the spool, and the threads that
+/// report results.
 pub(super) struct Delivery {
     topic: String,
     pub(super) admission: Admission,
     pub(super) router: Router,
     pub(super) accumulators: Accumulators,
-    /// The client that sends the next record when one has ended. The reference is weak, because the client owns its
-    /// context, which owns this delivery.
+    /// The client that sends the next record when a record has ended. The client owns its context, and the context owns
+    /// this delivery, so a strong reference to the client would be a cycle that is never freed.
     producer: OnceLock<Weak<Producer>>,
     metrics: Arc<Metrics>,
 }
 
 impl Delivery {
-    /// A delivery that sends nothing before [`Delivery::set_producer`].
+    /// A delivery without a client. The caller must call [`Delivery::set_producer`] before the first record is sent.
     pub(super) fn new(topic: &str, admission: Admission, router: Router, metrics: Arc<Metrics>) -> Self {
         Self {
             topic: topic.to_owned(),
@@ -84,8 +87,9 @@ impl Delivery {
         destination
     }
 
-    /// Sends a record of the accumulator of `destination`. Returns whether the record is in flight; if not, the record
-    /// has ended and its receipt is complete.
+    /// Sends a record that was collected for `destination`. If there is a spool, a record for Kafka goes to the spool
+    /// while Kafka is unreachable or overloaded, or if Kafka does not accept the record. Returns true if the record is
+    /// in flight, or false if the record has already ended and its receipt is set.
     pub(super) fn send(
         self: &Arc<Self>,
         producer: &Producer,
@@ -118,7 +122,7 @@ impl Delivery {
             Err((error, opaque)) => match *opaque {
                 DeliveryOpaque::Events(in_flight) => self.failed(in_flight, &error, record.value()),
                 DeliveryOpaque::Replayed(..) | DeliveryOpaque::Samples(_) => {
-                    unreachable!("librdkafka gives back the opaque of the record")
+                    unreachable!("librdkafka returns the opaque that was sent with the record")
                 }
             },
         }
@@ -140,7 +144,8 @@ impl Delivery {
         }
     }
 
-    /// Sends samples of rejected lines, unless Kafka is unreachable. The results are only counted.
+    /// Sends samples of rejected lines if Kafka is known to be reachable; otherwise drops them. Delivered and dropped
+    /// samples are counted, but nothing waits for the result.
     pub(super) fn send_samples(&self, producer: &Producer, partition: u32, samples: &[Vec<u8>]) {
         let lines = samples.len() as u32;
         let head = Head { lines, id: Uuid::now_v7(), spooled: false, kind: Kind::Rejected, trace: None };
@@ -173,8 +178,8 @@ impl Delivery {
             tracing::debug!(record = %id, %error, "a spooled record was not delivered and stays in the spool");
             self.router.cluster.request_check();
         }
-        // The receiver is gone if the replay was stopped. The record then stays in the spool and is sent again, and the
-        // aggregator counts it once.
+        // If the replay was stopped, it no longer receives results. The record then stays in the spool, and the next
+        // process sends it again, under the same id. The aggregator counts it once, by this id.
         let _gone = results.send((id, result.is_ok()));
     }
 
@@ -184,7 +189,7 @@ impl Delivery {
         counter.inc_by(u64::from(lines));
     }
 
-    /// Records how much is in the queues of Kafka's client.
+    /// Sets the metrics for the number of records, and their bytes, in the queues of Kafka's client.
     pub(super) fn queue_statistics(&self, records: u64, bytes: u64) {
         self.metrics.queue_messages.set(records as i64);
         self.metrics.queue_bytes.set(bytes as i64);
@@ -195,8 +200,8 @@ impl Delivery {
         self.router.cluster.client_error(error);
     }
 
-    /// Puts a record that Kafka did not accept into the spool. Returns whether the record is in flight to the spool; if
-    /// not, the record has ended.
+    /// Handles a record that Kafka did not accept: if there is a spool, puts the record into it. Returns true if the
+    /// record is in flight to the spool, or false if the record has already ended.
     fn failed(self: &Arc<Self>, record: InFlightRecord, error: &KafkaError, value: &[u8]) -> bool {
         tracing::debug!(partition = record.partition, %error, "kafka did not accept a record");
         let code = error.rdkafka_error_code();
@@ -224,8 +229,10 @@ impl Delivery {
         self.put_into_spool(record, value, if_full, end)
     }
 
-    /// Puts a record into the spool. If the spool is full, the record ends with `if_full`; if there is no spool or it
-    /// fails, the record ends with `otherwise`. Returns whether the record is in flight to the spool.
+    /// Puts a record into the spool. If there is no spool, the record ends at once with `otherwise`. If the spool is
+    /// full, the record ends with `if_full`. If the spool fails, the record ends with the outcome of `otherwise` and
+    /// with the refusal `NotDurable`. Returns true if the record is in flight to the spool, or false if there is no
+    /// spool.
     fn put_into_spool(
         self: &Arc<Self>,
         record: InFlightRecord,
@@ -244,7 +251,8 @@ impl Delivery {
             let end = match result {
                 Ok(()) => RecordEnd::SPOOLED,
                 Err(PutError::Full) => if_full,
-                // The spool may have written the record before its disk failed, and replay it later.
+                // The spool may have written the record before its disk failed, and may replay the record later. The
+                // refusal of `otherwise` can say that no event is stored, so it is replaced by `NotDurable`.
                 Err(PutError::Off) => RecordEnd { result: Err(Refusal::NotDurable), ..otherwise },
             };
             delivery.end(&record, end);

@@ -1,4 +1,4 @@
-//! Settings of librdkafka on which the edge depends, above all its promise that `200` means durable.
+//! Settings of librdkafka that the edge needs, above all to keep its promise that `200` means durable.
 //!
 //! No variable `KAFKA_OPT_…` may set any of these settings, under any alias. All other settings may be set, for example
 //! compression, linger, queue sizes, TLS and authentication.

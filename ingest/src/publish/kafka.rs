@@ -1,9 +1,11 @@
 //! Kafka's client: its settings, how a record is sent, and what librdkafka reports back.
 //!
 //! The polling thread of the client calls [`Delivery`] for every record that Kafka has acknowledged or that librdkafka
-//! could not deliver. The [`Publisher`](super::Publisher) owns the client. All other users have a weak reference, or a
-//! strong one for a limited time: the replay thread ends before the publisher drops the client, and a task that sends a
-//! record ends when the record is sent.
+//! could not deliver.
+//!
+//! The [`Publisher`](super::Publisher) owns the client, and the client must end with the publisher. So all other users
+//! have a weak reference, or a strong reference for a limited time: the replay thread ends before the publisher drops
+//! the client, and a task that sends a record ends when the record is sent.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -29,7 +31,8 @@ pub(super) type Producer = ThreadedProducer<DeliveryContext>;
 pub(super) enum DeliveryOpaque {
     /// A record with the lines of requests.
     Events(InFlightRecord),
-    /// A record of the spool; the sender receives the id of the record and whether Kafka has acknowledged it.
+    /// A record that is replayed from the spool: its id, and the channel for the id and whether Kafka has acknowledged
+    /// the record.
     Replayed(Uuid, Sender<(Uuid, bool)>),
     /// This many samples of rejected lines, for which no request waits.
     Samples(u32),
@@ -42,7 +45,8 @@ pub(super) fn start(config: &KafkaConfig, delivery: &Arc<Delivery>) -> Result<Ar
     Ok(Arc::new(settings(config).create_with_context::<_, Producer>(context)?))
 }
 
-/// Checks the settings from variables without a connection: a client without brokers connects to nothing.
+/// Checks the settings that variables have set: each alone, then all together with the edge's own settings. Opens no
+/// connection, because the client that is created for the check has no brokers.
 pub(super) fn check_settings(config: &KafkaConfig) -> Result<(), VarError> {
     for (name, value) in &config.options {
         let alone = ClientConfig::from_iter([(name.clone(), value.clone())]).create_native_config();
@@ -77,7 +81,7 @@ fn settings(config: &KafkaConfig) -> ClientConfig {
         .set("message.timeout.ms", config.durable_wait.as_millis().to_string())
         .set("queue.buffering.max.kbytes", "262144")
         .set("statistics.interval.ms", "5000")
-        // With the default of ten seconds, clients would be refused for too long after a broker is back.
+        // With the default of ten seconds, the edge would reconnect too late after a broker has become reachable again.
         .set("reconnect.backoff.max.ms", "1000")
         // A topic that is created by accident would have the wrong number of partitions.
         .set("allow.auto.create.topics", "false");
@@ -135,8 +139,8 @@ impl ProducerContext for DeliveryContext {
 }
 
 impl ClientContext for DeliveryContext {
-    // librdkafka repeats its messages with every attempt, so they are logged only at debug level; `Cluster` logs each
-    // change once.
+    // librdkafka repeats its messages with every attempt to connect, so they are logged only at debug level. `Cluster`
+    // logs it once when Kafka becomes reachable or unreachable.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, "{message}");
     }

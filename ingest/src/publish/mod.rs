@@ -2,15 +2,17 @@
 //!
 //! The steps of a line: `admission` counts it, `routing` chooses between Kafka and the spool, an [`accumulator`]
 //! appends it to a record, and `delivery` sends the record and receives its result. A record that was handed to Kafka's
-//! client is delivered even if the HTTP client disconnects. If there is a spool, a record that Kafka does not
-//! acknowledge in time goes to the spool, and while Kafka is unreachable, every record does so at once; `replay` sends
-//! spooled records to Kafka later. If neither Kafka nor the spool confirms a record, every request with a line in the
-//! record is refused as a whole and may be sent again; if a request was already answered, its lines in the record are
-//! counted as lost.
+//! client is delivered even if the HTTP client disconnects.
 //!
-//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight. In addition, each partition has two
-//! accumulators, and each of them keeps a buffer of at most one record. A lock is held only while lines are copied and
-//! records are handed to librdkafka or to the spool, never across an await.
+//! If there is a spool, a record that Kafka does not acknowledge in time goes to the spool. While Kafka is unreachable,
+//! every record goes to the spool at once. `replay` sends the records of the spool to Kafka later. If neither Kafka nor
+//! the spool confirms a record, each request with lines in the record is refused as a whole, and the response asks
+//! the client to send the request again. If a request was already answered, its lines in the record are counted as
+//! lost.
+//!
+//! Memory: `UNACKED_BYTES` bounds the bytes of the lines in open records and in records in flight. In addition, each
+//! partition has two accumulators, and each of them keeps a buffer of at most one record. A lock is held only while
+//! lines are copied and records are handed to librdkafka or to the spool, never across an await.
 
 mod config;
 
@@ -60,10 +62,13 @@ use crate::metrics::Metrics;
 use crate::outcome::Refusal;
 use crate::spool::{Spool, SpoolConfig};
 
-/// How long [`Publisher::flush`] waits for purged records to end. If there is a spool, it stores them in this time.
+/// How long [`Publisher::flush`] waits for the records that it purges from librdkafka. If there is a spool, these
+/// records are written to the spool during this time.
 pub(crate) const PURGE_WAIT: Duration = Duration::from_secs(10);
-/// How much longer than `DURABLE_WAIT` a request waits for its records: librdkafka checks for timed-out records once a
-/// second, and the spool waits for its disk. A record that first waits for earlier ones of its partition may end later.
+/// How much longer than `DURABLE_WAIT` a request waits for its records. `DURABLE_WAIT` alone is too short, because
+/// librdkafka checks for timed-out records only once a second, and a timed-out record must then be written to the
+/// spool. Even the longer wait can be too short for a record that is sent only after earlier records of its partition
+/// have ended; its requests are then refused, although the record may still be stored.
 const END_WAIT: Duration = Duration::from_secs(5);
 
 /// Why the publisher cannot start.
@@ -79,7 +84,8 @@ pub enum StartError {
 
 /// Sends lines to Kafka or to the spool; shared by all requests.
 pub struct Publisher {
-    // These threads use the producer. They are declared before it, so that they are dropped and stopped first.
+    // The threads of these two fields use the producer. Rust drops fields in the order of their declaration, so these
+    // threads are stopped before the producer is dropped.
     _watch: Watch,
     _replay: Option<Replay>,
     producer: Arc<Producer>,
@@ -116,16 +122,18 @@ impl Publisher {
         })
     }
 
-    /// The partitions to which the lines of a new request may go; refused until Kafka has been reached once, by this
-    /// process or by an earlier process with the same spool.
+    /// The partitions among which the lines of a new request are distributed. The request is refused if neither this
+    /// process nor an earlier process with the same spool has reached Kafka, because the number of partitions is then
+    /// not known.
     pub fn partitions(&self) -> Result<Partitions<'static>, Refusal> {
         let count = NonZeroU32::new(self.cluster().partitions()).ok_or(Refusal::NoPartitions)?;
         let spare = self.next_spare.fetch_add(1, Ordering::Relaxed) % count;
         Ok(Partitions { count, spare, hot_keys: None })
     }
 
-    /// Publishes the lines of one request. If they would exceed a limit, all of them are refused. `ack` says whether
-    /// the request waits for its records; `trace` is the trace of the request, if the trace is sampled.
+    /// Publishes the lines of one request: either all lines are accepted, or all are refused, for example because they
+    /// would exceed a limit. `ack` is `Durable` if the request waits for its records. `trace` is the trace of the
+    /// request, if the trace is sampled.
     pub fn publish(
         &self,
         chunks: Vec<Chunk>,
@@ -182,7 +190,7 @@ impl Publisher {
         }
     }
 
-    /// Whether Kafka can be reached; an error says why not.
+    /// Succeeds if Kafka can be reached; otherwise, the error is the reason.
     pub fn kafka_reachable(&self) -> Result<(), String> {
         self.cluster().reachable()
     }
@@ -193,14 +201,14 @@ impl Publisher {
         self.cluster().fatal_error().await
     }
 
-    /// The number of records in the spool; `None` if there is no spool, or while the spool cannot be used.
+    /// The number of records in the spool; `None` if there is no spool, or while the spool cannot be read.
     pub fn records_in_spool(&self) -> Option<u64> {
         self.delivery.router.spool.as_ref().filter(|spool| spool.is_readable()).map(Spool::records)
     }
 
-    /// Stops accepting, sends the open records, and waits until all records have ended. Records that have not ended
-    /// after `wait` go to the spool; while Kafka is unreachable, they go there at once. Without a spool that accepts
-    /// records, they are counted as lost.
+    /// Stops accepting lines, sends the open records, and waits up to `wait` until all records have ended. If the spool
+    /// accepts records, the records that have not ended by then go to the spool, or at once if Kafka is unreachable.
+    /// Otherwise, these records are counted as lost.
     pub async fn flush(&self, wait: Duration) {
         let Delivery { admission, accumulators, router, .. } = &*self.delivery;
         admission.close();
@@ -223,7 +231,7 @@ impl Publisher {
                 );
             }
             self.producer.purge(PurgeConfig::default().queue().inflight());
-            // A purged record reports its end like any other.
+            // librdkafka reports the result of each purged record too, so these records also end.
             let _timed_out = time::timeout(PURGE_WAIT, admission.drained()).await;
         }
     }

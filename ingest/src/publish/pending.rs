@@ -10,7 +10,7 @@ use super::cluster::Cluster;
 use crate::outcome::Refusal;
 
 /// The records with the lines of one request.
-#[must_use = "a request is durable once its records are"]
+#[must_use = "a request is durable only once all its records are durable"]
 pub struct PendingRecords {
     /// One receipt for each record.
     pub(super) receipts: Vec<Receipt>,
@@ -36,9 +36,9 @@ impl PendingRecords {
     }
 }
 
-/// The result of a request whose records ended with these results. Some refusals, such as [`Refusal::SpoolFull`], say
-/// that a record is stored nowhere. The request gets the same refusal only if all its records got it; if the results
-/// differ, the refusal says that the events may or may not be stored.
+/// The result of a request, from the results of its records. If all records have the same result, the request gets
+/// this result. If the results differ, the refusal is [`Refusal::NotDurable`]: a refusal such as [`Refusal::SpoolFull`]
+/// says that no event is stored, which would be false if another record of the request is stored.
 fn result_of_request<'a>(mut records: impl Iterator<Item = &'a Result<(), Refusal>>) -> Result<(), Refusal> {
     let first = records.next().unwrap_or(&Ok(()));
     if records.all(|result| result == first) { first.clone() } else { Err(Refusal::NotDurable) }

@@ -1,7 +1,7 @@
 //! Replays the spool to Kafka: oldest records first, with lower priority than live records.
 //!
-//! A thread sends a few records, waits until Kafka has acknowledged them, removes them from the spool, and pauses. If
-//! the process is killed after the acknowledgement of a record and before the fsync that removes the record from the
+//! A thread sends a few records, waits for their results, removes the acknowledged records from the spool, and pauses.
+//! If the process is killed after the acknowledgement of a record and before the fsync that removes the record from the
 //! spool, the record is sent again; the aggregator counts it once, by its id.
 
 use std::io;
@@ -22,7 +22,7 @@ use crate::spool::store::SpooledRecord;
 /// Maximum number of records and bytes that are sent in one batch. With the pause after each batch, the replay sends at
 /// most 20 MiB per second.
 const BATCH_LIMITS: (usize, usize) = (200, 1 << 20);
-/// The pause after a batch, and between two checks for records that may be sent.
+/// The pause after a batch that Kafka has acknowledged. While no record can be sent, the pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The pause after Kafka did not accept some records; these records stay in the spool and are sent again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);

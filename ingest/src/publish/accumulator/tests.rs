@@ -50,10 +50,10 @@ impl Harness {
         result
     }
 
-    /// Appends the lines of a request while other requests are ready.
+    /// Appends the lines of a request, but does not send the open record yet, as if other requests were ready.
     fn append(&mut self, chunk: &Chunk) -> Vec<Receipt> {
         let appended = self.act(|accumulator, send| accumulator.append(chunk, Ack::Durable, None, send));
-        assert!(!(self.must_send && appended.must_send), "one sender is enough");
+        assert!(!(self.must_send && appended.must_send), "two requests must send the same record");
         self.must_send |= appended.must_send;
         appended.receipts
     }
@@ -165,7 +165,7 @@ fn closing_sends_the_open_record() {
 #[test]
 fn a_record_counts_its_lines_whose_requests_are_already_answered() {
     let mut accumulator = RecordAccumulator::default();
-    let not_yet = |_: &Record| unreachable!("no caller must send, or two records are in flight");
+    let not_yet = |_: &Record| unreachable!("`append` itself sends only full records");
     for _ in 0..MAX_IN_FLIGHT {
         assert!(accumulator.append(&lines('a', 1, 2), Ack::Accepted, None, not_yet).must_send);
         accumulator.send_open(|record| {
