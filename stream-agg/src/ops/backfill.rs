@@ -1,12 +1,14 @@
 //! `stream-agg backfill`: fills a new rollup with the events that were stored before the rollup was declared.
 //!
-//! Raw rows name the declaration under which they were stored. Rows whose declaration lacks the rollup are read back
-//! and aggregated by the code that aggregates live rows. Invariant: each of these rows is counted once, even if the
-//! command is killed, repeated or run twice at the same time. This holds because each run cuts the raw rows into the
-//! same chunks ([`cut`]) and inserts a chunk like a live batch ([`crate::apply::insert`]): each cell is inserted under
-//! a condition and with a token, and the marker of the cell shows whether the insert succeeded. The token and the
-//! marker contain the name of the rollup, because several rollups share a table. No intent is needed to make the same
-//! chunks again, because raw rows below a committed offset do not change.
+//! Each raw row names the declaration under which it was stored. The command reads the raw rows whose declaration lacks
+//! the rollup, and aggregates them with the code that aggregates live rows. Invariant: each of these rows is counted
+//! once, even if the command is killed, repeated or run twice at the same time.
+//!
+//! This holds because every run cuts the raw rows into the same chunks ([`cut`]) and inserts a chunk in the same way as
+//! a live batch ([`crate::apply::insert`]): ClickHouse inserts a cell only if the marker of its table partition shows
+//! that the cell is missing, and each insert has a deduplication token. The marker and the token contain the name of
+//! the rollup, because several rollups share a table. Unlike a live batch, a chunk is not declared in Kafka: raw rows
+//! below a committed offset do not change, so a later run can compute the same chunk from them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -44,22 +46,23 @@ use raw::DeclarationsWithoutRollup;
 use since::SinceBefore;
 
 /// Number of rows at which a chunk is full, to bound memory. The last record of a chunk may bring it above this number.
-/// A later release may use another number: chunks also end at the markers that earlier runs left, so no record is
-/// counted twice.
+/// A later release may use another number without counting a record twice: a chunk also ends where a chunk that an
+/// earlier run inserted ends.
 const MAX_CHUNK_ROWS: u64 = 100_000;
-/// A day of raw rows is skipped if ClickHouse may drop it within this time: a part of a day must not be counted as
-/// the whole day.
+/// A day of raw rows is skipped if ClickHouse may drop it within this time. Otherwise, ClickHouse could drop the rows
+/// while they are counted, and the rollup would have only a part of the day.
 const EXPIRY_MARGIN_MS: i64 = HOUR;
-/// Minimum time for the insert of one cell, so that the tokens of a backfill do not displace those of live batches. A
-/// table remembers its last 50,000 deduplication tokens, and must remember the token of a live batch for 55 s. At this
-/// pace, a backfill adds only 4,400 tokens in twice that time.
+/// Minimum time per inserted cell, so that the deduplication tokens of a backfill do not displace those of live
+/// batches. A table remembers its last 50,000 tokens, and must remember the token of a live batch for 55 s, because an
+/// insert may take that long ([`crate::apply::verdict::MAX_INSERT_LIFETIME_MS`]). A backfill adds only 2,200 tokens in
+/// 55 s.
 const MIN_INSERT_TIME: Duration = Duration::from_millis(25);
 
 /// Why a rollup was not filled, or only partly filled. Running the command again counts nothing twice.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
     /// The rollup is not declared.
-    #[error("backfill `{name}`: no such rollup is declared; there are {}", known.join(", "))]
+    #[error("backfill `{name}`: no such rollup is declared; the declared rollups are {}", known.join(", "))]
     NotDeclared {
         /// The name in the command.
         name: String,
@@ -75,13 +78,13 @@ pub enum BackfillError {
     Behind {
         /// The rollup.
         name: String,
-        /// The Kafka partitions whose declaration lacks the rollup, each with its declaration.
+        /// The Kafka partitions that have no declaration or one without the rollup, with the hash of that declaration.
         partitions: String,
     },
     /// The declarations in use could not be read.
     #[error("backfill")]
     InUse(#[from] InUseError),
-    /// Raw rows name the hash of a declaration that this process cannot use.
+    /// A declaration that raw rows name by its hash is missing in the table `configs`, or cannot be read.
     #[error("backfill")]
     UnknownDeclaration(#[from] UnknownDeclaration),
     /// ClickHouse dropped raw rows while they were read.
@@ -90,14 +93,14 @@ pub enum BackfillError {
         /// The day on which the rows arrived.
         day: String,
     },
-    /// The inserts of a chunk were stopped.
+    /// A chunk cannot be inserted until an operator acts.
     #[error("backfill: insert a chunk")]
     Stopped(#[source] StoppedBatch),
-    /// The tables do not have the expected form.
+    /// A table or column that this release needs is missing or has another type.
     #[error(transparent)]
     Tables(#[from] TablesError),
     /// ClickHouse did not answer, or refused the request.
-    #[error("backfill: read what clickhouse holds")]
+    #[error("backfill: send a request to clickhouse")]
     Store(#[from] StoreError),
 }
 
@@ -106,19 +109,21 @@ pub enum BackfillError {
 pub struct Filled {
     /// The rollup.
     pub rollup: String,
-    /// The first day of arrival, `YYYY-MM-DD`, whose raw rows the backfill read; `None` if it read no day.
+    /// The first day, `YYYY-MM-DD`, that the backfill counted: it counted events that arrived on this day or later.
+    /// `None` if it counted no day.
     pub since: Option<String>,
-    /// Number of raw rows that were read.
+    /// Number of raw rows that were counted.
     pub rows: u64,
-    /// Number of cells that now have these rows.
+    /// Number of cells into which these raw rows were aggregated.
     pub cells: u64,
-    /// Number of cells that had these rows before this run.
+    /// Number of these cells that earlier runs had inserted.
     pub cells_there: u64,
-    /// Number of rows folded into the group `(other)`, because a chunk had too many groups.
+    /// Number of raw rows that were counted in the group `(other)`, because a chunk had too many groups.
     pub folded_rows: u64,
 }
 
-/// Fills the rollup `name`. Waits for ClickHouse like live inserts do.
+/// Fills the rollup `name`. If ClickHouse is unavailable, inserts are repeated until it accepts them; a failed query is
+/// an error at once.
 ///
 /// # Errors
 /// Why the rollup is not filled, or only partly filled.
@@ -156,8 +161,8 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     Ok(Filled { cells_there: metrics.cells_skipped.get(), ..backfill.filled })
 }
 
-/// Checks that every partition uses a declaration with the rollup `name`, and returns the partitions. If a partition
-/// used another declaration, raw rows that are not counted in the rollup could still be added.
+/// Checks that every Kafka partition uses a declaration with the rollup `name`, and returns these partitions. If a
+/// partition used a declaration without it, the aggregator could still store raw rows that the rollup does not count.
 async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<u16>, BackfillError> {
     let partitions = in_use::by_partition(config, store).await?;
     let behind = partitions.iter().filter_map(|(partition, declared)| match declared {
@@ -174,7 +179,7 @@ async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<
     Err(BackfillError::Behind { name: name.to_owned(), partitions: behind.join(", ") })
 }
 
-/// The declarations that raw rows name, except those with `rollup`.
+/// The declarations without `rollup` under which raw rows were stored.
 async fn declarations_without(
     store: &Store,
     rollup: &Rollup,
@@ -202,8 +207,8 @@ struct Backfill<'c> {
 }
 
 impl Backfill<'_> {
-    /// Fills the rollup from the raw rows, day by day. Returns the start of the first day from which on the rollup has
-    /// every event that arrived.
+    /// Fills the rollup from the raw rows, day by day. Returns the start of the first day from which the rollup is
+    /// complete: it has every event that arrived on this day or later.
     async fn fill(&mut self) -> Result<UnixMillis, BackfillError> {
         let mut first_day = since::first_raw_day(apply::since::now(&self.store).await?);
         if self.without_rollup.is_empty() {
@@ -215,14 +220,14 @@ impl Backfill<'_> {
             if self.fill_raw_day(*raw_day).await? {
                 self.filled.since.get_or_insert_with(|| day.clone());
                 tracing::info!(
-                    "{at} of {}: counted the events that arrived on {day} in partition {partition}; {} rows so far",
+                    "step {at} of {}: counted events that arrived on {day} in partition {partition}; {} rows so far",
                     raw_days.len(),
                     self.filled.rows
                 );
             } else {
                 first_day = first_day.max(UnixMillis(raw_day.day.0 + DAY));
                 tracing::warn!(
-                    "skipped the events that arrived on {day}, because ClickHouse is about to drop their raw rows"
+                    "skipped events that arrived on {day}, because ClickHouse is about to drop their raw rows"
                 );
             }
         }
@@ -258,20 +263,20 @@ impl Backfill<'_> {
             return Err(BackfillError::Vanished { day: day(raw_day.day) });
         }
         let (source, start, end) = (self.source(raw_day), chunk.start(), chunk.applied_end());
-        // The limit on groups is a constant: if only some cells of a chunk were inserted, the next run must aggregate
-        // the chunk into the same rows.
+        // The limit on groups is a constant instead of the declared limit, which may differ in the next run: if this
+        // run inserts only some cells of the chunk, the next run must aggregate the chunk into the same rows.
         let (rollup, strata) = (std::iter::once(self.rollup), Strata::of(&rows));
         let name = &*self.rollup.name;
         let Cells { all: mut cells, folded_rows, .. } =
             cells::rollup_cells(rollup, &strata, source, end, MAX_GROUPS, Some(name));
-        // ClickHouse would drop expired cells at once.
+        // Cells past their retention are not inserted, because ClickHouse would drop them at once.
         cells.retain(|cell| cell.expires_at.is_none_or(|ends| ends > now));
         self.filled.rows += chunk.rows;
         self.filled.folded_rows += folded_rows;
         self.filled.cells += cells.len() as u64;
         let until = begun + MIN_INSERT_TIME * u32::try_from(cells.len()).unwrap_or(u32::MAX);
         let token = Token::of_backfill(source, self.topic, name, start, Offset::new(end.to_i64() - 1));
-        // An earlier run may have inserted some of the cells.
+        // `rebuilt` is true because an earlier run may have inserted some of the cells.
         let declared = DeclaredBatch { token, source, start, end, cells, rebuilt: true };
         let applied = self.inserter.apply(declared, &CancellationToken::new(), || ()).await;
         match applied {
@@ -292,7 +297,7 @@ impl Backfill<'_> {
     }
 }
 
-/// `YYYY-MM-DD`.
+/// The day that contains the moment `start`, as `YYYY-MM-DD`.
 fn day(start: UnixMillis) -> String {
     let (year, month, day) = start.floor(DAY).civil();
     format!("{year:04}-{month:02}-{day:02}")
@@ -303,13 +308,13 @@ impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rollup, since, rows, cells, cells_there, folded_rows } = self;
         let since = since.as_deref().map_or_else(
-            || "nothing: no raw rows are left from before the rollup was declared".to_owned(),
-            |day| format!("events that arrived on {day} or later; there are no older raw rows"),
+            || "nothing: ClickHouse has no raw rows that the rollup lacks, or will drop them soon".to_owned(),
+            |day| format!("events that arrived on {day} or later; no older raw rows could be counted"),
         );
         writeln!(f, "rollup        {rollup}")?;
         writeln!(f, "filled with   {since}")?;
         writeln!(f, "raw rows      {rows}")?;
-        writeln!(f, "cells         {cells}, of which {cells_there} were filled before")?;
+        writeln!(f, "cells         {cells}, of which earlier runs had inserted {cells_there}")?;
         write!(f, "folded rows   {folded_rows}")
     }
 }

@@ -1,9 +1,11 @@
 //! `stream-agg drop-rollup`: deletes the rows of a rollup that is no longer declared.
 //!
-//! All rollups share two tables, so without this command the rows of a removed rollup would stay until the tables drop
-//! them. Invariant: the rows are deleted only when no insert of the rollup is in flight and none can begin. The name is
-//! recorded first and can never be declared again. A new rollup with the same name would lack old events, and a
-//! backfill would not add them: a backfill skips raw rows that name a declaration with a rollup of this name.
+//! All rollups share two tables, so without this command the rows of a removed rollup would stay until their retention
+//! ends. Invariant: the rows are deleted only when no insert of the rollup is in flight and none can begin.
+//!
+//! The command first records the name of the rollup, which then can never be declared again. A new rollup with this
+//! name would lack the events that were stored while the old one was declared. A backfill could not add them, because
+//! the declaration of these events has a rollup of this name, so the backfill treats them as counted.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +31,7 @@ pub enum DropRollupError {
     )]
     Declared(String),
     /// No rollup of this name was ever declared.
-    #[error("drop rollup `{name}`: no such rollup was ever declared; there were {}", known.join(", "))]
+    #[error("drop rollup `{name}`: no such rollup was ever declared; known rollups are {}", known.join(", "))]
     Unknown {
         /// The name in the command.
         name: String,
@@ -38,13 +40,13 @@ pub enum DropRollupError {
     },
     /// Aggregators may still insert rows of the rollup.
     #[error(
-        "drop rollup `{name}`: {partitions} declared; restart all aggregators without it, wait until they own every \
-         partition, and run this command again"
+        "drop rollup `{name}`: {partitions} a declaration with it; restart all aggregators without it in \
+         ROLLUPS_FILE, wait until they own every partition, and run this command again"
     )]
     InUse {
         /// The rollup.
         name: String,
-        /// The Kafka partitions that use the rollup.
+        /// A phrase that names the Kafka partitions whose declaration has the rollup, such as `partition 0 still uses`.
         partitions: String,
     },
     /// The declarations in use could not be read.
@@ -103,7 +105,7 @@ pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRol
     // From here on, a process that declares the rollup refuses to start.
     configs::note_dropped(&store, name).await.map_err(failed("record that it is dropped"))?;
     let wait = offline::insert_lifetime();
-    tracing::info!("waiting {} s, because an insert of rollup `{name}` may still arrive", wait.as_secs());
+    tracing::info!("waiting {} s until no insert of rollup `{name}` can be in flight", wait.as_secs());
     time::sleep(wait).await;
     check_in_use(config, &store, name).await?;
     let mut rows = 0;
@@ -134,8 +136,8 @@ async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), 
     if in_use.is_empty() {
         return Ok(());
     }
-    let (noun, verb) = if in_use.len() == 1 { ("partition", "has") } else { ("partitions", "have") };
-    let partitions = format!("{noun} {} still {verb} it", in_use.join(", "));
+    let (noun, verb) = if in_use.len() == 1 { ("partition", "uses") } else { ("partitions", "use") };
+    let partitions = format!("{noun} {} still {verb}", in_use.join(", "));
     Err(DropRollupError::InUse { name: name.to_owned(), partitions })
 }
 
@@ -144,6 +146,6 @@ impl fmt::Display for Dropped {
         let Self { rollup, rows } = self;
         writeln!(f, "rollup   {rollup}, whose name cannot be declared again")?;
         writeln!(f, "rows     {rows} deleted")?;
-        write!(f, "next     drop the view `{rollup}` in the analysts' database, which no longer shows rows")
+        write!(f, "next     run `stream-agg migrate`, which drops the analysts' views of `{rollup}`")
     }
 }

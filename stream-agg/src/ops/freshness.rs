@@ -1,9 +1,9 @@
-//! Publishes how fresh the tables are: updates the table `progress` once per interval.
+//! Publishes up to which moment the tables are complete: updates the table `progress` once per interval.
 //!
 //! Invariant: every record that was in Kafka before `as_of` is in every table. `as_of` advances with the records that
 //! are applied, and also while no record is left to apply. To prove that no record is left, the publisher reads the
-//! clock, then asks Kafka where each log ends, then checks whether every record below those ends is applied. The table
-//! is never used for recovery.
+//! clock, then asks Kafka where each log ends, then checks whether every record below those ends is applied. An
+//! aggregator never reads `progress` to decide where to continue.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -45,11 +45,11 @@ pub struct ProgressPublisher {
     pub topic_watch: Arc<TopicWatch>,
     /// The client with which the publisher asks Kafka where the logs end.
     pub metadata_client: Arc<BaseConsumer>,
-    /// How far each partition is applied.
+    /// The first offset of each partition that is not applied yet.
     pub applied_watches: Arc<AppliedWatches>,
     /// The database of the table `progress`.
     pub store: Store,
-    /// The metrics, which show the lag.
+    /// The metrics of the process. The publisher sets the lag of each partition.
     pub metrics: Arc<Metrics>,
     /// Shows whether Kafka and ClickHouse answer, and which partitions are stalled.
     pub health: Arc<Health>,
@@ -69,8 +69,9 @@ impl ProgressPublisher {
         }
     }
 
-    /// Publishes the progress of the partitions whose progress differs from what was last `published`. `before` is a
-    /// moment before the `ends` of the logs were read.
+    /// Publishes the progress of each partition whose progress has changed since it was `published` last. `before` is a
+    /// moment before the `ends` of the logs were read: a partition that is applied up to its end has every record that
+    /// was in Kafka before this moment.
     async fn publish(
         &self,
         before: UnixMillis,
@@ -100,7 +101,8 @@ impl ProgressPublisher {
         if let Some(watermark) = watermark {
             self.metrics.watermark(watermark.0 / SECOND);
         }
-        // The number of partitions is always known here, because a partition is restored only after Kafka has answered.
+        // If a partition has changed, the number of partitions is known: a partition is restored only after Kafka has
+        // described the topic.
         let Some(partitions) = self.topic_watch.partitions() else { return };
         if changed.is_empty() {
             return;
@@ -114,7 +116,8 @@ impl ProgressPublisher {
         }
     }
 
-    /// Reports stalled partitions: their logs have records that are not applied, and none was applied for some time.
+    /// Reports each stalled partition: its log has records that are not applied, and no record of the partition was
+    /// applied for [`STALLED_AFTER`].
     fn look_for_stalls(&self, ends: &BTreeMap<i32, i64>, stalls: &mut Stalls) {
         let (applied_watches, now) = (self.applied_watches.all(), Instant::now());
         for partition in stalls.forget(|partition| !applied_watches.contains_key(&partition)) {
@@ -133,8 +136,8 @@ impl ProgressPublisher {
         }
     }
 
-    /// Where the logs end, if the topic is still the one with which the process began. The ends of another topic's logs
-    /// say nothing about what is applied.
+    /// Where the logs end. The result is empty if Kafka does not answer. It is also empty if the topic was deleted and
+    /// created again since the process started, because the applied offsets belong to the logs of the deleted topic.
     async fn ends_of_topic(&self) -> BTreeMap<i32, i64> {
         let ends = self.ends().await;
         // If there are no ends, the topic need not be checked: the result is empty in any case.
@@ -162,9 +165,9 @@ impl ProgressPublisher {
     }
 }
 
-/// The progress of a partition; `None` if no `as_of` is known yet. `known` is the progress that was published before.
-/// Every record below `next` is applied, and so is every record that Kafka appended before `applied_until`. `end` is
-/// where the log ended at some moment after `now`.
+/// The progress of a partition at the time `now`; `None` if no `as_of` is known yet. `known` is the progress that was
+/// published before. Every record below `next` is applied, and so is every record that Kafka appended before
+/// `applied_until`. `end` is the end of the log, read after the clock showed `now`.
 fn freshness(
     known: Option<PublishedProgress>,
     log_generation: u16,

@@ -1,7 +1,7 @@
-//! The declaration that the group uses for each Kafka partition.
+//! Finds the declaration that the consumer group uses for each Kafka partition.
 //!
-//! This is the declaration that the committed intent names. Every record below the committed offset is in every table,
-//! and records at or above this offset are counted under that declaration or a later one.
+//! The metadata of the committed offset, the intent, names this declaration. Every record below the committed offset is
+//! in every table. Records at or above it are counted under this declaration or a later one.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -39,7 +39,7 @@ pub enum InUseError {
         /// Why it is not an intent.
         source: IntentError,
     },
-    /// A committed intent names the hash of a declaration that this process cannot use.
+    /// The declaration that a committed intent names by its hash is missing in the table `configs`, or cannot be read.
     #[error("read the declaration that is in use")]
     Unknown(#[from] UnknownDeclaration),
     /// ClickHouse did not answer, or refused the request.

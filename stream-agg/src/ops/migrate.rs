@@ -1,9 +1,10 @@
 //! `stream-agg migrate`: creates the database, the tables and the topic if they are missing, creates or replaces all
-//! views, and drops views that are no longer declared.
+//! views for analysts, and drops those that are no longer declared.
 //!
-//! Invariant: a step that was applied (a file, field, rollup or serving view) never changes. A step whose text differs
-//! from the text that was applied under the same name is an error. Every statement says `IF NOT EXISTS` or replaces an
-//! equal object, so two processes may migrate at the same time. An existing topic is only checked.
+//! A step is an SQL file, a declared field, a rollup, or a serving view (a materialized view for the query API).
+//! Invariant: a step never changes once it is applied. If its text differs from the text that was applied under the
+//! same name, the migration fails. Two processes may migrate at the same time, because each statement has
+//! `IF NOT EXISTS` or replaces an object with an equal one. An existing topic is checked and never changed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,15 +40,16 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 /// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
-    /// The steps that were applied, by name: files, fields, rollups and serving views.
+    /// The steps that this migration applied, by name: files, fields, rollups and serving views.
     pub applied: Vec<String>,
-    /// Number of views that were created or replaced.
+    /// Number of views over all tenants that were created or replaced. The views of single tenants are not counted.
     pub views: usize,
     /// Views of earlier declarations that were dropped, by name.
     pub dropped_views: Vec<String>,
     /// Number of tenants that have a database of their own.
     pub tenants: usize,
-    /// Tenants that were removed, by name. The database of a removed tenant stays if it contains other objects.
+    /// Tenants that were removed, by name. The database of a removed tenant stays if it contains objects that
+    /// migrations did not create.
     pub dropped_tenants: Vec<String>,
     /// Whether the topic was created.
     pub topic_created: bool,
@@ -56,7 +58,7 @@ pub struct Migrated {
 /// Why the migration failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// A declared rollup or field was changed, or a serving view that depends on a rollup.
+    /// The declaration of a field or rollup was changed after it was applied, or the statement of a serving view was.
     #[error(
         "migrate: `{0}` was changed after it was applied; undo the change, or declare it under another name"
     )]
@@ -64,7 +66,7 @@ pub enum MigrateError {
     /// A dropped rollup is declared again.
     #[error("migrate: rollup `{0}` was dropped and cannot be declared again: give it another name")]
     Dropped(String),
-    /// The tables were created from another version of a file, by another release.
+    /// Another release created the tables from a different version of an SQL file.
     #[error(
         "migrate: the tables were created from a different version of `{0}`; use an empty database (`./dev up \
          --fresh` deletes the local data)"
@@ -117,8 +119,8 @@ pub enum MigrateError {
     /// A row policy hides rows from the user that runs `migrate`.
     #[error("check row policies: `{0}.schema_migrations` shows no row to this user: {REMEDY}")]
     Hidden(String),
-    /// Kafka did not create the topic.
-    #[error("create topic `{topic}`")]
+    /// A request to create or check the topic failed.
+    #[error("create or check topic `{topic}`")]
     Topic {
         /// The name of the topic.
         topic: String,
@@ -130,15 +132,16 @@ pub enum MigrateError {
     Timestamps {
         /// The name of the topic.
         topic: String,
-        /// How an operator changes this setting.
+        /// How an operator makes Kafka set the timestamps.
         help: String,
     },
 }
 
-/// Creates what is missing. Waits for Kafka and ClickHouse until the configured deadline.
+/// Applies the missing steps, updates views and tenants, and creates the topic if it is missing. If Kafka or ClickHouse
+/// is not ready, retries for at most [`MigrateConfig::deadline`].
 ///
 /// # Errors
-/// A permanent error at once, or the last transient error when the deadline has passed.
+/// A permanent error at once, or a transient error if no time is left for another attempt.
 pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     let deadline = Instant::now() + config.deadline;
     let applied = retry_until(deadline, "clickhouse", || tables(config)).await?;
@@ -160,7 +163,7 @@ pub fn users_xml(config: &MigrateConfig) -> String {
     access::xml::file(access::xml::FILE_COMMENT, &config.users(), access::xml::LoginSource::Variables)
 }
 
-/// Retries `attempt` until it succeeds, fails permanently, or the deadline has passed.
+/// Repeats `attempt` until it succeeds or fails permanently, or until the next attempt would begin after the deadline.
 async fn retry_until<T, F>(
     deadline: Instant,
     what: &str,
@@ -208,7 +211,7 @@ impl MigrateError {
             | Self::Timestamps { .. } => false,
             Self::Apply { source, .. } => source.is_transient(),
             Self::Topic { source: KafkaError::AdminOp(code), .. } => is_transient(*code),
-            // Kafka's client refuses a setting or an argument.
+            // Kafka's client refuses a setting or an argument, which it would refuse again.
             Self::Topic { source: KafkaError::ClientCreation(_) | KafkaError::ClientConfig(..), .. }
             | Self::Topic { source: KafkaError::AdminOpCreation(_), .. } => false,
             Self::Topic { .. } => true,
@@ -246,8 +249,8 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await?;
     let store = Store::new(&config.store);
     apply(&store, "schema_migrations", APPLIED_TABLE).await?;
-    // This is read before `applied`. If it were read later, rows that another migration writes in between would look
-    // like rows that a policy hides.
+    // `has_rows` is read before `applied`. In the opposite order, the first rows that another migration writes between
+    // the two reads would look like rows that a policy hides.
     let has_rows = visible::has_rows(&store).await.map_err(failed("system.parts"))?;
     let applied: Vec<(String, u64)> = store
         .rows("SELECT name, checksum FROM schema_migrations")
@@ -302,7 +305,8 @@ impl Step {
 }
 
 impl MigrateConfig {
-    /// The columns of declared fields. None is ever dropped, because a declared batch may need it.
+    /// The columns of declared fields. If a field is removed from the file, its column stays, because a batch that was
+    /// declared before may still insert into the column.
     fn fields(&self) -> impl Iterator<Item = Step> {
         let fields = self.rollups.fields().iter();
         fields.map(|field| Step::applied(&format!("field_{}", field.name), field.add_column()))
@@ -314,9 +318,9 @@ impl MigrateConfig {
         served.filter_map(|view| Some(Step::applied(view.migration.name, view.statement(&self.rollups)?)))
     }
 
-    /// The declaration of each rollup. A rollup needs no table of its own, so no statement is run. A declaration must
-    /// not change under the same name, because rows with two meanings would be added up. The prefix distinguishes
-    /// rollups from files.
+    /// The declaration of each rollup. All rollups share two tables, so no statement is run. A declaration must not
+    /// change under the same name, because queries would add up rows of the old and the new declaration. The prefix
+    /// `rollup_` distinguishes the names of these steps from those of files.
     fn declared_rollups(&self) -> impl Iterator<Item = Step> {
         self.rollups.iter().map(|rollup| Step {
             name: format!("rollup_{}", rollup.name),
@@ -335,10 +339,9 @@ fn failed(name: &str) -> impl Fn(StoreError) -> MigrateError {
     move |source| MigrateError::Apply { name: name.to_owned(), source }
 }
 
-/// Waits until Kafka names a leader for every partition of the topic that was just created, because brokers learn of a
-/// new topic only after the controller has created it. Until then, a process that reads the topic gets the error that
-/// the partition is unknown. Gives up after [`KAFKA_TIMEOUT`] without an error, because the services wait for the topic
-/// as well.
+/// Waits until Kafka names a leader for every partition of a new topic. Brokers learn of a topic some time after the
+/// controller has created it, and until then they answer that its partitions are unknown. Gives up after
+/// [`KAFKA_TIMEOUT`] without an error, because the services wait for the topic as well.
 async fn wait_for_leaders(admin: Admin, topic: String) {
     let until = Instant::now() + KAFKA_TIMEOUT;
     let admin = Arc::new(admin);
@@ -364,14 +367,14 @@ fn has_leaders(topic: &MetadataTopic) -> bool {
 
 /// Creates the topic unless it exists. Returns whether it was created.
 ///
-/// An existing topic is never changed: the tool that created it may restore its own settings. An error says what
-/// must be changed.
+/// An existing topic is never changed, because the tool that manages the topic might undo the change. If a setting of
+/// the topic is wrong, the error says how an operator changes it.
 async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
     let topic = &config.kafka.topic;
     let error = |source| MigrateError::Topic { topic: topic.clone(), source };
     let admin: Admin = config.kafka.client(&[]).create().map_err(error)?;
-    // The topic gets LogAppendTime, because the times of records must not go backwards, even if the clocks of the edges
-    // differ.
+    // Kafka must set the times of records (`LogAppendTime`). If the edges set them, the times could go backwards within
+    // a partition, because the clocks of edges differ.
     let wanted = NewTopic::new(
         topic,
         config.partitions.get().into(),

@@ -28,29 +28,30 @@ use crate::protocol::recover::KafkaState;
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two checks that the group is still empty.
 const CHECK_PAUSE: Duration = Duration::from_secs(1);
-/// Pause before a request that failed because the group had no coordinator is repeated.
+/// Pause before a request is repeated, after it failed because the group had no coordinator.
 const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
-/// Timeout of one poll of a queue.
+/// Timeout of one poll of the queue of fetched records.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 /// Assumed maximum difference between the clocks of two machines.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Why a command changed nothing.
+/// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
     /// Aggregators run.
     #[error(
-        "group `{group}` has members: stop all aggregators, then run the command again (a killed one stays a member for 45 s)"
+        "group `{group}` has members: stop all aggregators, then run the command again (a killed aggregator stays a \
+         member for 45 s)"
     )]
     Busy {
         /// The consumer group.
         group: String,
     },
     /// Another process committed while the command ran.
-    #[error("another offset was committed while the command ran: run it again")]
+    #[error("another offset was committed while the command ran: run the command again")]
     Changed,
     /// No offset is committed.
-    #[error("no offset is committed, so nothing is declared")]
+    #[error("no offset is committed, so there is nothing to split or skip")]
     NothingCommitted,
     /// The metadata of the commit is not an intent that this process can read.
     #[error("the metadata of the committed offset cannot be used")]
@@ -63,13 +64,13 @@ pub enum OfflineError {
     Store(#[source] StoreError),
 }
 
-/// How long to wait until no insert that was sent before the wait can still store rows.
+/// How long an insert may store rows, counted from the moment when its statement was made.
 pub(crate) fn insert_lifetime() -> Duration {
     Duration::from_millis(MAX_INSERT_LIFETIME_MS.unsigned_abs()) + CLOCK_TOLERANCE
 }
 
-/// Whether the error means that Kafka is still choosing or loading the group's coordinator. Kafka does this for a
-/// moment after a broker has started, and on the first request about any group.
+/// Whether the error means that the group's coordinator is not ready yet. This lasts a moment after a broker has
+/// started, and after the first request that a Kafka cluster gets about any consumer group.
 fn has_no_coordinator(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as C;
     let codes = [C::NotCoordinator, C::CoordinatorNotAvailable, C::CoordinatorLoadInProgress];
@@ -131,9 +132,9 @@ impl<'c> Offline<'c> {
         Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
     }
 
-    /// Whether the log still holds the records below `end` that an aggregator has read. This is so if the last record
-    /// below `end` still has this leader `epoch`: if the log was truncated below `end` and written again, the record
-    /// has a later epoch.
+    /// Whether the log still has, below `end`, the records that an aggregator has read. `epoch` is the leader epoch of
+    /// the last record that the aggregator read below `end`. If the log was truncated below `end` since, the record
+    /// there is missing or has a later epoch.
     ///
     /// # Errors
     /// The error of Kafka.
@@ -190,7 +191,7 @@ impl<'c> Offline<'c> {
         }
     }
 
-    /// Commits `intent` at `from`, replacing the commit that was `found`.
+    /// Commits `intent` at `from`, but only if the committed offset and metadata are still those that were `found`.
     ///
     /// # Errors
     /// Another process has committed in the meantime, aggregators run, or a request to Kafka failed.
@@ -214,10 +215,11 @@ impl<'c> Offline<'c> {
         self.group.commit(&offsets, CommitMode::Sync)
     }
 
-    /// Waits until no insert of an aggregator, for any partition, can still store rows. The wait covers the deadline of
-    /// the last insert, and ClickHouse's time limit for a statement that began just before that deadline. During the
-    /// wait, the `committed` offset is committed again and again, which fails once an aggregator joins the group. If
-    /// `committed` is `None`, the wait does not notice an aggregator that joins.
+    /// Waits until no insert that an aggregator has sent, for any partition, can still store rows. ClickHouse may begin
+    /// an insert until its deadline, and then run it until the time limit of a statement; the wait covers both.
+    ///
+    /// During the wait, the offset in `committed` is committed repeatedly, which fails if an aggregator has joined the
+    /// group. If `committed` is `None`, the wait does not notice an aggregator that joins.
     ///
     /// # Errors
     /// An aggregator joined the group during the wait, or a request to Kafka failed.
@@ -229,7 +231,7 @@ impl<'c> Offline<'c> {
         };
         commit_again()?;
         tracing::info!(
-            "waiting {} s, because an insert that an aggregator has already sent may still arrive",
+            "waiting {} s until no insert that an aggregator has sent can still store rows",
             wait.as_secs()
         );
         let until = Instant::now() + wait;

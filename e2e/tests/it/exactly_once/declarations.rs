@@ -186,8 +186,8 @@ async fn a_rollup_that_is_no_longer_declared_can_be_dropped_while_others_are_cou
     produce(&world);
     wait_until_returns(&world, &of_later, [["4"]]).await;
     check(ADDED_ROLLUP, &with, "it is declared; take it out of ROLLUPS_FILE").await;
-    check(ADDED_ROLLUP, &[], "partition 0 still has it declared").await;
-    check("unheard_of", &[], "no such rollup was ever declared; there were event_daily,").await;
+    check(ADDED_ROLLUP, &[], "partition 0 still uses a declaration with it").await;
+    check("unheard_of", &[], "no such rollup was ever declared; known rollups are event_daily,").await;
     aggregator.terminate().await.unwrap();
 
     let mut aggregator = world.aggregator().await;

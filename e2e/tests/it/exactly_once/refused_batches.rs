@@ -28,7 +28,7 @@ async fn run_offline(world: &World, arguments: &[&str]) {
     wait_for(format!("{arguments:?} to be done"), SESSION + INSERTS_END + DEADLINE, async || {
         match world.run("stream-agg", arguments, &[]).await {
             Ok(_) => true,
-            Err(error) if format!("{error:#}").contains("a killed one stays a member") => false,
+            Err(error) if format!("{error:#}").contains("a killed aggregator stays a member") => false,
             Err(error) => panic!("{error:#}"),
         }
     })

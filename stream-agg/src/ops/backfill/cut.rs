@@ -1,12 +1,13 @@
-//! Cuts raw rows into chunks. The marker of a table partition shows which chunks the table partition holds.
+//! Cuts raw rows into chunks. For each raw day, a table partition has a marker that shows which chunks of this day it
+//! holds.
 //!
 //! A chunk contains rows of one day of the raw table and one Kafka partition ([`RawDay`]). A day must be cut into the
 //! same chunks at any time and in any process. ClickHouse drops the days of the raw table one by one, so the chunks of
-//! a day must not depend on other days. Pure. Invariants:
+//! a day must not depend on other days. The functions here are pure. Invariants:
 //!
 //! - The chunks of a raw day ascend and never overlap.
 //! - No marker is inside a chunk, so a table partition holds either all of a chunk's rows or none.
-//! - The markers of a raw day are never those of a live partition.
+//! - The markers of a raw day differ from those of live batches and of other days ([`RawDay::marker_generation`]).
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -30,15 +31,16 @@ pub(super) struct RawDay {
 }
 
 impl RawDay {
-    /// The value of column `g` in the markers of a raw day. It contains the day. Days after 2059 do not fit.
+    /// The value of column `g` in the markers of a raw day. It encodes the day and is greater than every log
+    /// generation, which column `g` holds in other markers. Days from 2059-09-19 on do not fit.
     pub(super) fn marker_generation(self) -> u16 {
         let days = u16::try_from(self.day.0.div_euclid(DAY)).unwrap_or(u16::MAX);
-        assert!(days < FIRST_BACKFILL_GENERATION, "a day after 2059 would be taken for another one");
+        assert!(days < FIRST_BACKFILL_GENERATION, "days from 2059-09-19 on do not fit into a marker");
         FIRST_BACKFILL_GENERATION | days
     }
 }
 
-/// A record of a raw day, as the raw table stores it.
+/// A Kafka record that has raw rows to count in a raw day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
 pub(super) struct RawRecord {
     /// Generation of the Kafka log.
@@ -47,34 +49,37 @@ pub(super) struct RawRecord {
     /// The offset of the record.
     #[serde(rename = "ko")]
     pub(super) offset: u64,
-    /// Number of raw rows of the record.
+    /// Number of these raw rows.
     pub(super) rows: u64,
 }
 
-/// Records of a raw day that are counted together.
+/// Records of a raw day that are aggregated and inserted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chunk {
     /// Generation of the Kafka log.
     pub(super) log_generation: u16,
     /// The offsets from the first to the last record.
     pub(super) offsets: RangeInclusive<u64>,
-    /// Number of rows.
+    /// Number of raw rows of these records.
     pub(super) rows: u64,
 }
 
 impl Chunk {
-    /// Until the chunk is inserted, the markers in its table partitions are at or below this position.
+    /// The position at which the chunk begins. Until the chunk is inserted into a table partition, the raw day's marker
+    /// in this table partition is at or below this position.
     pub(super) fn start(&self) -> NextOffset {
         marker_position(self.log_generation, *self.offsets.start())
     }
 
-    /// Once the chunk is inserted, the markers in its table partitions are at this position.
+    /// The position after the last record. When the chunk is inserted into a table partition, the raw day's marker in
+    /// this table partition moves to this position.
     pub(super) fn applied_end(&self) -> NextOffset {
         marker_position(self.log_generation, *self.offsets.end() + 1)
     }
 }
 
-/// The position of a record in a raw day. Positions are ordered by log generation, then by offset.
+/// The position of a record among the records of a raw day. Positions are ordered by log generation, then by offset.
+/// The markers of a raw day hold a position where other markers hold an offset.
 fn marker_position(log_generation: u16, offset: u64) -> NextOffset {
     assert!(
         log_generation < FIRST_BACKFILL_GENERATION && offset < 1 << OFFSET_BITS,
@@ -84,7 +89,8 @@ fn marker_position(log_generation: u16, offset: u64) -> NextOffset {
 }
 
 /// Cuts the records of a raw day into chunks. The records must ascend by log generation and offset. A chunk ends after
-/// the record that brings it to `max_rows` rows, at each of `markers`, and where the log generation changes.
+/// the record that brings it to `max_rows` rows, and where the log generation changes. It also ends at each position in
+/// `markers`, where a chunk of an earlier run ended.
 pub(super) fn cut(
     records: impl IntoIterator<Item = RawRecord>,
     markers: &BTreeSet<NextOffset>,

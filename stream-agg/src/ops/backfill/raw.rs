@@ -1,8 +1,8 @@
-//! Reads raw rows back, as the columns from which rollups are made.
+//! Reads raw rows from ClickHouse into the columns ([`Rows`]) that rollups are computed from.
 //!
-//! Columns that the raw table does not store are either not needed or derived. The time of an event is derived from the
-//! client time, the server time and the limits under which the event was stored. The time at which Kafka appended the
-//! record is not stored either. It is needed only to find rows past their retention, and the server time replaces it.
+//! The raw table lacks two of these columns. The time of an event is derived from the client time, the server time and
+//! the limits under which the event was stored. The time at which Kafka appended the record is needed only to find rows
+//! past their retention, so the server time is used instead. Columns that no rollup reads get a constant.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::rows::columns::Rows;
 /// Timeout of a query of the raw table.
 const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// The declarations that raw rows name, except those with the rollup: for each hash of a declaration, the limits within
-/// which that declaration trusts client times.
+/// The declarations without the rollup under which raw rows were stored. The key is the hash of a declaration, and the
+/// value the limits within which this declaration trusts client times.
 pub(super) type DeclarationsWithoutRollup = BTreeMap<u64, TimeLimits>;
 
 /// The columns of a raw row that rollups read.
@@ -66,8 +66,8 @@ pub(super) async fn raw_days(
     Ok(rows.into_iter().map(|(day, partition)| RawDay { day: UnixMillis(day), partition }).collect())
 }
 
-/// The records of a raw day that have rows stored under one of the declarations `without_rollup`. Only these rows are
-/// counted.
+/// The records of a raw day that have rows stored under one of the declarations `without_rollup`.
+/// [`RawRecord::rows`] is the number of these rows.
 pub(super) async fn records(
     store: &Store,
     raw_day: RawDay,

@@ -1,8 +1,9 @@
-//! Stores the moment since which a rollup has every event, after the rollup was filled.
+//! After a backfill has filled a rollup, moves back the moment from which the rollup has every event. The table
+//! `rollup_since` has one such moment for each rollup and Kafka partition.
 //!
 //! Invariant: a backfill replaces only moments that were stored before it read the raw rows. While it reads them, a
-//! partition may move to a process without the rollup, or begin to count the rollup. The row that records such a change
-//! has a later version, so the backfill does not replace it.
+//! partition may move to a process that does not count the rollup, or to one that begins to count it. Such a process
+//! stores its own moment with a greater version than the backfill, so ClickHouse keeps the moment of that process.
 
 use std::time::Duration;
 
@@ -19,17 +20,18 @@ use crate::protocol::since::NOT_COUNTED;
 /// How long to wait for partitions that have committed a declaration with the rollup, but have not yet stored the
 /// moment since which they count the rollup. They store it right after the commit.
 const MAX_SINCE_WAIT: Duration = Duration::from_secs(15);
-/// Shortest and longest wait between two queries.
+/// Shortest and longest wait between two queries of the stored moments.
 const SINCE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
 
-/// The moments that were stored for a rollup before it is filled.
+/// The moments of a rollup that were stored before a backfill, and that the backfill may replace.
 pub(super) struct SinceBefore {
     replaced: Vec<SincePartition>,
 }
 
 impl SinceBefore {
-    /// Reads the stored moments of `rollup`. The partitions `in_use` have a declaration with the rollup. If one of them
-    /// does not store its moment within [`MAX_SINCE_WAIT`], its row is not replaced.
+    /// Reads the stored moments of `rollup`. `in_use` lists the partitions whose declaration contains the rollup. Waits
+    /// up to [`MAX_SINCE_WAIT`] until each of them has stored a moment. The backfill will not replace the row of a
+    /// partition that has stored none by then.
     pub(super) async fn read(store: &Store, rollup: &str, in_use: &[u16]) -> Result<Self, StoreError> {
         let mut backoff = SINCE_RETRIES.backoff();
         let latest = Instant::now() + MAX_SINCE_WAIT;
@@ -54,7 +56,7 @@ impl SinceBefore {
         }
     }
 
-    /// Stores that `rollup` has every event that arrived at `first` or later.
+    /// Stores, for the partitions that were read, that `rollup` has every event that arrived at `first` or later.
     pub(super) async fn replace(
         &self,
         store: &Store,
@@ -65,7 +67,7 @@ impl SinceBefore {
     }
 }
 
-/// The rows that move the moments in `replaced` back to `first`.
+/// The rows that move the moments in `replaced` back to `first`. Moments at or before `first` get no row.
 fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> Vec<SinceRow<'r>> {
     let later = replaced.iter().filter(|row| row.since_ms > first.0);
     later
@@ -73,14 +75,15 @@ fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> 
             rollup,
             partition: row.partition,
             since: first,
-            // If an owner of the partition stores a moment after `replaced` was read, it chooses a greater version than
-            // this one, because a rebalance takes longer than a millisecond.
+            // If a new owner of the partition has stored a moment since `replaced` was read, the version of that moment
+            // must be greater than this one. That version is ClickHouse's time after a rebalance. The rebalance began
+            // after `noted_ms` and took longer than a millisecond.
             noted: UnixMillis(row.noted_ms + 1),
         })
         .collect()
 }
 
-/// The first day that the raw table holds completely at the time `now`.
+/// The first day whose raw rows ClickHouse certainly keeps for [`EXPIRY_MARGIN_MS`] after `now`.
 pub(super) fn first_raw_day(now: UnixMillis) -> UnixMillis {
     UnixMillis(UnixMillis(now.0 + EXPIRY_MARGIN_MS).floor(DAY).0 - i64::from(RAW_DAYS) * DAY)
 }

@@ -1,14 +1,16 @@
-//! The databases of tenants. Each tenant has views over its rows, a definer of these views, and a login that can read
+//! Creates and removes the databases of tenants. The database of a tenant contains views over the tenant's rows. Each
+//! tenant also has two ClickHouse users: the definer, whose rights the views use, and a reader, whose login can read
 //! only these views.
 //!
 //! Invariants:
 //!
-//! - The definer of each view of a tenant has a row policy, which filters the rows that the view reads.
-//! - A database is noted in `schema_migrations` before it is created. So a later migration can remove the databases of
-//!   tenants that its tenants file does not name, and it removes no database that migrations did not create.
+//! - The definer of a tenant has a row policy, so the tenant's views read only rows of this tenant.
+//! - A migration writes a note about a database to `schema_migrations` before it creates the database. A later
+//!   migration removes the databases that have a note but no tenant in the tenants file. A database without a note
+//!   stays, because no migration created it.
 //! - A tenant that is removed or disabled loses its login first.
 //!
-//! Migrations with different tenants files may run at the same time. So after a migration has created a database, it
+//! Migrations with different tenants files may run at the same time. Therefore a migration that has created a database
 //! writes the note again if another migration has removed the note in the meantime.
 
 use std::collections::BTreeSet;
@@ -28,16 +30,17 @@ mod policies;
 /// storage for a new user.
 const USERS_IN_FILE_ERRORS: [u32; 2] = [495, 514];
 
-/// For each of these releases of ClickHouse, the first version in which a user with rights only on views can read rows
-/// only through these views. In later releases, every version is safe; in earlier ones, none is.
+/// The first safe version of ClickHouse in each of the releases 26.6, 26.7 and 26.8. A version is safe if a user with
+/// rights only on views can read rows only through these views. Every later release is safe, and no earlier one.
 const MIN_VERSIONS: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3, 74]];
 
-/// What `make` has done.
+/// What [`make`] has done.
 #[derive(Debug, Default)]
 pub(super) struct TenantChanges {
     /// Number of tenants that have a database now.
     pub(super) tenants: usize,
-    /// The tenants that were removed, by name. The database of a removed tenant stays if it contains other objects.
+    /// The tenants that were removed, by name. The database of a removed tenant stays if it contains objects that
+    /// migrations did not create.
     pub(super) dropped: Vec<String>,
 }
 
@@ -89,15 +92,16 @@ async fn create(
     tenant: &Tenant,
 ) -> Result<(), MigrateError> {
     let database = tenant.database(&config.bi_database);
-    // Looks for the database before the note, because another migration writes the note before it creates the database.
-    // In the opposite order, a database that the other migration creates in between would seem to have no note.
+    // The database must be looked for before the note. In the opposite order, another migration could write the note
+    // and create the database between the two reads, and its database would seem to have no note.
     if is_there(server, &database).await? && !notes.read().await?.contains(&tenant.name) {
         return Err(MigrateError::NotOurs(database));
     }
     let note = std::slice::from_ref(&tenant.name);
     notes.write(note, 1).await?;
     apply(server, &database, &format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&database))).await?;
-    // Another migration that removes the tenant may have removed the note in between.
+    // Another migration, whose file lacks the tenant, may have removed the note since. Without the note, no migration
+    // could remove the database later.
     if !notes.read().await?.contains(&tenant.name) {
         notes.write(note, 1).await?;
     }
@@ -117,8 +121,8 @@ async fn is_there(server: &Store, database: &str) -> Result<bool, MigrateError> 
     Ok(!found.is_empty())
 }
 
-/// The removed tenants whose database or login still exists, because the database contains objects that migrations did
-/// not create, or because another migration has created the tenant again in the meantime.
+/// The removed tenants whose database or login still exists. A database still exists if it contains objects that
+/// migrations did not create. Both also exist if another migration has created the tenant again in the meantime.
 async fn still_there(
     config: &MigrateConfig,
     server: &Store,
@@ -139,7 +143,7 @@ async fn still_there(
     Ok(found)
 }
 
-/// Creates the users. If the server takes them from a file, only checks that the definer has its row policy.
+/// Creates the users of a tenant. If they are defined in a file, only checks that the definer has its row policy.
 async fn create_users(
     config: &MigrateConfig,
     server: &Store,
@@ -174,8 +178,9 @@ async fn check_policies(config: &MigrateConfig, server: &Store, tenant: &Tenant)
     policies::check(&policies, &tenant.definer(&config.bi_definer), &tenant.condition())
 }
 
-/// Checks that a row policy for the definer hides no rows from other users. The check creates a trial policy on a
-/// table that no running service reads.
+/// Checks that a row policy for the definer hides no rows from other users, as ClickHouse does with
+/// `users_without_row_policies_can_read_rows=false`. Creates a trial policy on `schema_migrations`, which no running
+/// service reads, and checks that this user still sees the rows of this table.
 async fn check_policies_spare_others(
     config: &MigrateConfig,
     server: &Store,
@@ -194,8 +199,8 @@ async fn check_policies_spare_others(
     seen
 }
 
-/// Removes a tenant. Drops the reader's login first, because the reader must read nothing while the rest is removed.
-/// Objects in the database that migrations did not create stay.
+/// Removes a tenant. Drops the reader first, so that it can read nothing while the rest is removed. Objects in the
+/// database that migrations did not create stay.
 async fn remove(config: &MigrateConfig, server: &Store, name: &str) -> Result<(), MigrateError> {
     let gone = removed(name);
     drop_users(server, name, &sql::drop_reader(&gone.reader())).await?;
@@ -216,8 +221,8 @@ fn removed(name: &str) -> Tenant {
     Tenant { name: name.to_owned(), password_sha256: String::new() }
 }
 
-/// Drops users. Users that are defined in a file stay until an administrator removes them from the file. Once the
-/// database is dropped, they can read nothing.
+/// Drops users of a tenant. For users that are defined in a file, only warns: an administrator must remove them from
+/// the file. They can read no events any more once the views of the tenant are dropped.
 async fn drop_users(server: &Store, tenant: &str, statements: &[String]) -> Result<(), MigrateError> {
     for statement in statements {
         match apply_to_users(server, tenant, tenant, statement).await {
@@ -230,7 +235,7 @@ async fn drop_users(server: &Store, tenant: &str, statements: &[String]) -> Resu
     Ok(())
 }
 
-/// Runs a statement about users of a tenant. An error names the object `name` of the statement.
+/// Runs a statement about users of a tenant. If ClickHouse refuses the statement, the error names its object, `name`.
 ///
 /// # Errors
 /// The server takes its users from a file, or refuses the statement.

@@ -1,10 +1,13 @@
 //! Creates or replaces the views of the analysts' database on every migration, and drops views that are no longer
-//! declared. No data is lost by this, because views hold no data.
+//! declared. No data is lost, because views hold no data.
 //!
-//! Invariants: only views are replaced or dropped, because `CREATE OR REPLACE VIEW` would also replace a table with
-//! its rows. A view is dropped only if a migration has noted that it created the view, because an administrator may
-//! keep other views in the same database. Each view is replaced atomically, so a query sees either the old view or
-//! the new one.
+//! Invariants:
+//!
+//! - Only views are replaced or dropped. This must be checked, because `CREATE OR REPLACE VIEW` would also replace a
+//!   table, and its rows would be lost.
+//! - A view is dropped only if a migration has noted that it created the view, because an administrator may keep other
+//!   views in the same database.
+//! - Each view is replaced atomically, so a query sees either the old view or the new one.
 
 use schemas::bi::{self, Definers, Rights, View, identifier};
 
@@ -17,7 +20,7 @@ const UNKNOWN_USER: u32 = 192;
 /// ClickHouse's error code for an unknown database.
 const UNKNOWN_DATABASE: u32 = 81;
 
-/// What `make` has done.
+/// What [`make`] has done.
 pub(super) struct ViewChanges {
     /// Number of views that were created or replaced.
     pub(super) views: usize,
@@ -25,10 +28,10 @@ pub(super) struct ViewChanges {
     pub(super) dropped: Vec<String>,
 }
 
-/// Creates the views over all tenants, and drops the views of earlier declarations.
+/// Creates the views over all tenants, and drops views of rollups that are no longer declared.
 ///
-/// If the server does not have the users that `config` names, the views use the rights of their readers. Such views
-/// show a reader only what this reader could also read from the tables.
+/// If ClickHouse lacks a definer that `config` names, each query of a view uses the rights of the querying user, who
+/// then needs rights on the tables.
 pub(super) async fn make(config: &MigrateConfig) -> Result<ViewChanges, MigrateError> {
     let database = &config.bi_database;
     let server = Store::without_database(&config.store);
@@ -48,8 +51,8 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<ViewChanges, MigrateE
     }
 }
 
-/// Creates `views` in `database`, which must exist, with the rights of `definers`. Drops the views of earlier
-/// declarations.
+/// Creates `views` in `database`, which must exist, with the rights of `definers`. Drops views that earlier migrations
+/// created and that are not in `views`.
 pub(super) async fn make_in(
     config: &MigrateConfig,
     database: &str,
@@ -120,11 +123,12 @@ async fn tables_in(server: &Store, database: &str) -> Result<Vec<String>, Migrat
     server.rows(&sql).await.map_err(|source| MigrateError::Apply { name: database.to_owned(), source })
 }
 
-/// Rows of `schema_migrations` that name the objects which migrations have created. The checksum is 1 while the
-/// object exists, and 0 once it was dropped.
+/// Notes about the objects that migrations create: rows of `schema_migrations`. The checksum of a note is 1 from before
+/// the object is created, and 0 once the object was dropped.
 pub(super) struct Notes {
     pub(super) store: Store,
-    /// The prefix of the names of the notes. It ends in a dot, which no name of a database, view or tenant contains.
+    /// The text before the name of the object in column `name`. It ends in a dot, which no name of a database, view or
+    /// tenant contains.
     pub(super) prefix: String,
 }
 

@@ -5,12 +5,12 @@ use serde::Deserialize;
 
 use super::MigrateError;
 
-/// A row policy on the tables.
+/// A row of `system.row_policies` in ClickHouse.
 #[derive(Debug, Clone, Row, Deserialize)]
 pub(super) struct Policy {
     name: String,
     short_name: String,
-    /// Empty if the policy applies to the whole database.
+    /// Empty if the policy applies to all tables.
     table: String,
     filter: String,
     is_restrictive: u8,
@@ -20,7 +20,7 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// The statement that reads the row policies on `database`.
+    /// The statement that reads the row policies on `database`, and those on all databases.
     pub(super) fn select(database: &str) -> String {
         format!(
             "SELECT name, short_name, table, ifNull(select_filter, '') AS filter, toUInt8(is_restrictive) AS \
@@ -41,8 +41,8 @@ impl Policy {
     }
 }
 
-/// Checks that `definer` has its policy, and that no other policy shows the definer more rows. Another permissive
-/// policy could, because ClickHouse combines permissive policies by OR.
+/// Checks that `definer` has its policy with the filter `condition`, and that no other permissive policy applies to the
+/// definer. ClickHouse shows a user every row that any of the user's permissive policies admits.
 pub(super) fn check(policies: &[Policy], definer: &str, condition: &str) -> Result<(), MigrateError> {
     let applied = || policies.iter().filter(|policy| policy.applies_to(definer));
     let ours: Vec<_> = applied().filter(|policy| policy.is_of(definer)).collect();
