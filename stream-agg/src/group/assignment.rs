@@ -21,12 +21,12 @@ use crate::pipeline::Pipeline;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::KafkaState;
 
-/// Timeout of the request for the committed offsets of newly assigned partitions. The next requests, which ask where
-/// the logs of these partitions begin and end, share a second timeout of the same length.
+/// Timeout of the request for the committed offsets of assigned partitions. For newly assigned partitions, also the
+/// time that all requests for the beginnings and ends of their logs may take together.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Minimum timeout of a request that asks where the log of one partition begins and ends. The request gets this timeout
-/// even if the requests for other partitions have used up [`ASK_TIMEOUT`]. For a waiting partition, the request
-/// has exactly this timeout, and the pause before the next request has the same length.
+/// Minimum timeout of a request that asks where the log of one partition begins and ends, even if the requests for
+/// other partitions have used up [`ASK_TIMEOUT`]. For a waiting partition, this is both the timeout of each request and
+/// the pause between two requests.
 const ASK_ONE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An assigned partition without a pipeline, because no broker reports where the log of the partition begins and ends.
@@ -68,8 +68,8 @@ impl Member {
             }
         };
         self.opening = None;
-        // The member id is read before the assignment is acknowledged. Until the acknowledgement, no later assignment
-        // can begin, so this is the id under which the partitions were assigned.
+        // The member id is read before `incremental_assign` acknowledges the assignment. Until the acknowledgement, no
+        // later assignment can begin, so this is the id under which the partitions were assigned.
         let member = Arc::from(librdkafka::member_id(&self.consumer));
         for partition in without_leader {
             self.wait_for_leader(WaitingPartition { partition, member: Arc::clone(&member) });
@@ -86,8 +86,8 @@ impl Member {
     /// Starts the pipeline of the partition that has waited longest, if a broker reports where its log begins and
     /// ends.
     fn open_waiting(&mut self) -> Result<Option<LeaveReason>, GroupError> {
-        // A revocation must be acknowledged before partitions are assigned in Kafka's client, because the client
-        // concludes from an assignment that no partition was lost.
+        // A revocation must be acknowledged before partitions are assigned in Kafka's client, because
+        // `incremental_assign` resets the client's flag that partitions were lost (`assignment_lost`).
         let revoked = self.releasing.is_some() || self.consumer.assignment_lost();
         if revoked || Instant::now() < self.ask_again {
             return Ok(None);
@@ -112,8 +112,8 @@ impl Member {
         self.ask_again = Instant::now() + ASK_ONE_TIMEOUT;
     }
 
-    /// Removes `partitions` from the queue of waiting partitions. Returns the partitions that were in the queue. The
-    /// caller must not release them through Kafka's client, because they were never assigned in the client.
+    /// Removes `partitions` from the queue of waiting partitions. Returns the partitions that were removed. The caller
+    /// must not release them through Kafka's client, because they were never assigned in the client.
     pub(super) fn stop_waiting(&mut self, partitions: &[i32]) -> Vec<i32> {
         let (ended, left) = self
             .waiting
@@ -125,7 +125,7 @@ impl Member {
         ended
     }
 
-    /// Assigns the partitions `found` in Kafka's client, and starts a pipeline for each.
+    /// Assigns the partitions in `found` in Kafka's client, and starts a pipeline for each partition.
     fn start_pipelines(
         &mut self,
         found: BTreeMap<i32, KafkaState>,
@@ -247,6 +247,6 @@ mod tests {
         member.begin_release(vec![0, 1]);
         assert!(!named(1) && named(2));
         let releasing = member.releasing.as_ref().map(|release| release.partitions.clone());
-        assert_eq!(releasing, Some(vec![0]), "the client can release only partitions that it is assigned");
+        assert_eq!(releasing, Some(vec![0]), "a waiting partition is not assigned in the client");
     }
 }

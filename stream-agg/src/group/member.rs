@@ -5,11 +5,11 @@
 //! offset. When a partition is revoked, its pipeline may finish the batch that it is inserting, within
 //! [`RELEASE_TIMEOUT`](super::RELEASE_TIMEOUT); the partition is released only after the pipeline has ended. Until the
 //! member leaves, the callbacks of Kafka's client only record assignments and revocations. If the outcome of a commit
-//! is unknown, the member leaves the group and joins it again, so that Kafka refuses the commit if the commit arrives
-//! late.
+//! is unknown, the member leaves the group and joins it again. If that commit reaches Kafka later, Kafka refuses it,
+//! because the commit belongs to the previous membership.
 //!
 //! Invariants: a partition never has two pipelines, no record is read outside a pipeline, and no partition is released
-//! while one of its commits is under way.
+//! while one of its commits is under way, unless the process is about to exit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(super) struct Member {
     /// Partitions that the group assigned to this member but that Kafka's client does not fetch yet, because no broker
     /// reports where their logs begin and end. The partition that has waited longest comes first.
     pub(super) waiting: VecDeque<WaitingPartition>,
-    /// When to ask next where the log of a waiting partition begins and ends.
+    /// Before this moment, Kafka is not asked again where the log of a waiting partition begins and ends.
     pub(super) ask_again: Instant,
     /// Revoked partitions that are not released yet.
     pub(super) releasing: Option<Release>,

@@ -31,8 +31,8 @@ pub mod orphans;
 
 pub use rebalance::RELEASE_TIMEOUT;
 
-/// The waits before this process joins the group again. They grow, because each join makes the group assign all
-/// partitions again.
+/// The waits before this process joins the group again. The waits grow, because each join disturbs the other members:
+/// the group assigns all partitions again.
 const JOIN_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(30));
 /// After a membership of at least this length, the wait before the next join is the shortest one again.
 const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(120);
@@ -59,8 +59,9 @@ pub enum GroupError {
     /// A pipeline ended although nothing stopped it, or its thread panicked.
     #[error("consume partition {0}: its pipeline ended unexpectedly")]
     PipelineEnded(i32),
-    /// Kafka's client returned a record outside the queue of its partition, where no pipeline reads the record. Also:
-    /// the client has no queue for the partition, or the number of the partition exceeds 65,535.
+    /// Kafka's client returned a record outside the queue of its partition, where no pipeline reads the record. This
+    /// error is also returned if the client has no queue for the partition, or if the number of the partition exceeds
+    /// 65,535.
     #[error("consume partition {0}: kafka's client returned a record outside the queue of its partition")]
     Stray(i32),
     /// The operating system cannot start a thread.
@@ -88,7 +89,7 @@ pub(crate) enum LeaveReason {
 /// group. Blocks: the caller runs it on a thread of its own.
 ///
 /// # Errors
-/// An error that only a restart of the process can fix.
+/// An error after which the process must not join the group again.
 pub fn run_member(
     config: &Config,
     services: &Arc<Services>,

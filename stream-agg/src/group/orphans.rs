@@ -33,8 +33,8 @@ const STABLE: &str = "Stable";
 /// How long the temporary member waits for its assignment, which comes once all members have joined again.
 const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// After each assignment to this member, checks repeatedly until every partition has an owner, and forces a rebalance
-/// if some have none.
+/// After each assignment to this member, checks repeatedly until every partition has an owner. Forces a rebalance if a
+/// partition has no owner in two consecutive checks.
 pub async fn watch(
     config: Arc<Config>,
     services: Arc<Services>,
@@ -66,7 +66,7 @@ async fn until_all_have_owners(
             Ok(Some(without_owner)) => without_owner,
             Ok(None) => BTreeSet::new(),
             Err(error) => {
-                tracing::debug!(%error, "ask kafka for the group");
+                tracing::debug!(%error, "read from kafka which partitions the members of the group own");
                 BTreeSet::new()
             }
         };
@@ -111,8 +111,8 @@ fn force_rebalance(
     Ok(())
 }
 
-/// The partitions of the topic that are assigned to no member; `None` while the group rebalances, or if a member's
-/// assignment cannot be decoded.
+/// The partitions of the topic that are assigned to no member; `None` if the group is not in the state [`STABLE`], or
+/// if a member's assignment cannot be decoded.
 fn without_owner(metadata_client: &BaseConsumer, config: &Config) -> KafkaResult<Option<BTreeSet<i32>>> {
     let topic = &config.migrate.kafka.topic;
     let groups = metadata_client.fetch_group_list(Some(&config.group), ASK_TIMEOUT)?;

@@ -1,7 +1,8 @@
 //! Releases the partitions that the coordinator revoked, and all partitions before the member leaves the group.
 //!
 //! A partition is released only once its pipeline has ended and none of its commits is under way. Otherwise a late
-//! commit of this member could overwrite the first commit of the next owner.
+//! commit of this member could overwrite the first commit of the next owner. When the process shuts down, the member
+//! waits for commits only for [`RELEASE_TIMEOUT`].
 
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,9 @@ pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// The partition may be held for longer than the rebalance timeout, because [`Member::leave`] waits once more, for up
 /// to [`RELEASE_TIMEOUT`] plus this limit. At the rebalance timeout, Kafka begins a generation that this member has not
-/// joined. From then on, the partition may have another owner although this member has not released it. If a commit of
-/// this member is still under way then, Kafka refuses it with ILLEGAL_GENERATION (22) or UNKNOWN_MEMBER_ID (25),
-/// because the commit belongs to the previous generation.
+/// joined. From that moment, the partition may have another owner although this member has not released it. If a commit
+/// of this member is still under way at that moment, Kafka refuses the commit with ILLEGAL_GENERATION (22) or
+/// UNKNOWN_MEMBER_ID (25), because the commit belongs to the previous generation.
 const MAX_COMMIT_WAIT: Duration = Duration::from_secs(150);
 
 /// Revoked partitions that are not released yet.
@@ -183,7 +184,7 @@ mod tests {
     const SHORT_WAIT: Duration = Duration::from_millis(500);
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// A member whose Kafka never answers, with a pipeline whose commit is under way.
+    /// A member whose pipeline has ended while a commit is under way. Kafka does not answer the member.
     fn committing(runtime: Handle) -> (Member, Arc<()>) {
         let context = PartitionContext::unanswered(runtime);
         let mut member = Member::new(context.services(), context.consumer(), Arc::default());

@@ -24,7 +24,7 @@ use crate::protocol::progress::{AfterCommit, CommitOutcome, NextOffset, after_co
 
 /// Timeout of reading the committed offset.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The waits before a refused commit is retried.
+/// The waits between the attempts of a refused commit.
 const COMMIT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
 /// How long a refused commit is retried before this process joins the group again.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -35,7 +35,7 @@ pub type Committed = Option<(NextOffset, String)>;
 /// Why a commit was not confirmed. The pipeline must then end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitAborted {
-    /// The partition was given up before the commit was confirmed.
+    /// The pipeline was stopped at once (`Pipeline::give_up`), before the commit was confirmed.
     GivenUp,
     /// The outcome is unknown, or Kafka does not accept the commit in this membership. This process must leave the
     /// group and join it again.
@@ -58,7 +58,7 @@ pub struct Committer {
     pub committed: Committed,
     /// Each commit under way holds a reference. The number of references shows whether a commit is under way.
     pub under_way: Arc<()>,
-    /// Cancelled when the partition is given up.
+    /// Cancelled when the pipeline must stop at once (`Pipeline::give_up`).
     pub give_up: CancellationToken,
     /// Counts failed commits.
     pub metrics: Arc<Metrics>,
@@ -119,7 +119,7 @@ impl Committer {
             drop((consumer, held));
             done
         });
-        // If the runtime shuts down, the task fails; the partition then counts as given up.
+        // If the runtime shuts down, the task fails. The pipeline then stops at once.
         self.give_up
             .run_until_cancelled(running)
             .await
@@ -149,7 +149,7 @@ fn alarm_if_denied(
 ///
 /// If the group removes a static member while that member is rejoining, the member rejoins under another id. The member
 /// keeps its partitions, because librdkafka does not consider them lost. These partitions may already have another
-/// owner, but Kafka would still accept a commit from this member.
+/// owner, but Kafka would accept a commit under the new id. So this function does not send the commit.
 fn commit(
     consumer: &GroupConsumer,
     member: &str,

@@ -5,7 +5,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "the crate rdkafka wraps neither DescribeTopics nor leader epochs nor member ids"
+    reason = "the crate rdkafka has no functions for DescribeTopics, leader epochs and member ids"
 )]
 
 use std::ffi::{CStr, CString, c_int};
@@ -54,8 +54,8 @@ pub fn describe_topic(
         c::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
         let queue = c::rd_kafka_queue_new(client);
         c::rd_kafka_DescribeTopics(client, topics, options, queue);
-        // When the timeout of the request expires, librdkafka reports it as an event. To receive this event, the poll
-        // waits a little longer than the timeout.
+        // If the request times out, librdkafka adds an event with the error to `queue`. To receive this event, the poll
+        // waits one second longer than the timeout of the request.
         let event = c::rd_kafka_queue_poll(queue, millis.saturating_add(1000));
         let described = described(event);
         if !event.is_null() {
@@ -138,8 +138,8 @@ pub fn leader_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
 }
 
 /// Adds a leader epoch to the entry of `partition` in `list`, a list of offsets that the consumer is about to seek to.
-/// `epoch` is the leader epoch of the record before the offset. In the seek, librdkafka then asks the broker whether
-/// the log was truncated below the offset.
+/// `epoch` is the leader epoch of the record before the offset. During the seek, librdkafka then asks the broker
+/// whether the log was truncated below the offset.
 pub fn set_leader_epoch(list: &TopicPartitionList, topic: &str, partition: i32, epoch: i32) {
     // SAFETY: the list lives until the end of the function, and so do its elements.
     unsafe {

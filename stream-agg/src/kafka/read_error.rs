@@ -7,7 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 pub(crate) enum ReadError {
     /// The next offset is not in the log, or the log was truncated below that offset.
     OffsetGone,
-    /// The log holds records that the client cannot read. The client would skip them, or fetch them again for ever.
+    /// The log holds records that the client cannot read. The client would skip these records or fetch them endlessly.
     Unreadable,
     /// The client fetches from the same offset again, which succeeds once the cause is gone.
     Transient,

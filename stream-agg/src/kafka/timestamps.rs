@@ -1,7 +1,8 @@
 //! Checks that Kafka itself sets the times of the topic's records (`LogAppendTime`).
 //!
-//! The deduplication window measures age by these times, and an `as_of` promises that every record which Kafka appended
-//! before that moment is stored. Both need times that do not go backwards, even if the clocks of edges do.
+//! The deduplication window measures age by these times. The moment `as_of` of an answer promises that every record
+//! which Kafka appended before that moment is counted. The window and `as_of` need times that do not go backwards, even
+//! if the clocks of edges do.
 
 use std::time::Duration;
 
@@ -24,9 +25,9 @@ pub type Admin = AdminClient<DefaultClientContext>;
 pub enum TimestampType {
     /// Kafka, as required.
     LogAppendTime,
-    /// The producers. An unknown value of the setting counts as this one.
+    /// The producers. An unknown value of the setting is treated as `CreateTime`.
     CreateTime,
-    /// Unknown, because this process has no right to read the setting.
+    /// Unknown, because this process has no right to read the setting or Kafka's answer does not contain the setting.
     Unknown,
 }
 

@@ -18,7 +18,7 @@ pub struct Applied {
     /// Every record below this offset is applied; `None` until the partition is restored.
     pub next: Option<NextOffset>,
     /// Every record that Kafka appended before this moment is applied; `None` before the first batch of this pipeline
-    /// is applied, or if producers set the times.
+    /// is applied, or if producers set the times of the records.
     pub until: Option<UnixMillis>,
 }
 

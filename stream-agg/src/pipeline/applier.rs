@@ -51,8 +51,9 @@ struct Applier<'p> {
     progress: Progress,
     /// The intent to commit if no other batch follows.
     after: Option<Intent>,
-    /// The moments since which rollups count. The first commit under the declaration of this process changes them:
-    /// old moments are withdrawn before this commit, and new ones are stored after it. `None` afterwards.
+    /// Changes of the stored moments since which rollups have every event. Made once, with the first commit under the
+    /// declaration of this process: moments that are not valid are withdrawn before the commit, and the moments of
+    /// rollups that begin are stored after the commit. `None` once the changes have begun.
     since: Option<SinceNotes>,
 }
 
@@ -116,7 +117,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Commits the intent `after` if it is not committed yet and no declared batch is unfinished.
+    /// Commits the intent `after` if it is not committed yet and every declared batch is applied.
     async fn commit_after(&mut self) -> Result<(), PipelineEnd> {
         if self.progress.may_declare()
             && let Some(after) = self.after.take()
@@ -127,7 +128,7 @@ impl Applier<'_> {
     }
 
     /// Commits an intent. Every record below `from` must be applied. With the first intent that names the declaration
-    /// of this process, also stores the moments since which rollups count.
+    /// of this process, also changes the stored moments since which rollups have every event.
     async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), PipelineEnd> {
         let PartitionContext { services, give_up, .. } = self.context;
         let is_ours = || intent.declaration_hash == services.declaration.hash();

@@ -20,9 +20,10 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::rows::batch::Batch;
 use crate::rows::decode::{DecodedLines, LedgerEntry};
 
-/// The number of cells at which a batch closes is `MAX_CELLS`, plus `MAX_CELLS_OF_RETENTION` for each different
-/// retention of the rollups. It is limited because each cell costs an insert. `MAX_CELLS` leaves room for cells of
-/// several days of arrival and of rows that never expire, and `MAX_CELLS_OF_RETENTION` for cells of late events.
+/// A batch closes when it has `MAX_CELLS` cells, plus `MAX_CELLS_OF_RETENTION` cells for each different retention of
+/// the rollups. The number is limited, because each cell needs an insert. `MAX_CELLS` is enough for events that arrived
+/// on several days, and for rollup rows that never expire. `MAX_CELLS_OF_RETENTION` leaves room for late events, whose
+/// rollup rows expire on other days.
 const MAX_CELLS: usize = 16;
 const MAX_CELLS_OF_RETENTION: usize = 6;
 /// Longest time that a backlog keeps a batch open beyond its maximum age.
@@ -42,8 +43,8 @@ pub struct Batcher {
 #[derive(Debug)]
 struct BatchLimits {
     config: BatchConfig,
-    /// One rollup for each combination of table and retention. It represents all rollups with this combination: their
-    /// rows expire on the same days, so these rows are in the same cells.
+    /// One rollup for each combination of table and retention. It represents all rollups with this combination: for
+    /// events of the same day, the rows of these rollups expire on the same day, so the rows are in the same cell.
     cell_kinds: Vec<Rollup>,
     max_cells: usize,
 }
@@ -51,11 +52,11 @@ struct BatchLimits {
 /// A cell of the open batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum TouchedCell {
-    /// A cell of `events`, by day of arrival.
+    /// A cell of `events`, for the day on which its events arrived.
     Events(UnixMillis),
-    /// A cell of `ledger`, by the day on which Kafka appended the records.
+    /// A cell of `ledger`, for the day on which Kafka appended its records.
     Ledger(UnixMillis),
-    /// A cell of `dead_letters`, by the day on which Kafka appended the records.
+    /// A cell of `dead_letters`, for the day on which Kafka appended its records.
     DeadLetters(UnixMillis),
     Rollups(Table, Expiry),
 }
@@ -79,7 +80,7 @@ struct Open {
 
 impl Batcher {
     /// A batcher with an empty batch, whose first record is at `start` or later. A batch that reaches one of the
-    /// ascending `ends` ends there.
+    /// ascending offsets `ends` closes at that offset.
     pub fn new(
         config: BatchConfig,
         rollups: &Rollups,
@@ -90,8 +91,9 @@ impl Batcher {
         Self { limits, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
 
-    /// A batcher that rebuilds the declared batch that begins at `start`, and collects no later records. An operator may
-    /// have split that batch: each of the ascending `ends` closes a part, and the last one is the end of the batch.
+    /// A batcher that rebuilds the declared batch that begins at `start`, and collects no later records. `ends` is
+    /// ascending, and its last offset is the end of the batch. If an operator has split the batch, the earlier offsets
+    /// are the ends of its other parts.
     pub fn rebuild(start: NextOffset, ends: impl IntoIterator<Item = NextOffset>) -> Self {
         Self { limits: None, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
@@ -114,7 +116,7 @@ impl Batcher {
         self.start
     }
 
-    /// Closes the open batch if it must end before a record at `offset`, and returns it.
+    /// If the open batch must end before a record at `offset`, closes the batch and returns it.
     pub fn close_before(&mut self, offset: Offset) -> Option<Batch> {
         let mut closed = None;
         while let Some(end) = self.ends.pop_front_if(|end| end.is_at_or_below(offset)) {
@@ -139,8 +141,7 @@ impl Batcher {
         self.open.bytes
     }
 
-    /// Does not count `time` as age of the open batch: during that time, the batch waited for this process, not for
-    /// records.
+    /// Excludes `time` from the age of the open batch, because the batch then waited for this process, not for records.
     pub fn exclude_from_age(&mut self, time: Duration) {
         self.open.since = self.open.since.map(|since| since + time);
     }
@@ -174,8 +175,8 @@ impl Batcher {
 
     /// How long until the open batch must close: zero if it must close now, `None` if it has no [`Self::deadline`].
     /// Without a backlog, a batch closes at its deadline. During a backlog, which lasts at least until `backlog_until`,
-    /// a batch stays open beyond its deadline, by at most `MAX_BACKLOG_WAIT`. At the end of the backlog, a large
-    /// batch closes at once, even before its deadline.
+    /// a batch stays open beyond its deadline, by at most `MAX_BACKLOG_WAIT`. At the end of the backlog, a batch of at
+    /// least [`LARGE_BYTES`] closes at once, even before its deadline.
     pub fn due_in(&self, now: Instant, backlog_until: Option<Instant>) -> Option<Duration> {
         let deadline = self.deadline()?;
         let overdue = deadline + MAX_BACKLOG_WAIT;

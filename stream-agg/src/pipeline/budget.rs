@@ -1,7 +1,7 @@
 //! Limits the memory of large batches, for all partitions of the process together.
 //!
 //! A batch that grows large needs a permit, and keeps the permit until the batch is applied. Invariant: no partition
-//! waits for a permit for ever, although a partition that makes no progress keeps its permit. After [`PERMIT_TIMEOUT`],
+//! waits forever for a permit, although a partition that makes no progress keeps its permit. After [`PERMIT_TIMEOUT`],
 //! a waiting partition continues with small batches, and a declared batch is finished without a permit.
 
 use std::num::NonZeroUsize;

@@ -1,10 +1,11 @@
 //! Collects the records of a partition into batches: poll → decode → close → build cells.
 //!
-//! The channel to the applier holds one batch, so the collector runs ahead of the applier by at most that batch and the
-//! one that it collects. Invariant: the rows of a batch, and the deduplication window after the batch, depend only on
-//! the records, the declaration, the window before the batch, the earlier rows of the ledger (for records that came
-//! through a spool) and the skipped offsets, never on a clock. A clock only decides when a batch that is not declared
-//! yet closes.
+//! The channel to the applier holds one batch, so the collector runs ahead of the applier by at most two batches: the
+//! batch in the channel and the open batch.
+//!
+//! Invariant: the rows of a batch, and the deduplication window after the batch, depend only on the records, the
+//! declaration, the window before the batch, the earlier rows of the ledger (for records that came through a spool) and
+//! the skipped offsets, never on a clock. Only the end of a batch that is not declared yet may depend on a clock.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

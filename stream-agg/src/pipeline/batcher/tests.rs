@@ -163,8 +163,8 @@ fn days_of_arrival_close_a_batch_at_the_limit_on_cells() {
         rows.received.push(UnixMillis(day * DAY));
         batcher.push(entry(offset, Uuid::nil(), 1), 100, now)
     };
-    // Besides one cell of `events` for each day of arrival, the batch has four cells: one of the ledger, two of rows
-    // that never expire, and one of rows that are kept for a week.
+    // Besides one cell of `events` for each day of arrival, the batch has four cells: one of the ledger, two of rollup
+    // rows that never expire, and one of rollup rows that are kept for a week.
     let days = (MAX_CELLS + MAX_CELLS_OF_RETENTION - 4) as i64;
     for n in 1..days {
         assert!(arrive(&mut batcher, 10 + 2 * n, n).is_none(), "{n}");
