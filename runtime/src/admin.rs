@@ -24,7 +24,7 @@ pub const DRAIN: Duration = Duration::from_secs(1);
 pub enum Readiness {
     /// The service may get traffic.
     Ready,
-    /// The service may get traffic, but an operator should know the reason.
+    /// The service may get traffic, but has a problem that an operator should know of. The text describes the problem.
     Degraded(String),
     /// The service may not get traffic, for this reason.
     Not(String),
@@ -32,10 +32,11 @@ pub enum Readiness {
 
 /// What the admin port serves.
 pub struct Admin {
-    /// `/metrics`.
+    /// The metrics that `/metrics` shows.
     pub registry: Registry,
-    /// Decides `/readyz`: `200` if ready or degraded, `503` otherwise; the body has the reason. `/healthz` does not
-    /// depend on readiness: a process that waits for Kafka must not be restarted for that.
+    /// Decides the response to `/readyz`: `200` if the service is ready or degraded, `503` otherwise. The body says why
+    /// the service is degraded or not ready. `/healthz` always returns `200`: Kubernetes restarts a process whose
+    /// liveness probe fails, and a restart does not help a service that waits for Kafka.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
 }
 

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-/// The shortest and the longest wait between two attempts.
+/// How long to wait between attempts. The wait is at most `shortest` after the first failure. This maximum doubles with
+/// each further failure, until it is `longest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     shortest: Duration,
@@ -12,10 +13,10 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// A policy whose waits double, from `shortest` up to `longest`.
+    /// A policy whose maximum wait doubles with each failure, from `shortest` up to `longest`.
     ///
     /// # Panics
-    /// If `shortest` is zero or above `longest`; in a constant, the panic is a compile error.
+    /// If `shortest` is zero or above `longest`. In the initializer of a constant, this is a compile error.
     pub const fn new(shortest: Duration, longest: Duration) -> Self {
         let (least, most) = (shortest.as_nanos(), longest.as_nanos());
         assert!(0 < least && least <= most, "the shortest wait is above zero and not above the longest");
@@ -32,7 +33,7 @@ impl RetryPolicy {
         self.longest
     }
 
-    /// Starts a new series of attempts.
+    /// The waits for a new series of attempts.
     pub const fn backoff(self) -> Backoff {
         Backoff { policy: self, next: self.shortest }
     }
@@ -46,9 +47,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Returns how long to wait before the next attempt, and doubles the step for the attempt after that. The wait is
-    /// random, between half of the current step and the whole step, so that many processes do not retry at the same
-    /// time.
+    /// Returns how long to wait before the next attempt: a random time between half of the current maximum and the
+    /// maximum, so that many processes do not retry at the same time. Then doubles the maximum, up to the longest wait.
     pub fn wait(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(self.policy.longest);

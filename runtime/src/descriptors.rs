@@ -1,8 +1,8 @@
 //! The limit on open files of this process.
 //!
-//! Each connection needs one file descriptor. Systems start a process with a low soft limit, often 1,024, because of
-//! programs that use `select`, and let the process raise it up to the hard limit. Our programs do not use `select`, so
-//! they raise the limit.
+//! Each connection needs one file descriptor. A process usually starts with a soft limit of 1,024, because `select`
+//! cannot handle larger descriptors, and may raise the limit up to the hard limit. Our programs do not use `select`, so
+//! they raise it.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

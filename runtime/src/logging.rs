@@ -19,14 +19,14 @@ pub struct LogConfig {
 /// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines of plain text, for people.
     Text,
     /// One JSON object per line.
     Json,
 }
 
 impl LogConfig {
-    /// Reads and checks the variables above.
+    /// Reads and checks `LOG` and `LOG_FORMAT`.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let filter = vars.string_or("LOG", "info");
         let invalid =

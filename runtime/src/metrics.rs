@@ -21,7 +21,7 @@ pub struct MetricFactory {
     descriptions: Mutex<Vec<MetricDescription>>,
 }
 
-/// The description of a metric, for the page that lists all metrics.
+/// The description of a metric, for the page that lists all metrics (`docs/metrics.md`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricDescription {
     /// The full name.
@@ -80,16 +80,16 @@ impl MetricFactory {
         self.register("histogram", HistogramVec::new(self.histogram_opts(name, help, buckets), labels))
     }
 
-    /// `<prefix>_build_info{version}`, which is always 1.
+    /// Creates the gauge `<prefix>_build_info`, whose label `version` shows the running release. Its value is always 1.
     pub fn build_info(&self, version: &str) {
         self.gauge_vec("build_info", "The release that runs.", &["version"])
             .with_label_values(&[version])
             .set(1);
     }
 
-    /// `<prefix>_open_files_limit`: how many files, including connections, the process may have open.
+    /// Creates the gauge `<prefix>_open_files_limit`: how many files, including connections, the process may have open.
     pub fn open_files_limit(&self) {
-        let help = "Files, including connections, that the process may have open; 0 is no limit.";
+        let help = "Files, including connections, that the process may have open; 0 means no limit.";
         self.gauge("open_files_limit", help).set(i64::try_from(descriptors::limit()).unwrap_or(i64::MAX));
     }
 
@@ -106,7 +106,7 @@ impl MetricFactory {
         kind: &'static str,
         metric: prometheus::Result<M>,
     ) -> M {
-        let metric = metric.expect("names and labels are constants");
+        let metric = metric.expect("the constant names and labels are valid");
         let mut descriptions = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
         descriptions.extend(metric.desc().into_iter().map(|desc| MetricDescription {
             name: desc.fq_name.clone(),

@@ -27,7 +27,7 @@ pub struct Needs {
 /// An address of another server, from a variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// The variable.
+    /// The name of the variable.
     pub variable: &'static str,
     /// A name or an IP address.
     pub host: String,
@@ -64,7 +64,8 @@ impl Address {
     pub fn of_list(variable: &'static str, list: &str, default_port: u16) -> Result<Vec<Self>, VarError> {
         let one = |text: &str| {
             let (_, text) = text.split_once("://").unwrap_or(("", text));
-            // An IPv6 address has colons and is written in brackets, so a last part that ends with `]` is not a port.
+            // An IPv6 address has colons and is written in brackets. If the text after the last colon ends with `]`, it
+            // is the end of such an address and not a port.
             let (host, port) = match text.rsplit_once(':') {
                 Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
                 _ => (text, default_port),
@@ -98,7 +99,7 @@ impl Needs {
         self.stop.iter().map(|(_, time)| *time).sum()
     }
 
-    /// A table for people, with the variables and their resolved values.
+    /// A table for people that shows these needs, and `variables`: the name and the resolved value of each variable.
     pub fn table(&self, variables: &[(String, String)]) -> String {
         let duration = |time| humantime::format_duration(time).to_string();
         let mib = |bytes: usize| format!("{} MiB", bytes.div_ceil(1 << 20));

@@ -49,7 +49,7 @@ impl Problem<'_> {
         let kind = format!("/problems/{code}");
         let rendered =
             Rendered { kind, title, status: status.as_u16(), code, detail, hint, more, request_id };
-        serde_json::to_vec(&rendered).expect("a body is written to memory").into()
+        serde_json::to_vec(&rendered).expect("`more` serializes to a JSON object").into()
     }
 
     /// The body, with no further members.

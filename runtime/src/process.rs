@@ -1,7 +1,8 @@
-//! What every `main` does: it reads the variables, starts logging, and runs the service. If it fails, it prints one
-//! readable line on standard error and exits with [`WRONG_CONFIGURATION`] if a restart with the same configuration
-//! would fail in the same way, and with 1 otherwise. Only the error about wrong arguments, which clap prints, may have
-//! several lines.
+//! What every `main` does: it reads the variables, starts logging, and runs the service.
+//!
+//! On a failure, it prints the error on standard error, as one line. (clap prints errors about arguments; they may have
+//! several lines.) The exit code is [`WRONG_CONFIGURATION`] if a restart with the same configuration would fail in the
+//! same way, and 1 otherwise.
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -15,8 +15,8 @@ const MAX_BYTES: usize = 64;
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The client's `X-Request-Id` if it consists of printable ASCII characters without spaces and is not too long,
-    /// else a new UUIDv7.
+    /// The client's `X-Request-Id` if it consists of 1 to 64 printable ASCII characters without spaces, else a new
+    /// UUIDv7.
     pub fn of(headers: &HeaderMap) -> Self {
         let good = |value: &&HeaderValue| {
             (1..=MAX_BYTES).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -30,7 +30,7 @@ impl RequestId {
         // An id is not a secret, so it does not need randomness from the system, which costs a system call per id.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let noise = fastrand::u128(..).to_le_bytes();
-        let noise = noise.first_chunk().expect("16 bytes have a first 10");
+        let noise = noise.first_chunk().expect("16 bytes are more than 10");
         let id = Builder::from_unix_timestamp_millis(since.as_millis() as u64, noise).into_uuid();
         Self(HeaderValue::try_from(id.to_string()).expect("a UUID is printable"))
     }
@@ -40,7 +40,7 @@ impl RequestId {
         self.0.to_str().expect("a request id is printable ASCII")
     }
 
-    /// The id as a header.
+    /// The id as the value of a header.
     pub fn header(&self) -> HeaderValue {
         self.0.clone()
     }

@@ -31,7 +31,7 @@ impl KeyFile {
     }
 }
 
-/// The keys in use. A file declares each of them as a `D`.
+/// The keys in use. `D` is the form in which the file declares a key.
 pub struct FollowedKeys<D: DeclaredKey> {
     current: ArcSwap<KeySet<D::Key>>,
     file: Option<KeyFile>,
@@ -60,8 +60,8 @@ impl<D: DeclaredKey> FollowedKeys<D> {
         follow(Ok(text), read, move |now| self.apply(now), stop).await;
     }
 
-    /// Replaces the keys in use with those of the file. If the file cannot be read or is not valid, the keys in use
-    /// stay; the error is logged, and `stale` becomes 1.
+    /// Replaces the keys in use with the keys of the file. `read` is the text of the file, or why it could not be read.
+    /// If there is no text, or it is not valid, keeps the keys in use, logs the error, and sets `stale` to 1.
     fn apply(&self, read: &Result<String, String>) {
         let parse =
             |text: &String| KeySet::parse::<D>(text, &self.current.load()).map_err(|error| error.to_string());

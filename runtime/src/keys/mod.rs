@@ -1,8 +1,8 @@
-//! Keys: a file declares who may use a service, with the hash of a token for each key. The service reloads the file
-//! when it changes.
+//! Keys: a file declares which clients may use a service. The service reloads the file when it changes.
 //!
-//! The services declare what a key permits ([`DeclaredKey`]); this module finds keys, reloads their file, and charges
-//! their rates. A *token* is the secret that a client presents; a *key* is what the file declares for it.
+//! A *token* is the secret that a client sends with a request. A *key* is what the file declares for this token: the
+//! hash of the token, an id, and what the client may do. Each service defines what a key can permit ([`DeclaredKey`]).
+//! This module reloads the file, finds the key of a token, and enforces its rate limits.
 
 mod token;
 

@@ -1,4 +1,4 @@
-//! A rate limit: how much of something is allowed per second (GCRA).
+//! A rate limit: how much of something is allowed per second. The algorithm is the generic cell rate algorithm (GCRA).
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -9,12 +9,13 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// A rate: how much is allowed per second, and at once.
+/// A rate: how much is allowed per second, and how much in a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateConfig {
     /// How much is allowed per second, on average.
     pub rate: NonZeroU32,
-    /// How much is allowed at once, after a pause of `burst / rate` seconds.
+    /// The maximum that is allowed at once. After a full burst, the next full burst is allowed `burst / rate` seconds
+    /// later.
     pub burst: NonZeroU32,
 }
 
@@ -45,7 +46,7 @@ impl Rate {
     /// # Panics
     /// If `count` is more than the burst, which is never allowed.
     pub fn charge(&self, count: NonZeroU32) -> Result<u32, Duration> {
-        match self.limiter.check_n(count).expect("no more than a burst") {
+        match self.limiter.check_n(count).expect("the count is not above the burst") {
             Ok(state) => Ok(state.remaining_burst_capacity()),
             Err(later) => Err(later.wait_time_from(DefaultClock::default().now())),
         }

@@ -17,7 +17,7 @@ const MAX_KEYS: usize = 100_000;
 
 /// A key as a file declares it: what a service reads from each `[[key]]`.
 pub trait DeclaredKey: DeserializeOwned + 'static {
-    /// The key in use.
+    /// What the service uses after the declaration has been checked.
     type Key: Send + Sync + 'static;
 
     /// The id, by which errors and logs name the key.
@@ -34,7 +34,7 @@ pub trait DeclaredKey: DeserializeOwned + 'static {
     fn resolve(self, before: Option<&Self::Key>) -> Result<Self::Key, String>;
 }
 
-/// All keys of a file.
+/// All keys of a file, by the first bytes of the hash of their token (`TokenHash::prefix`).
 #[derive(Debug)]
 pub struct KeySet<K>(HashMap<[u8; 8], Entry<K>>);
 
@@ -79,7 +79,8 @@ impl<K> Default for KeySet<K> {
 }
 
 impl<K> KeySet<K> {
-    /// Parses the text of a file that declares keys as `D`; `before` contains the keys in use until now.
+    /// Parses the text of a file that declares keys in the form `D`. `before` contains the keys that are in use now;
+    /// [`DeclaredKey::resolve`] gets the one with the same id.
     pub fn parse<D: DeclaredKey<Key = K>>(text: &str, before: &Self) -> Result<Self, KeyFileError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -91,7 +92,7 @@ impl<K> KeySet<K> {
         let bad = |error: toml::de::Error| KeyFileError::Toml {
             line: line(error.span().map_or(0, |span| span.start)),
             message: match error.message() {
-                // The parser's own message would quote the value, which could be a token.
+                // The message of the TOML parser quotes the wrong value, which could be a token.
                 text if text.starts_with("invalid type") || text.starts_with("invalid value") => {
                     "a value has the wrong type".to_owned()
                 }
@@ -143,7 +144,7 @@ pub(super) mod tests {
     use super::super::token::generate;
     use super::*;
 
-    /// A key without permissions, which tests only look up.
+    /// A key without permissions, for tests that only look keys up.
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub(in super::super) struct PlainKey {

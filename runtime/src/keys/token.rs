@@ -47,7 +47,7 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Makes a new token and the TOML that declares a key for it. The TOML contains only the hash of the token.
 pub fn generate(id: &str, tenant: &str) -> (String, String) {
-    // 244 random bits from the operating system.
+    // Each of the two UUIDs has 122 random bits from the operating system.
     let token = format!("mr_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let hash = Sha256::digest(&token).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let toml =

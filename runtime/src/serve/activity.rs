@@ -7,7 +7,8 @@ use tokio::time::{Duration, Instant};
 /// The timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
-    /// Longest time from the start of a connection, or the first byte of a request, to complete headers.
+    /// Longest time until the headers of a request are complete. For the first request, the time runs from the start of
+    /// the connection; for each later HTTP/1 request, from its first byte.
     pub(super) headers: Duration,
     /// Longest time that a connection may be idle, that is, in [`Phase::Idle`].
     pub(super) idle: Duration,
@@ -16,12 +17,13 @@ pub(super) struct Timeouts {
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Receiving the headers of an HTTP/1 request, since this moment.
+    /// Waiting for complete headers since this moment: the start of the connection, or the first byte of a later HTTP/1
+    /// request.
     Headers(Instant),
-    /// Answering this number of requests: hyper has not yet taken the end of their responses from the service.
+    /// Answering this number of requests: hyper does not have the whole response to any of them yet.
     Busy(u32),
-    /// Waiting for a request, and idle since this moment. On an HTTP/2 connection, frames may arrive in this phase;
-    /// they do not change the moment.
+    /// Waiting for a request, and idle since this moment. On an HTTP/2 connection, frames that do not begin a request
+    /// may arrive in this phase; they do not restart the idle time.
     Idle(Instant),
 }
 
@@ -33,15 +35,15 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    /// A connection that was accepted just now; its first request is due.
+    /// The activity of a connection that was accepted just now: the timeout for its first headers runs.
     pub(super) fn new(now: Instant) -> Self {
         Self { phase: Phase::Headers(now), http2: false }
     }
 
     /// Records bytes that arrived.
     pub(super) fn read(&mut self, bytes: &[u8], now: Instant) {
-        // No standard method of HTTP/1 begins with `PRI`, but the preface of HTTP/2 does. If a client sends the preface
-        // in pieces, its connection has the timeouts of HTTP/1.
+        // No standard method of HTTP/1 begins with `PRI`, but the preface of HTTP/2 does. If the first read has fewer
+        // than these three bytes, the connection is treated as HTTP/1 and has its timeouts.
         if bytes.starts_with(b"PRI") && matches!(self.phase, Phase::Headers(_)) {
             (self.http2, self.phase) = (true, Phase::Idle(now));
         }
@@ -68,9 +70,8 @@ impl Activity {
         };
     }
 
-    /// Records that the peer accepts bytes again after it had accepted none for a while. This restarts the idle time,
-    /// because a connection that is still sending a long response is not idle, although hyper has already taken the
-    /// whole response.
+    /// Records that the peer accepts bytes again after it had accepted none for a while. This restarts the idle time:
+    /// the phase is already [`Phase::Idle`] when hyper has the whole response, but the peer may still be receiving it.
     pub(super) fn written(&mut self, now: Instant) {
         if let Phase::Idle(since) = &mut self.phase {
             *since = now;

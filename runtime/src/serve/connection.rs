@@ -34,8 +34,8 @@ use crate::request_id::{REQUEST_ID, RequestId};
 /// An HTTP/2 connection ends when its client has reset more than this number of streams before the server accepted
 /// them, or when the server had to reset more than this number (CVE-2023-44487 and similar attacks).
 const MAX_RESETS: usize = 64;
-/// The maximum size of hyper's buffer for HTTP/1 in bytes, unless `MAX_HEADER_BYTES` is larger. The buffer holds a
-/// header block or a part of a body, and the bytes that follow.
+/// The maximum size in bytes of the buffer into which hyper reads an HTTP/1 connection, unless `MAX_HEADER_BYTES` is
+/// larger. The buffer must have room for all headers of a request; it also receives the bytes of bodies.
 const READ_BUFFER: usize = 64 * 1024;
 
 /// How long a connection may last after its graceful shutdown began. Without this limit, a peer that does not read its
@@ -129,8 +129,8 @@ impl Connection {
 }
 
 /// Completes when the connection should end: when `closing` is cancelled, or when the connection reaches its maximum
-/// age. That age is changed by up to 10 % at random, so that clients that connected together do not reconnect
-/// together.
+/// age. The maximum is `age` ± 10 % at random, so that clients that connected at the same time do not reconnect at the
+/// same time.
 async fn expired(closing: &CancellationToken, age: Duration) {
     let age = age.mul_f64(0.9 + fastrand::f64() / 5.0);
     let _aged = time::timeout(age, closing.cancelled()).await;
@@ -164,7 +164,7 @@ where
             return Either::Left(ready(Ok(refused(refusal, request.headers(), in_flight))));
         }
         request.extensions_mut().insert(PeerAddr(peer));
-        // Not an async block: such a block would copy the whole future of the service once more.
+        // An async block here would copy the future of the service, which is large, once more for each request.
         let answer = service.clone().oneshot(request);
         Either::Right(answer.map_ok(|answer| {
             answer.map(|body| MonitoredBody { body: ResponseBody::Service(body), _in_flight: in_flight })
@@ -194,12 +194,12 @@ fn protocol(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
-        // Off, because the timeout in `activity.rs` replaces it; that timeout also covers connections that send
-        // nothing at all.
+        // Off, because the timeouts of `activity.rs` replace it; they also close connections that send nothing at all.
         .header_read_timeout(None::<Duration>)
         .max_headers(limits.headers.get())
         .max_buf_size(READ_BUFFER.max(limits.header_bytes as usize))
-        // With pipeline flushes, a response that ends its connection is lost if bytes follow the request.
+        // Off, because with it hyper loses a response after which it closes the connection, if the client has sent more
+        // bytes after the request.
         .pipeline_flush(false);
     http.http2()
         .timer(TokioTimer::new())

@@ -14,8 +14,9 @@ const LEAST_HEADER_BYTES: u32 = 1024;
 /// The limits on the connections of a port.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Maximum number of connections at once: `MAX_CONNECTIONS`, default 65 536. Beyond it, idle connections are closed
-    /// and new ones wait in the kernel's queue. The process needs at least as many file descriptors.
+    /// Maximum number of connections at once: `MAX_CONNECTIONS`, default 65 536. When it is reached, idle connections
+    /// are closed, and new connections wait in the kernel's queue. The process needs a file descriptor for each
+    /// connection.
     pub connections: NonZeroUsize,
     /// Maximum number of connections of one TCP peer (IPv6: of one /64): `MAX_CONNECTIONS_PER_IP`, default 0. 0 means
     /// no limit. Connections beyond it are closed at once. Leave it at 0 behind a proxy: all clients have the proxy's
@@ -33,10 +34,10 @@ pub struct ConnectionLimits {
     pub age: Duration,
     /// Maximum number of concurrent requests (streams) on one HTTP/2 connection: `MAX_STREAMS`, default 128.
     pub streams: NonZeroU32,
-    /// Largest header block of a request, including the request line: `MAX_HEADER_BYTES`, default 16 KiB, at least 1 KiB.
-    /// A larger one gets `431`.
+    /// Largest header block of a request, including the request line: `MAX_HEADER_BYTES`, default 16 KiB, at least
+    /// 1 KiB. A request with a larger header block gets `431`.
     pub header_bytes: u32,
-    /// Maximum number of headers of one request: `MAX_HEADERS`, default 64. More get `431`.
+    /// Maximum number of headers of one request: `MAX_HEADERS`, default 64. A request with more headers gets `431`.
     pub headers: NonZeroUsize,
 }
 
@@ -56,7 +57,7 @@ impl Default for ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Reads and checks the variables above.
+    /// Reads and checks the variables of these limits.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let default = Self::default();
         let header_bytes = vars.bytes_or("MAX_HEADER_BYTES", default.header_bytes as usize)?;
@@ -76,9 +77,9 @@ impl ConnectionLimits {
         Timeouts { headers: self.header_time, idle: self.idle_time }
     }
 
-    /// Whether a request has too many headers, or too long ones. For HTTP/2, hyper's decoder already limits the bytes
-    /// of headers. For HTTP/1, hyper limits only the size of its buffer, which may be larger than the limit of
-    /// headers, because the buffer also holds bytes of bodies.
+    /// Whether the headers of a request are too many or too long. The length must be checked here for HTTP/1, because
+    /// hyper limits only the size of its read buffer, which may be larger than `MAX_HEADER_BYTES`. For HTTP/2, hyper
+    /// itself limits the length of the headers.
     pub(super) fn refuses<B>(&self, request: &Request<B>) -> bool {
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         let line = request.method().as_str().len() + target;

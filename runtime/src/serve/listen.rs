@@ -7,11 +7,11 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 
-/// The two ports of a service, bound by the caller.
+/// The two ports of a service, bound before the service starts.
 pub struct Listeners {
-    /// The service.
+    /// The port for the requests of clients.
     pub http: TcpListener,
-    /// `/healthz`, `/readyz`, `/metrics`.
+    /// The admin port: `/healthz`, `/readyz` and `/metrics`.
     pub admin: TcpListener,
 }
 
@@ -48,7 +48,7 @@ fn with_or_without_ipv6<T>(addr: SocketAddr, listen: impl Fn(SocketAddr) -> io::
     }
 }
 
-/// Whether this is the error of a kernel without IPv6, or of one whose IPv6 is turned off.
+/// Whether listening failed because the kernel has no IPv6 or because its IPv6 is turned off.
 fn is_without_ipv6(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
@@ -62,7 +62,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
         sockopt::set_ipv6_v6only(&socket, false)?;
         socket
     };
-    // The standard library sets this option too. Without it, a restart could bind only after old connections timed out.
+    // Like the standard library. Without this option, a restarted process could not bind the port while connections of
+    // the previous process are in the TCP state TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
@@ -72,7 +73,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 mod tests {
     use super::*;
 
-    /// The address on which a service listens if listening on `refused` fails with the error `with`.
+    /// Asks for `addr` while listening on `refused` fails with the error `with`. Returns the address that is used.
     fn listens(addr: &str, refused: &str, with: Errno) -> Result<String, io::ErrorKind> {
         let (addr, refused) = (addr.parse().unwrap(), refused.parse().unwrap());
         let listen = |addr: SocketAddr| if addr == refused { Err(with.into()) } else { Ok(addr.to_string()) };

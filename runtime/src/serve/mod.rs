@@ -1,9 +1,9 @@
 //! Serves a tower service over HTTP/1.1 and HTTP/2, plain or with TLS, until it is stopped.
 //!
-//! Listener, service and token come from the caller. Everything has a limit: connections, in all and per address, their
-//! age and their idle time, handshakes, the size and time of headers, HTTP/2 streams and resets, and the drain. A
-//! connection that fails does not affect any other. When the process runs out of file descriptors, the server pauses
-//! accepting and closes idle connections.
+//! The caller passes the listener, the service and the token that stops it. Everything has a limit: the number of
+//! connections (in all and per client address), their age and idle time, the time of TLS handshakes, the size and time
+//! of headers, HTTP/2 streams and resets, and the time of the drain. A connection that fails does not affect others.
+//! When the process runs out of file descriptors, the server pauses accepting and closes idle connections.
 
 pub mod tls;
 

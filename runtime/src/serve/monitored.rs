@@ -1,4 +1,4 @@
-//! Records in the [`Activity`] of a connection when bytes pass, and when requests begin and end.
+//! Records in the [`Activity`] of a connection when bytes are read and written, and when requests begin and end.
 //!
 //! [`MonitoredStream`] also replaces the responses that hyper makes itself, and gives the peer time to receive the last
 //! response before the connection is closed.
@@ -31,7 +31,6 @@ impl SharedActivity {
         Self(Arc::new(Mutex::new(Activity::new(Instant::now()))))
     }
 
-    /// Locks the activity.
     pub(super) fn lock(&self) -> MutexGuard<'_, Activity> {
         // No method of `Activity` panics half-way, so the value is consistent even after a panic elsewhere.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -56,12 +55,12 @@ impl Drop for InFlight {
 /// A plain stream, or one with TLS.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// After the last byte was sent: how long a peer that is still sending may pause before the connection is closed.
+/// How long we wait for more bytes from the peer before we close a connection on which we have sent everything.
 const LINGER: Duration = Duration::from_secs(1);
-/// After the last byte was sent: how long a peer may keep sending, in all.
+/// How long a peer may keep sending bytes after we have sent everything, before we close the connection.
 const LONGEST_LINGER: Duration = Duration::from_secs(10);
 
-/// A stream whose bytes are recorded as activity.
+/// A stream that records its reads and writes in the activity of its connection.
 pub(super) struct MonitoredStream {
     stream: Stream,
     activity: SharedActivity,
@@ -69,7 +68,8 @@ pub(super) struct MonitoredStream {
     is_blocked: bool,
     /// The unsent rest of our response, which is sent instead of a response that hyper made itself.
     replacement: Option<Bytes>,
-    /// Set after the last byte was sent: the timer that ends the wait for the peer, and the latest end of that wait.
+    /// Set after we have sent everything and wait until the peer stops sending: the timer that ends this wait
+    /// ([`LINGER`]), and the moment at which the wait ends at the latest ([`LONGEST_LINGER`]).
     lingering: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
@@ -78,7 +78,7 @@ impl MonitoredStream {
         Self { stream, activity, is_blocked: false, replacement: None, lingering: None }
     }
 
-    /// Records the result of a write to the peer.
+    /// Takes the result of a write, and records it as activity if the peer accepts bytes again after a pending write.
     fn record_write(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.is_blocked && polled.is_ready() {
             self.activity.lock().written(Instant::now());
@@ -153,9 +153,9 @@ impl AsyncWrite for MonitoredStream {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Closes our side, then reads and discards bytes until the peer closes its side, or until the peer has paused for
-    /// [`LINGER`] or [`LONGEST_LINGER`] is over. If we closed the connection at once, a peer that still sends would
-    /// lose our response, because the kernel resets a connection that is closed with unread bytes.
+    /// Closes our side of the connection. Then reads and discards bytes until the peer closes its side, has sent
+    /// nothing for [`LINGER`], or has kept sending for [`LONGEST_LINGER`]. Without this wait, a peer that is still
+    /// sending would lose our response: the kernel resets a connection that is closed with unread bytes.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, lingering, .. } = &mut *self;
         let (timeout, latest) = match lingering {

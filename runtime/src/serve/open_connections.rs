@@ -28,8 +28,8 @@ pub struct ConnectionMetrics {
 
 impl Default for ConnectionMetrics {
     fn default() -> Self {
-        let counter = |name| IntCounter::new(name, name).expect("the names are constants");
-        let gauge = |name| IntGauge::new(name, name).expect("the names are constants");
+        let counter = |name| IntCounter::new(name, name).expect("the constant name is valid");
+        let gauge = |name| IntGauge::new(name, name).expect("the constant name is valid");
         Self {
             open: gauge("connections"),
             refused: counter("connections_refused_total"),
@@ -61,7 +61,8 @@ impl OpenConnections {
         Arc::new(Self { per_ip, metrics, connections: Mutex::default() })
     }
 
-    /// Adds a connection; `None` if its network has reached its limit. Cancelling `closing` ends the connection.
+    /// Adds a connection until the guard is dropped; returns `None` if its network has reached its limit. `closing` is
+    /// the token that ends the connection when it is cancelled.
     pub(super) fn insert(
         self: &Arc<Self>,
         ip: IpAddr,

@@ -22,7 +22,7 @@ pub(super) enum ProtocolRefusal {
     Host,
     /// More headers, or longer ones, than the limits allow.
     HeadersTooLarge,
-    /// The URI is longer than hyper reads.
+    /// The URI is longer than hyper accepts.
     UriTooLong,
 }
 
@@ -33,11 +33,11 @@ impl ProtocolRefusal {
         if request.version() == Version::HTTP_11 && hosts != 1 { Err(Self::Host) } else { Ok(()) }
     }
 
-    /// The refusal to send instead of the response that begins with `head`, if hyper made that response itself. `None`
-    /// for a response of the service, which has a request id.
+    /// The refusal to send instead of the response that begins with `head`, if hyper made this response itself because
+    /// it could not parse a request. `None` for a response of the service, which is recognised by its request id.
     pub(super) fn of_response(head: &[u8]) -> Option<Self> {
-        // hyper does not know the HTTP version of a request that it cannot parse, so its response has the version of
-        // the previous request.
+        // If the previous request on the connection was HTTP/1.0, hyper's response is too: hyper does not know the
+        // version of a request that it cannot parse.
         let status = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
         let refusal = match status.first_chunk()? {
             b"400" => Self::BadHttp,

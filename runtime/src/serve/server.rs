@@ -43,7 +43,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `service` until `shutdown`, then lets open connections finish for at most `drain`.
+    /// Serves `service` until `shutdown` is cancelled, then lets open connections finish for at most `drain`.
+    ///
+    /// # Errors
+    /// Some connections have not finished within `drain`.
     pub async fn until<S, B>(
         self,
         listener: TcpListener,
@@ -102,8 +105,8 @@ async fn accept(
                 backoff.reset();
                 // If the option cannot be set, latency is higher, but nothing fails.
                 let _ignored = stream.set_nodelay(true);
-                // A socket for IPv4 and IPv6 returns `::ffff:192.0.2.1` for a peer that logs and limits know as
-                // `192.0.2.1`.
+                // A socket for both IPv4 and IPv6 returns the address of an IPv4 peer as `::ffff:192.0.2.1`. Logs and
+                // limits use the form `192.0.2.1`.
                 return (stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()));
             }
             // The peer has already closed the connection.
