@@ -40,8 +40,8 @@ use crate::protocol::window::Window;
 use crate::rows::batch::Batch;
 use crate::rows::decode::{Record, decode};
 
-/// A backlog has ended if none of its records arrives for this long. After a shorter pause, more of them may follow,
-/// because the queue may just be empty until the next fetch.
+/// The collector treats a backlog as ended if no record of the backlog arrives for this long. A shorter pause proves
+/// nothing: Kafka's client may just be waiting for its next fetch.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(500);
 /// Interval at which a pipeline that gets no records checks whether it should stop.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -54,15 +54,17 @@ pub(crate) struct Collector<'p> {
     declaration: Arc<Declaration>,
     batcher: Batcher,
     window: Window,
-    /// The intent that follows the previous batch. It is committed if no other batch follows, and the next intent is
-    /// derived from it.
+    /// The intent to commit after the previous batch if no other batch follows. The intent of the next batch is derived
+    /// from it.
     intent_before: Intent,
-    /// Offsets at which later batches must end, ascending: the offsets of the markers that `stream-agg adopt` found.
+    /// Offsets at which later batches must end, ascending: the offsets of the markers (progress rows in ClickHouse)
+    /// that `stream-agg adopt` found.
     fixed_ends: Vec<NextOffset>,
-    /// The permit of the open batch, once it is large.
+    /// The permit of the open batch to use the memory of a large batch; `None` until the batch is large.
     permit: Option<Permit>,
     spooled: Spooled,
-    /// The nonce of the declared batch, for the deduplication tokens of its rebuilt parts.
+    /// The nonce with which an earlier owner declared the batch that is rebuilt. It is part of the deduplication tokens
+    /// of the batch.
     declared_nonce: u64,
     /// Offset and leader epoch of the last record of the declared batch; `None` if no batch is declared or the epoch is
     /// not known.
@@ -140,8 +142,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Whether the batch that ends at `end` is the last one that keeps an earlier declaration. The batches that keep an
-    /// earlier declaration are the parts of a batch that an earlier owner declared, and the batches of records that
+    /// Whether the batch that ends at `end` is the last one to which the declaration of an earlier owner applies. That
+    /// declaration applies to every part of a batch that an earlier owner declared, and to the batches of records that
     /// `stream-agg adopt` found in the tables.
     fn ends_earlier_declaration(&self, end: NextOffset) -> bool {
         if self.batcher.is_rebuilding() {
@@ -151,8 +153,9 @@ impl<'p> Collector<'p> {
         !ours && self.intent_before.adopted.is_none_or(|adopted| adopted <= end)
     }
 
-    /// Begins to collect new batches from `start` on, under the declaration of this process. If adopted markers reach
-    /// beyond `start`, the batches up to the last of these markers keep the declaration of the adopted records.
+    /// Begins to collect new batches from `start` on. They use the declaration of this process, unless
+    /// `stream-agg adopt` found a marker above `start`: up to the highest such marker, batches keep the current
+    /// declaration.
     fn begin_new_batches(&mut self, start: NextOffset) {
         let Services { batch, declaration, .. } = &*self.context.services;
         if self.intent_before.adopted.is_none_or(|adopted| adopted <= start) {
@@ -163,6 +166,9 @@ impl<'p> Collector<'p> {
     }
 
     /// Reads records until the pipeline is stopped.
+    ///
+    /// # Errors
+    /// The partition cannot continue until an operator acts.
     pub(crate) fn collect(
         mut self,
         queue: &PartitionQueue<GroupContext>,
@@ -180,8 +186,8 @@ impl<'p> Collector<'p> {
         Ok(())
     }
 
-    /// Reads the next record, if there is one, and closes the open batch if the batch is due or may not grow further,
-    /// or if reading failed.
+    /// Reads the next record, if there is one. Then closes the open batch if it is due, if it may not grow further, or
+    /// if the partition cannot continue.
     fn step(
         &mut self,
         records: &mut Records<'_>,
@@ -242,7 +248,8 @@ impl<'p> Collector<'p> {
         if recreated { Err(RecoverError::TopicReplaced.into()) } else { Ok(()) }
     }
 
-    /// Adds a record that was read at `now` to the open batch, and sends the batches that the record completes.
+    /// Adds a record to the open batch, and sends the batches that close before or after the record. `now` is the time
+    /// at which the record was read.
     fn add_record(
         &mut self,
         message: &BorrowedMessage<'_>,
@@ -259,9 +266,8 @@ impl<'p> Collector<'p> {
         {
             return Err(RecoverError::LogTruncated { from: last.next() }.into());
         }
-        // If the open batch must end before this record, the batch is sent first. Decoding the record may have to wait
-        // until every record below the next batch is applied, and these include the records of the batch that is sent
-        // here.
+        // If the open batch must end before this record, send that batch before decoding the record. Decoding may wait
+        // until all earlier batches are applied, and would wait forever for a batch that was not sent.
         if let Some(before) = self.batcher.close_before(offset) {
             self.close_and_send(before, sender)?;
         }
@@ -310,8 +316,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Finds out why the record at `next` is not in the log. Asks Kafka for the topic id again, because the log of a
-    /// topic that was deleted and created again looks like a truncated log.
+    /// Finds out why the record at `next` is not in the log. Kafka's client reports the same error for a truncated log
+    /// and for a topic that was deleted and created again, so this function asks Kafka for the topic id again.
     fn why_gone(&self, next: NextOffset, error: KafkaError) -> StoppedPartition {
         let _noted = self.context.services.topic_watch.id();
         match (self.check_topic(), self.context.watermarks()) {
@@ -323,8 +329,9 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Waits for the permit that the open batch needs once it is large. Returns whether the batch may grow: false if no
-    /// permit was free in time or the pipeline was stopped. A rebuilt batch may always grow.
+    /// If the open batch is large and has no permit, waits for a permit. Returns whether the batch may grow. A small
+    /// batch and a rebuilt batch may always grow. Another batch may not grow if no permit became free in time or if the
+    /// pipeline was stopped.
     fn acquire_room_to_grow(&mut self) -> bool {
         let PartitionContext { services, stop, .. } = self.context;
         if self.permit.is_some() || self.batcher.bytes() < budget::LARGE_BYTES {

@@ -41,11 +41,12 @@ pub struct Services {
     pub inserter: Arc<Inserter>,
     /// The metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// Why the process is not ready.
+    /// The parts of the process that fail, each with its reason. The readiness probe reports them.
     pub health: Arc<Health>,
     /// Detects that the topic was deleted and created again.
     pub topic_watch: Arc<TopicWatch>,
-    /// Notified after each assignment, even an empty one.
+    /// Notified after each assignment of partitions to this member, even if it assigns none. The check for partitions
+    /// without an owner then begins.
     pub assigned: Notify,
     /// Runs the tasks of the pipelines.
     pub runtime: Handle,
@@ -85,11 +86,11 @@ impl PartitionContext {
         let config = crate::Config::from_vars(&Vars::from_pairs(vars)).expect("two variables are enough");
         let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::new("127.0.0.1:1")));
         let metadata_client =
-            Arc::new(crate::kafka::client::metadata_client(&config).expect("the settings are right"));
+            Arc::new(crate::kafka::client::metadata_client(&config).expect("the settings are valid"));
         let store = Store::new(&config.migrate.store);
         let topic_watch = TopicWatch::new("events".to_owned(), metadata_client, Arc::clone(&health));
         let consumer =
-            crate::kafka::client::group_consumer(&config, None, &health).expect("the settings are right");
+            crate::kafka::client::group_consumer(&config, None, &health).expect("the settings are valid");
         let services = Services {
             topic: "events".to_owned(),
             batch: config.batch.clone(),

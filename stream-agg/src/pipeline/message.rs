@@ -9,13 +9,14 @@ use crate::protocol::intent::Intent;
 
 /// What the collector sends to the applier.
 pub(crate) enum PipelineMessage {
-    /// A batch to declare and insert.
+    /// A batch to insert. Unless it was rebuilt, it must be declared first.
     Batch(Box<ReadyBatch>),
-    /// The partition is idle. The intent is committed once every earlier batch is applied, if no other batch follows.
+    /// The partition is idle. The applier commits this intent, whose deduplication window is empty, once every earlier
+    /// batch is applied and if no other batch follows.
     Idle(Box<Intent>),
 }
 
-/// A closed batch that is ready to be declared and inserted.
+/// A closed batch with its cells and intents.
 pub(crate) struct ReadyBatch {
     pub(crate) declared: DeclaredBatch,
     /// The intent that declares the batch. It is already committed if the batch was rebuilt.

@@ -1,7 +1,8 @@
 //! The pipeline of one partition: restore → collect → declare → insert.
 //!
-//! A thread restores the partition, then polls its queue, decodes the records, closes batches and turns each batch into
-//! cells ([`collect`]). A task declares each batch in Kafka and inserts it, strictly one batch after another.
+//! A thread restores the partition, then polls the partition's queue, decodes the records, closes batches and turns
+//! each batch into cells ([`collect`]). A task declares each batch in Kafka and inserts it, strictly one batch after
+//! another.
 //! Invariant: a declared batch is finished, by this pipeline or by the pipeline of the next owner, before another batch
 //! is declared.
 
@@ -51,8 +52,8 @@ pub mod applied_watch;
 pub enum PipelineEnd {
     /// The pipeline was stopped.
     Stopped,
-    /// The outcome of a commit is unknown, or Kafka does not accept the commit in this membership. This process must
-    /// leave the group and join it again.
+    /// The outcome of a commit is unknown, or Kafka refused the commit and a retry would be useless or unsafe. This
+    /// process must leave the group and join it again.
     CommitUnknown,
     /// Another process with the same `GROUP_INSTANCE_ID` has taken the place of this process in the group.
     Fenced,
@@ -74,7 +75,7 @@ pub struct Pipeline {
     pub applied_watch: Arc<AppliedWatch>,
     stop: CancellationToken,
     give_up: CancellationToken,
-    /// Each commit under way holds a reference.
+    /// Each commit in flight holds a clone, so the reference count shows whether a commit is in flight.
     commits: Arc<()>,
     thread: thread::JoinHandle<PipelineEnd>,
 }
@@ -111,12 +112,12 @@ impl Pipeline {
         Ok(Self { applied_watch, stop, give_up, commits, thread })
     }
 
-    /// Stops reading records. The batch that is being inserted is finished first.
+    /// Signals the pipeline to stop. It stops reading records, finishes the batch that is being inserted, and ends.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Stops the pipeline at once. The next owner finishes the declared batch.
+    /// Signals the pipeline to stop at once. If a batch is declared, the next owner finishes it.
     pub fn give_up(&self) {
         self.stop.cancel();
         self.give_up.cancel();
@@ -127,12 +128,12 @@ impl Pipeline {
         self.thread.is_finished()
     }
 
-    /// Whether the partition may get another owner.
+    /// Whether the partition may be released to another owner: the pipeline has ended and no commit is in flight.
     pub fn may_release(&self) -> bool {
         may_release(self.has_ended(), Arc::strong_count(&self.commits) > 1)
     }
 
-    /// How the pipeline ended; `None` if its thread panicked.
+    /// Waits until the pipeline has ended. Returns how it ended; `None` if its thread panicked.
     pub fn ended(self) -> Option<PipelineEnd> {
         self.thread.join().ok()
     }
@@ -173,15 +174,16 @@ impl PartitionContext {
         ended
     }
 
-    /// The intent to commit if no batch follows. It names the declaration in use, so that Kafka has this declaration
-    /// even if the partition gets no records.
+    /// The intent to commit if no batch follows. It names the declaration of this process, so that the commit in Kafka
+    /// names it even if the partition gets no records.
     ///
-    /// `None` if nothing is to be changed: the committed intent already names this declaration, and `since` has no
-    /// moment to store. Also `None` while a declared or adopted batch is unfinished, and if no offset is committed.
+    /// `None` if a commit would change nothing: the committed intent already names this declaration, and `since` has no
+    /// moment to store. Also `None` while a declared batch or adopted records are unfinished, and if no offset is
+    /// committed.
     fn redeclared(&self, resume: &Resume, found: &KafkaState, since: &SinceNotes) -> Option<Intent> {
         let Resume { from, rebuild, intent } = resume;
         let declaration_hash = self.services.declaration.hash();
-        // The batches of adopted records keep the declaration that the records were adopted with.
+        // Until the records that `stream-agg adopt` found in the tables are finished, their declaration stays in use.
         let free = rebuild.is_none() && intent.adopted.is_none_or(|adopted| adopted <= *from);
         let is_due = intent.declaration_hash != declaration_hash || !since.is_empty();
         (free && is_due && found.committed.is_some()).then(|| Intent { declaration_hash, ..intent.clone() })
@@ -190,7 +192,7 @@ impl PartitionContext {
 
 #[cfg(test)]
 impl Pipeline {
-    /// A pipeline that has ended. Its commit is under way until the second value is dropped.
+    /// Returns a pipeline that has ended, and a guard. One commit of it is in flight until the guard is dropped.
     pub(crate) fn ended_while_committing() -> (Self, Arc<()>) {
         let commit = Arc::new(());
         let thread = thread::spawn(|| PipelineEnd::CommitUnknown);

@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use crate::kafka::group_context::GroupContext;
 
-/// Limits of the records that are polled ahead of the one that is decoded next: their number and their bytes.
+/// Maximum number and maximum bytes of the records that are polled ahead of the record that is decoded next.
 const MAX_RECORDS_AHEAD: usize = 1000;
 const MAX_BYTES_AHEAD: usize = 8 << 20;
 
 /// A record that Kafka appended longer ago than this, in milliseconds, belongs to a backlog.
 const BACKLOG_AGE_MS: i64 = 15 * SECOND;
 
-/// The records of the partition in their order. Some were polled ahead of the one that is decoded next.
+/// The records of the partition in their order. `ahead` has the records that were already polled but not decoded.
 pub(super) struct Records<'q> {
     pub(super) queue: &'q PartitionQueue<GroupContext>,
     pub(super) ahead: VecDeque<KafkaResult<BorrowedMessage<'q>>>,
@@ -31,8 +31,8 @@ impl<'q> Records<'q> {
     }
 
     /// Polls further records ahead, as far as the client has fetched them. Returns the ids of all records ahead that
-    /// came through a spool. The caller then asks ClickHouse for all of these ids in one query. After an outage, so
-    /// many records come through a spool that a query for each one would take hours.
+    /// came through a spool. The caller then asks ClickHouse for all of these ids in one query. After an outage, many
+    /// records come through a spool, and one query for each of them would take hours.
     pub(super) fn spooled_ahead(&mut self) -> HashSet<Uuid> {
         let bytes = |ahead: &VecDeque<KafkaResult<BorrowedMessage<'_>>>| -> usize {
             ahead.iter().flatten().map(BorrowedMessage::payload_len).sum()

@@ -1,8 +1,8 @@
 //! Restores a partition after its assignment: reads ClickHouse, then checks that the commit, the log and the tables
 //! agree.
 //!
-//! Invariant: no record is read before the markers, the ledger and the commit were found to agree. If ClickHouse does
-//! not answer, the restore waits for its answer, without a time limit.
+//! Invariant: the pipeline reads no record until this check has succeeded. If ClickHouse does not answer, the restore
+//! retries without a time limit.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -24,12 +24,13 @@ use crate::protocol::window::{Window, WindowMark};
 pub struct RestoredPartition {
     /// The offset at which the partition continues, and which batch is declared.
     pub resume: Resume,
-    /// The declaration of the declared batch or of the adopted records; without either, the declaration of this
-    /// process.
+    /// The declaration to continue with. If a batch is declared or records are adopted, it is the declaration that the
+    /// intent names, otherwise the declaration of this process.
     pub declaration: Arc<Declaration>,
     /// The deduplication window of the records below `resume.from`.
     pub window: Window,
-    /// The offsets at which later batches must end, ascending: the offsets of the adopted markers.
+    /// The offsets at which later batches must end, ascending: the offsets of the markers above `resume.from`, which
+    /// `stream-agg adopt` found.
     pub fixed_ends: Vec<NextOffset>,
 }
 
@@ -53,7 +54,7 @@ async fn try_restore(
     let Services { store, declaration: ours, .. } = services;
     let intent = found.intent().map(|(_, intent)| intent);
     let mut declaration = Arc::clone(ours);
-    // A declared or adopted batch is finished under the declaration that the intent names.
+    // The rows of a declared batch and of adopted records must be made with the declaration that the intent names.
     let unfinished = intent.as_ref().filter(|intent| intent.last.is_some() || intent.adopted.is_some());
     if let Some(Intent { declaration_hash, .. }) =
         unfinished.filter(|intent| intent.declaration_hash != ours.hash())
@@ -63,7 +64,7 @@ async fn try_restore(
             Err(unknown) => return Ok(Err(RecoverError::UnknownDeclaration(unknown))),
         }
     }
-    // If the intent is lost, the generation of the log is not known. The markers of all generations are then read.
+    // If the intent is lost, the generation of the log is unknown, so the markers of all generations are read.
     let log_generation = intent.as_ref().map(|intent| intent.log_generation);
     let markers = markers::of_log(store, partition, log_generation).await?;
     services.inserter.set_clock(markers.now);
@@ -107,10 +108,10 @@ async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window
 }
 
 /// Rebuilds, from the ledger, the window of the records below `resume.from` if the floor of this window is not known.
-/// The window begins at the first record whose time is at most the window's maximum age before the latest time. It also
-/// contains every record after that one, even a record with an earlier time, which exists if the clock of a broker went
-/// back: a restored window always includes every record after its floor. If there are more ids than the window may
-/// hold, the oldest records are left out.
+/// Let `T` be the latest time that Kafka gave one of these records. The window begins at the first record whose time is
+/// not earlier than `T` minus the window's maximum age. It also contains every record after that one, even a record
+/// with an earlier time, which exists if the clock of a broker went back: a restored window always includes every
+/// record after its floor. If there are more ids than the window may hold, the oldest records are left out.
 ///
 /// # Errors
 /// The error of ClickHouse.

@@ -17,7 +17,8 @@ use crate::protocol::since::{NOT_COUNTED, SinceChanges, begins, changes, names};
 pub(super) struct SinceNotes {
     partition: u16,
     changes: SinceChanges,
-    /// Version of the rows that are stored first: ClickHouse's time, read after this process got the partition.
+    /// Version of the rows of `rollup_since` that are written before the commit: ClickHouse's time, read after this
+    /// process got the partition.
     version: UnixMillis,
     has_earlier_records: bool,
 }
@@ -34,8 +35,8 @@ impl SinceNotes {
         let ours = names(&declaration.rollups);
         let committed = found.intent().map(|(_, intent)| intent.declaration_hash);
         let changes = match committed.filter(|hash| *hash != declaration.hash()) {
-            // With an intent of the same declaration, the rollups stay the same. Without an intent, no record of the
-            // partition was counted before.
+            // If the committed intent names the declaration of this process, the rollups stay the same. If there is no
+            // intent, no record of the partition was counted before.
             None => changes(&noted, &ours, &ours),
             Some(hash) => match configs::read(store, hash).await? {
                 Ok(before) => changes(&noted, &names(&before.rollups), &ours),
@@ -66,9 +67,9 @@ impl SinceNotes {
         services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
     }
 
-    /// Must be called after the commit and before the next insert. Stores the moment since which the rollups that begin
-    /// with this commit count every event. `newest` is Kafka's time of the last record below the commit, if it is
-    /// known.
+    /// Must be called after the commit and before the next insert. Some rollups begin to count with this commit: stores
+    /// the moment since which they count every event. `newest` is Kafka's time of the last record below the commit, if
+    /// it is known.
     pub(super) async fn begin(&self, services: &Services, newest: Option<UnixMillis>) {
         if self.changes.begun.is_empty() {
             return;
@@ -83,8 +84,8 @@ impl SinceNotes {
             None => None,
         };
         let since = begins(latest, self.has_earlier_records, self.version);
-        // With this version, the rows replace the withdrawn ones, whose version is one lower. The version of the next
-        // owner is higher still, because that owner reads the clock after a later rebalance.
+        // This version is one higher than the version of the rows that `withdraw` wrote, so the new rows replace those
+        // rows. The next owner reads ClickHouse's clock after a later rebalance, so its version is higher than both.
         let rows = self.rows(&self.changes.begun, since, UnixMillis(self.version.0 + 1));
         services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
         let rollups = self.changes.begun.iter().map(String::as_str).collect::<Vec<_>>().join(", ");

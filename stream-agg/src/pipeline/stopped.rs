@@ -23,8 +23,8 @@ pub(crate) enum StoppedPartition {
 }
 
 impl PartitionContext {
-    /// Reports why the partition is stopped and what an operator can do, then waits until the pipeline is
-    /// stopped.
+    /// Reports why the partition cannot continue and what an operator can do. Then waits for the signal to stop
+    /// the pipeline.
     pub(super) fn report_and_wait(&self, stopped: &StoppedPartition) {
         let component = Component::Partition(self.partition.into());
         let Services { health, metrics, runtime, .. } = &*self.services;

@@ -1,8 +1,8 @@
 //! The declaration: everything that determines which rows a record becomes, except the record itself.
 //!
 //! The intent of a batch names a declaration by its hash. Any process of any release that finishes the batch must use
-//! that declaration, so the whole declaration is stored in the table `configs` before its hash is used. Invariant:
-//! when this release or the next one reads a stored declaration, the result has the same hash, or reading fails.
+//! that declaration, so the whole declaration is stored in the table `configs` before its hash is used. Invariant: a
+//! declaration that this release stored has the same hash when this release or the next one reads it, or reading fails.
 
 use std::ops::RangeInclusive;
 
@@ -20,13 +20,13 @@ use crate::protocol::window::WindowLimits;
 pub struct Declaration {
     /// The rollups and the declared fields.
     pub rollups: Rollups,
-    /// Which client clocks are trusted, how far back repeats are recognized, and limits that only another release
-    /// changes.
+    /// Which event times are accepted from clients, how far back repeats are recognized, and limits that are constants
+    /// of a release.
     pub limits: DecodeLimits,
     /// Maximum number of groups that a batch adds to one rollup. Further groups are folded into `(other)`.
     pub max_groups: usize,
-    /// Key of a hash: column `place` of raw rows is a hash of the user and the hour, computed with this key. Without
-    /// knowledge of the key, a `place` does not identify a user.
+    /// Key of the hash in column `place` of raw rows. The hash is computed from this key, the user and the hour, so
+    /// nobody without the key can find out which user a `place` belongs to.
     pub place_key: u64,
 }
 
@@ -58,8 +58,8 @@ struct Constants {
     dead_letter_bytes: usize,
 }
 
-/// The values of the first releases, which never change. If a field has the value given here, it is left out of the
-/// stored text, so that the first releases can read the text.
+/// The values that the first releases used. Do not change them: stored declarations without these fields depend on
+/// them. A field that has its value in `FIRST` is not stored, so that the first releases can read the text.
 const FIRST: Constants = Constants { max_groups: 50_000, spooled_days: 14, dead_letter_bytes: 4096 };
 
 fn is_zero(number: &u64) -> bool {
@@ -81,7 +81,7 @@ pub enum DeclarationError {
 }
 
 impl Declaration {
-    /// The declaration of a process whose environment variables do not change it. Its place key is not secret.
+    /// The declaration that results from default settings. Its place key is 0, so the key is not secret.
     pub fn built_in() -> Self {
         Self {
             rollups: Rollups::built_in(),
@@ -95,7 +95,8 @@ impl Declaration {
     pub fn hash(&self) -> u64 {
         let Self { rollups, limits, max_groups, place_key } = self;
         let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = limits;
-        // The first releases hashed exactly this text. The fields that are appended below did not exist then.
+        // The first releases hashed exactly this text. The hash of a stored declaration must not change, so newer
+        // fields are appended only if they differ from the values that the first releases used.
         let mut hashed = format!(
             "{version} {:x} Limits {{ time: TimeLimits {{ earliest: UnixMillis({}), ahead: {} }}, \
              window: WindowLimits {{ age_ms: {}, max_ids: {} }} }} {max_groups}",
@@ -166,7 +167,7 @@ impl Declaration {
 /// Why no declaration is known for a hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownDeclaration {
-    /// The table has no row for the hash.
+    /// The table `configs` has no row for the hash.
     #[error("`configs` does not hold declaration {declaration_hash:016x}; restore that table from a backup")]
     Missing {
         /// The hash.
@@ -180,7 +181,7 @@ pub enum UnknownDeclaration {
         /// Why this release cannot read it.
         source: DeclarationError,
     },
-    /// The stored declaration has another hash than the one under which it is stored.
+    /// The hash of the stored declaration differs from the hash under which it is stored.
     #[error(
         "the row of declaration {declaration_hash:016x} in `configs` was changed and now has hash {found:016x}; restore that \
          table from a backup"

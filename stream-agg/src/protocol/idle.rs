@@ -1,9 +1,9 @@
 //! Decides when a partition has been idle for so long that no later record can be a repeat.
 //!
 //! The deduplication window of an idle partition is emptied and committed as empty, so that it need not be restored.
-//! Invariant: an empty queue alone does not make a partition idle. The first fetch after a long stop may be slow, and
-//! its records may repeat records in the window. So Kafka is also asked where the log ends. Pure: the caller asks
-//! Kafka and passes the time.
+//! Invariant: a partition is never treated as idle only because its queue is empty. The first fetch after a long stop
+//! may be slow, and its records may repeat records in the window. So the partition is idle only if it was also read up
+//! to the end of the log. Pure: the caller asks Kafka for this end, and passes the end and the time.
 
 use schemas::time::{HOUR, UnixMillis};
 

@@ -1,8 +1,12 @@
 //! The intent: the metadata of a commit. It declares the next batch, if there is one.
 //!
-//! An intent at the committed offset `F` that has a `last` declares that the records `[F..=last]` are one batch. This
-//! never changes: every later owner of the partition inserts exactly the rows of this batch. Invariant:
-//! parsing the text of an intent returns an equal intent, and the text fits into Kafka's default limit of 4096 bytes.
+//! Let `F` be the committed offset. If the intent names an offset `last`, it declares that the records `[F..=last]` are
+//! one batch. A declared batch never changes: every later owner of the partition inserts exactly the rows of this
+//! batch. Invariant: parsing the text of an intent returns an equal intent, and the text fits into Kafka's default
+//! limit of 4096 bytes.
+//!
+//! In the text, `cfg` is the hash of the declaration, `g` is the generation of the log, and `W` and `h` are the floor
+//! and the digest of the deduplication window:
 //!
 //! ```text
 //! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>] [n=<nonce, hex>]
@@ -25,32 +29,34 @@ const VERSION: &str = "v2";
 const PREVIOUS_VERSION: &str = "v1";
 /// Maximum number of split points, so that the metadata stays within Kafka's limit.
 pub const MAX_SPLIT_POINTS: usize = 63;
-/// Maximum number of skipped offsets, for the same reason.
+/// Maximum number of skipped offsets, so that the metadata stays within Kafka's limit.
 pub const MAX_SKIPPED: usize = 63;
 
 /// The metadata of a commit at an offset `F`. Every record below `F` is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
-    /// The last record of the declared batch; `None` if no batch is declared.
+    /// Offset of the last record of the declared batch; `None` if no batch is declared.
     pub last: Option<Offset>,
     /// Leader epoch of `last`; `None` if it is not known.
     pub last_epoch: Option<i32>,
     /// A random number that is chosen when the batch is declared, and that is part of the tokens of its inserts; 0 if
     /// no batch is declared.
     pub nonce: u64,
-    /// Hash of the declaration under which the rows of the batch are made.
+    /// Hash of the declaration that determines the rows of the declared batch and of adopted records. If there are
+    /// neither, the hash of the declaration that the committing process uses.
     pub declaration_hash: u64,
     /// Generation of the Kafka log.
     pub log_generation: u16,
     /// Records of this generation of the log are counted from this offset on: no record below this offset was ever
     /// inserted in this generation.
     pub start: NextOffset,
-    /// The deduplication window after the records below `F`.
+    /// Floor and digest of the deduplication window, as it is when every record below `F` was decoded.
     pub window: WindowMark,
     /// Kafka's time of the newest record below `F`; `None` if there was none.
     pub newest: Option<UnixMillis>,
-    /// The highest marker that `stream-agg adopt` found. Markers up to this offset are expected, and the records below
-    /// it are declared under `declaration_hash`.
+    /// Offset of the highest marker that `stream-agg adopt` found above `F`; `None` if there is none. Tables may have
+    /// markers up to this offset, and the records below this offset get their rows from the declaration
+    /// `declaration_hash`.
     pub adopted: Option<NextOffset>,
     /// The log that the committed offset belongs to.
     pub log: LogMark,
@@ -71,19 +77,19 @@ pub struct LogMark {
     /// Id of the topic; `None` if the brokers do not support topic ids, or if the release that committed did not ask
     /// for the id.
     pub topic: Option<TopicId>,
-    /// Leader epoch of the newest record below `F`; `None` if it is not known.
+    /// Leader epoch of the newest record below the committed offset; `None` if it is not known.
     pub epoch: Option<i32>,
 }
 
 /// Why the metadata of a commit cannot be read as an intent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IntentError {
-    /// Written by a later release.
+    /// A later release wrote the intent.
     #[error(
         "its intent has version `{0}`, but this release reads only up to `{VERSION}`; run the later release"
     )]
     Version(String),
-    /// Not written by the aggregator.
+    /// The metadata is not a valid intent. For example, another program committed the offset.
     #[error("its metadata is not an intent: `{0}`")]
     Garbled(String),
 }
@@ -195,8 +201,8 @@ impl FromStr for Intent {
     }
 }
 
-/// Reads the fields after the first two words. `None` if a required field is missing, or if a field occurs twice or is
-/// unknown.
+/// Reads the fields after the first two words. `None` if a required field is missing, or if a field is malformed,
+/// repeated or unknown.
 fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Option<Intent> {
     let (mut declaration_hash, mut log_generation, mut start, mut floor) = (None, None, None, None);
     let (mut digest, mut newest, mut adopted, mut nonce) = (None, None, None, None);
@@ -244,7 +250,7 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
     })
 }
 
-/// Reads numbers separated by commas; `None` if they are not in ascending order.
+/// Reads numbers separated by commas; `None` if one of them is malformed or if they are not strictly ascending.
 fn ascending<T: PartialOrd>(text: &str, read: fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let numbers = text.split(',').map(read).collect::<Option<Vec<_>>>()?;
     numbers.is_sorted_by(|one, next| one < next).then_some(numbers)

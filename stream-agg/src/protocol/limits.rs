@@ -1,4 +1,4 @@
-//! Limits that affect which rows a record becomes, in addition to the record itself and the rollups.
+//! Limits that affect which rows a record becomes. The rows also depend on the record itself and on the rollups.
 
 use std::ops::RangeInclusive;
 
@@ -21,29 +21,29 @@ pub const DECODE_VERSION: u32 = 2;
 pub const READABLE_VERSIONS: RangeInclusive<u32> =
     (if DECODE_VERSION > 1 { DECODE_VERSION - 1 } else { 1 })..=DECODE_VERSION;
 
-/// Maximum number of days that a spool may hold a record. This is much shorter than the retention of the ledger, so the
-/// ledger still shows whether a record that comes through a spool was stored before.
+/// Maximum number of days that a spool may hold a record. The retention of the ledger is much longer, so the ledger
+/// still shows whether a record that comes through a spool was stored before.
 pub const MAX_SPOOLED_DAYS: i64 = 14;
 
 /// Maximum number of days between the arrival of a line at the edge and its append to Kafka. An older `server_time`
 /// is not trusted.
 pub const MAX_DAYS_TO_KAFKA: i64 = MAX_SPOOLED_DAYS + 1;
 
-/// How far an edge's clock may be ahead of Kafka's. Rows depend on this value and on the numbers of days above, so
-/// other values need a new [`DECODE_VERSION`].
+/// How far an edge's clock may be ahead of Kafka's. Rows depend on this value and on [`MAX_DAYS_TO_KAFKA`], but stored
+/// declarations contain neither, so a change of either value needs a new [`DECODE_VERSION`].
 pub(crate) const MAX_EDGE_CLOCK_AHEAD_MS: i64 = HOUR;
 
-/// The limits that affect rows, in addition to the records and the rollups. The last three fields are constants of a
-/// release. A batch is always finished with the values under which it was declared.
+/// The limits that affect which rows a record becomes. The last three fields are constants of a release. A declared
+/// batch is always finished with the limits of its declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// Which client clocks are trusted.
+    /// Which event times are accepted from clients.
     pub time: TimeLimits,
     /// How far back repeats are recognized.
     pub window: WindowLimits,
     /// How records are decoded: one of [`READABLE_VERSIONS`].
     pub version: u32,
-    /// Days that a spool may hold a record.
+    /// Maximum number of days that a spool may hold a record.
     pub spooled_days: i64,
     /// Maximum number of bytes of the line that a dead letter keeps.
     pub dead_letter_bytes: usize,

@@ -1,8 +1,8 @@
 //! The rules of exactly-once storage: when a batch may be declared, when an offset may be committed, when rows may be
 //! inserted, when a partition may be released, and which rows a record becomes.
 //!
-//! Invariant: no I/O, no clock, and nothing from the other folders. The model in `tests/model.rs` calls the same
-//! functions as the pipeline.
+//! Invariant: no I/O, no clock, and no dependency on the other modules of this crate. The model in `tests/model.rs`
+//! calls the same functions as the pipeline.
 
 pub mod progress;
 

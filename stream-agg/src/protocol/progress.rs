@@ -32,12 +32,12 @@ impl Offset {
         NextOffset(self.0 + 1)
     }
 
-    /// The same offset, as the next one to read.
+    /// The same offset, as the next offset to read.
     pub fn as_next(self) -> NextOffset {
         NextOffset(self.0)
     }
 
-    /// As ClickHouse stores it.
+    /// The offset as a `UInt64`, the type of offsets in ClickHouse's tables.
     pub fn to_u64(self) -> u64 {
         self.0.unsigned_abs()
     }
@@ -61,12 +61,12 @@ impl NextOffset {
         self.0 <= offset.0
     }
 
-    /// As Kafka stores it.
+    /// The offset as an `i64`, the type of offsets in Kafka's protocol.
     pub fn to_i64(self) -> i64 {
         self.0
     }
 
-    /// As ClickHouse stores it.
+    /// The offset as a `UInt64`, the type of offsets in ClickHouse's tables.
     pub fn to_u64(self) -> u64 {
         self.0.unsigned_abs()
     }
@@ -119,8 +119,8 @@ impl Progress {
     /// batch.
     ///
     /// # Panics
-    /// If no batch may be declared, or if the batch has no offset or no cell. Continuing could lose or duplicate
-    /// events.
+    /// If another batch is declared, if the record at `last` is already applied, or if `cells` is 0. Continuing could
+    /// lose or duplicate events.
     pub fn declare(&mut self, last: Offset, cells: usize) {
         assert!(self.may_declare(), "a batch up to {last} is declared while another one is unfinished");
         assert!(cells > 0 && self.applied.is_at_or_below(last), "a batch holds a record and has a cell");
@@ -141,9 +141,9 @@ impl Progress {
     }
 }
 
-/// Whether a revoked partition may be released, so that another member gets it. A commit in flight can reach Kafka
-/// after the next owner's commit. Kafka would accept it, because Kafka checks that the committer is a live member of
-/// the group, not that it owns the partition.
+/// Whether a revoked partition may be released, so that another member gets it. A commit that is still in flight could
+/// reach Kafka after the next owner's commit and overwrite it. Kafka would accept the late commit, because Kafka checks
+/// only that the committer is a live member of the group, not that it owns the partition.
 pub fn may_release(pipeline_has_ended: bool, commit_under_way: bool) -> bool {
     pipeline_has_ended && !commit_under_way
 }
@@ -170,7 +170,7 @@ pub enum CommitOutcome {
 /// What to do after a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AfterCommit {
-    /// Insert the batch that the commit declares.
+    /// Continue, because Kafka has stored the commit. If it declares a batch, insert that batch.
     Proceed,
     /// Read the committed offset and metadata. If they are unchanged, send the same commit again; otherwise rejoin
     /// the group.

@@ -1,4 +1,5 @@
-//! Closes a batch: makes the intent that declares it, its cells, and the intent to commit if no other batch follows.
+//! Closes a batch. The result is its cells, the intent that declares it, and the intent to commit after it if no other
+//! batch follows.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,7 +20,8 @@ use crate::rows::decode::{LedgerEntry, Miscounted};
 const ASK_PAUSE: Duration = Duration::from_secs(5);
 
 impl Collector<'_> {
-    /// Turns a closed batch into the intent to commit and the cells to insert.
+    /// Turns a closed batch into the message for the applier: the intent that declares the batch, its cells, and the
+    /// intent to commit after it.
     pub(super) fn close(&mut self, batch: Batch) -> PipelineMessage {
         let PartitionContext { services, partition, .. } = self.context;
         let mut counts = batch.counts();
@@ -41,7 +43,8 @@ impl Collector<'_> {
         let (start, end, rebuilt) = (batch.start, batch.end, self.batcher.is_rebuilding());
         let declaration_hash = self.declaration.hash();
         let last = Offset::new(end.to_i64() - 1);
-        // A rebuilt batch keeps the nonce, and therefore the token, with which an earlier owner declared it.
+        // A rebuilt batch keeps the nonce that an earlier owner chose, because the deduplication token contains it: the
+        // same rows must get the same token.
         let nonce = if rebuilt { self.declared_nonce } else { fastrand::u64(1..) };
         let intent = Intent {
             last: Some(last),
@@ -66,11 +69,12 @@ impl Collector<'_> {
         let token = Token::new(source, &services.topic, start, last, nonce);
         let token = if skipped { token.skipping() } else { token };
         self.intent_before = after.clone();
-        // A split batch stays declared until its last part is applied, so no intent follows an earlier part.
+        // A split batch must stay declared until its last part is applied, so nothing is committed after its other
+        // parts.
         let mut after = (!rebuilt || self.batcher.is_rebuilt()).then_some(after);
         if self.ends_earlier_declaration(end) {
             self.begin_new_batches(end);
-            // Even if no batch follows, the commit names the declaration that is in use from now on.
+            // The declaration may have changed. The commit must name the current one even if no batch follows.
             after = after.map(|after| Intent { declaration_hash: self.declaration.hash(), ..after });
         }
         let declared = DeclaredBatch { token, source, start, end, cells, rebuilt };
@@ -78,8 +82,8 @@ impl Collector<'_> {
         PipelineMessage::Batch(Box::new(ReadyBatch { declared, intent, after, counts, as_of, permit }))
     }
 
-    /// Empties the deduplication window if the partition is idle, because no later record can be a repeat. The next
-    /// owner then has no window to restore. Returns the intent to commit.
+    /// If the partition is idle, empties the deduplication window, because no later record can be a repeat, and returns
+    /// the intent to commit. The next owner then has no window to restore. Otherwise returns `None`.
     pub(super) fn idle(&mut self) -> Option<PipelineMessage> {
         let idle_check = IdleCheck {
             state: match (self.batcher.is_rebuilding(), self.batcher.is_empty()) {
@@ -105,14 +109,15 @@ impl Collector<'_> {
         }
         self.window.clear();
         let window = self.window.mark(self.batcher.start());
-        // The commit must still name the declaration that is in use.
+        // `intent_before` may name the declaration of an earlier batch. The commit must name the current declaration.
         let declaration_hash = self.declaration.hash();
         self.intent_before = Intent { window, declaration_hash, ..self.intent_before.clone() };
         Some(PipelineMessage::Idle(Box::new(self.intent_before.clone())))
     }
 }
 
-/// `intent` without a declared batch, and without anything that only concerns offsets below `start`.
+/// `intent` without the fields of a declared batch, without skipped offsets below `start`, and without the adopted
+/// marker if the marker is not above `start`.
 fn without_earlier(intent: &Intent, start: NextOffset) -> Intent {
     Intent {
         last: None,

@@ -68,7 +68,7 @@ fn entry(offset: i64) -> LedgerEntry {
 }
 
 /// Adds a record without lines. If the record completes a batch, returns where the batch ends, whether it is rebuilt,
-/// and whether an intent without a declared batch may follow.
+/// and whether an intent may be committed after it if no other batch follows.
 fn push(collector: &mut Collector<'_>, offset: i64) -> Option<(NextOffset, bool, bool)> {
     let batch = collector.batcher.push(entry(offset), 1, Instant::now())?;
     match collector.close(batch) {
@@ -109,7 +109,7 @@ fn a_rebuilt_batch_keeps_its_token_and_a_new_declaration_gets_a_new_token() {
         ready
     };
     let [first, other] = [(), ()].map(|()| close(fresh.clone(), &[5]));
-    assert_ne!(first.declared.token, other.declared.token, "the batch was declared twice, as after `adopt`");
+    assert_ne!(first.declared.token, other.declared.token, "each declaration of a batch has its own nonce");
     let again = close(Intent { split: Vec::new(), ..first.intent.clone() }, &[]);
     assert_eq!(again.declared.token, first.declared.token);
     assert_eq!(again.after.expect("no part of the batch is left").nonce, 0);
@@ -158,7 +158,7 @@ fn each_record_with_an_implausible_time_is_counted() {
     assert_eq!(
         context.services.metrics.records_off_clock.get(),
         3,
-        "two times ahead of the clock, one that went back"
+        "the times at offsets 1 and 2 are ahead of the clock, and the time at offset 3 goes back"
     );
 }
 
