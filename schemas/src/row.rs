@@ -1,4 +1,4 @@
-//! The columns of the raw table `events`, as the aggregator sends them.
+//! The columns of the raw table `events`, without the columns of declared [fields](crate::field).
 
 pub use crate::event_time::{Ahead, Earliest, EventTime, STORABLE, TimeLimits};
 
@@ -12,7 +12,8 @@ macro_rules! columns {
         }
 
         impl RawColumn {
-            /// All columns, in the order in which they are sent; a test compares them with `sql/0001_events.sql`.
+            /// All columns, in the order in which the aggregator sends them to ClickHouse. A test compares them with
+            /// `sql/0001_events.sql`.
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$column),*];
 
             /// The name.
@@ -78,7 +79,7 @@ mod tests {
         assert_eq!(defined, sent);
     }
 
-    /// The compiler does not notice a field that is parsed and then not stored.
+    /// The compiler cannot check that each parsed field of an event has a column.
     #[test]
     fn every_field_of_an_event_has_a_column() {
         for field in FIELD_NAMES {

@@ -1,10 +1,12 @@
-//! A sample of a line that the edge rejected, in a record of its own kind: the tenant, what is wrong with the line,
-//! and the beginning of the line.
+//! A sample of a line that the edge rejected: the tenant, what is wrong with the line, and the beginning of the line.
+//! Samples are written to Kafka in their own records, with the header `kind: rejected`.
 //!
 //! `{"tenant":"default","server_time":"2026-11-21 04:00:00.123","code":"bad_type","field":"sequence","text":"…"}`
 //!
-//! Invariants: a release that does not know this kind of record cannot read a sample as an event, because a sample has
-//! no `event`; the tenant is first, where `line::tenant_of` reads it.
+//! Invariants:
+//! - A sample has no field `event`. So an old release, which ignores the header `kind`, cannot store a sample as an
+//!   event.
+//! - The tenant is the first field. So `line::tenant_of` finds it even if the rest of the line cannot be read.
 
 use std::borrow::Cow;
 
@@ -13,24 +15,24 @@ use serde::{Deserialize, Serialize};
 use crate::line::is_tenant;
 use crate::time::UnixMillis;
 
-/// A sample has at most this many bytes of its line.
+/// Maximum length of [`Sample::text`] in bytes.
 pub const MAX_TEXT_BYTES: usize = 4096;
-/// Longest code and longest name of a field, in bytes.
+/// Maximum length of [`Sample::code`] and [`Sample::field`] in bytes.
 const MAX_WORD_BYTES: usize = 32;
 
-/// One rejected line.
+/// A sample of one rejected line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample<'a> {
     /// The tenant that would have owned the event.
     #[serde(borrow)]
     pub tenant: Cow<'a, str>,
-    /// When the headers of the request were complete, as in the lines of events.
+    /// When the headers of the request were complete, in the same format as `server_time` of an enriched line.
     #[serde(borrow)]
     pub server_time: Cow<'a, str>,
-    /// What is wrong: the code in the response.
+    /// The error code that the response listed for the line.
     #[serde(borrow)]
     pub code: Cow<'a, str>,
-    /// The known field that has the fault, if the fault is in one field.
+    /// The field that is wrong; `None` if the whole line is wrong or Millrace does not know the field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<Cow<'a, str>>,
     /// The beginning of the line, with U+FFFD for bytes that are not UTF-8.
@@ -53,10 +55,10 @@ impl<'a> Sample<'a> {
 
     /// The sample as a line of a record, without a line break.
     pub fn write(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a sample is written to memory")
+        serde_json::to_vec(self).expect("strings can always be written to memory as JSON")
     }
 
-    /// Parses a line of a record; `None` if it is not a sample.
+    /// Parses a line of a record; `None` if it is not a valid sample.
     pub fn read(line: &'a [u8]) -> Option<Self> {
         let sample: Self = serde_json::from_slice(line).ok()?;
         let is_good = is_tenant(&sample.tenant)
@@ -72,7 +74,8 @@ fn is_word(text: &str) -> bool {
     (1..=MAX_WORD_BYTES).contains(&text.len()) && text.bytes().all(good)
 }
 
-/// At most [`MAX_TEXT_BYTES`] of the line, cut between characters.
+/// The beginning of the line as text with at most [`MAX_TEXT_BYTES`] bytes. A character that does not fit completely
+/// is left out.
 fn beginning(line: &[u8]) -> Cow<'_, str> {
     let start = &line[..line.len().min(MAX_TEXT_BYTES)];
     match str::from_utf8(start) {
@@ -83,7 +86,7 @@ fn beginning(line: &[u8]) -> Cow<'_, str> {
         }
         Err(_) => {
             let mut text = String::from_utf8_lossy(start).into_owned();
-            // U+FFFD is longer than the byte that it replaces, so the text may now be too long.
+            // U+FFFD has three bytes and may replace a single byte, so the text may now be too long.
             text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
             text.into()
         }

@@ -8,8 +8,8 @@ pub fn partition_id(start: UnixMillis) -> String {
     format!("{year:04}{month:02}{day:02}")
 }
 
-/// When ClickHouse may drop the table partition of the day that begins at `start`, if rows are kept for
-/// `kept_days` days after the end of that day.
+/// The time from which ClickHouse may drop the table partition of the day that begins at `start`: `kept_days` days
+/// after the end of that day.
 pub fn partition_droppable_from(start: UnixMillis, kept_days: u32) -> UnixMillis {
     UnixMillis(start.0 + (1 + i64::from(kept_days)) * DAY)
 }

@@ -1,6 +1,6 @@
-//! The tables and serving views: numbered SQL files.
+//! The tables and the [serving views](ServingView): numbered SQL files.
 //!
-//! Each file has one statement, and names tables without a database: the database of the connection is used.
+//! Each file has one statement. The statement names no database, so it uses the database of the connection.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ macro_rules! migrations {
     };
 }
 
-/// All files, in the order in which they are applied.
+/// The files of all tables, in the order in which `stream-agg migrate` runs them. The numbers that are missing here
+/// belong to serving views.
 pub const MIGRATIONS: [Migration; 9] = migrations![
     "0001_events",
     "0002_ledger",
@@ -47,9 +48,10 @@ pub const DEAD_LETTER_DAYS: u32 = 14;
 /// A materialized view of a rollup: ClickHouse refreshes it periodically, and query-api reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServingView {
-    /// The file.
+    /// The file with the statement that creates the view. In this file, the name of the rollup in braces stands for a
+    /// table expression that reads the rollup.
     pub migration: Migration,
-    /// The rollup that the view reads; the view is created only if that rollup is declared.
+    /// The rollup that the view reads. The view is created only if this rollup is declared and has all `columns`.
     pub rollup: &'static str,
     /// The dimensions and measures that the view and query-api read from that rollup.
     pub columns: &'static [&'static str],
@@ -71,7 +73,7 @@ impl ServingView {
 /// How often ClickHouse refreshes the serving views; their SQL files have the same interval.
 pub const REFRESH: Duration = Duration::from_secs(5);
 
-/// The totals of all time by country.
+/// The number of views, plays and clicks of all time by country.
 pub const COUNTRY_TOTALS: ServingView = ServingView {
     migration: migrations!["0006_country_totals"][0],
     rollup: "event_daily",

@@ -1,6 +1,6 @@
 //! W3C trace context (<https://www.w3.org/TR/trace-context/>): which trace a request belongs to.
 
-/// Bytes of a `traceparent` of version 00.
+/// Length in bytes of a `traceparent` of version 00.
 const LENGTH: usize = 55;
 
 /// A `traceparent` of version 00: `00-<trace>-<parent>-<flags>`, in hexadecimal digits.
@@ -28,7 +28,7 @@ impl TraceParent {
         let mut own = Self(*start);
         if !start.starts_with(b"00") {
             own.0[..2].copy_from_slice(b"00");
-            // The only flag that version 00 defines.
+            // Version 00 defines only the flag `sampled`, so the other flags of a later version are cleared.
             let flags = if own.is_sampled() { b"01" } else { b"00" };
             own.0[LENGTH - 2..].copy_from_slice(flags);
         }
@@ -48,7 +48,7 @@ impl TraceParent {
 
     /// The header's value.
     pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).expect("digits and dashes are text")
+        str::from_utf8(&self.0).expect("hexadecimal digits and dashes are valid UTF-8")
     }
 }
 

@@ -12,7 +12,7 @@ measures = { plays = "count" }
 #[track_caller]
 fn refused(change: (&str, &str), line: usize, reason: &str) {
     let text = GOOD.replace(change.0, change.1);
-    assert_ne!(text, GOOD, "the change changes nothing");
+    assert_ne!(text, GOOD, "the text to replace is not in GOOD");
     let error = Rollups::parse("my.toml", &text).unwrap_err();
     assert_eq!((error.line, error.file.as_str()), (line, "my.toml"), "{error}");
     assert!(error.reason.contains(reason), "{error}");

@@ -1,8 +1,9 @@
-//! The canonical text of the declared rollups and fields: their file without comments and formatting.
+//! The canonical text of the declared rollups and fields: the file that declares them, without its comments and
+//! formatting.
 //!
-//! Invariant: [`Rollups::parse`] reads the same rollups from this text, and equal rollups have equal texts. So the
-//! hash of the text shows whether two processes agree, even if their releases and the versions of their libraries
-//! differ.
+//! Invariant: [`Rollups::parse`] reads equal rollups and fields from this text, and equal rollups and fields have equal
+//! texts. The format is the same in all releases and does not depend on a library, so two processes of different
+//! releases can compare the hashes of their texts to find out whether their declarations are equal.
 
 use std::fmt;
 
@@ -12,7 +13,7 @@ use super::definition::Rollup;
 use super::dimension::Condition;
 use super::rollups::Rollups;
 
-/// Writes the format of `rollups.toml`, with an empty line before each rollup except the first.
+/// Writes all rollups and then all fields in the format of `rollups.toml`, separated by empty lines.
 impl fmt::Display for Rollups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, rollup) in self.iter().enumerate() {
@@ -23,7 +24,7 @@ impl fmt::Display for Rollups {
     }
 }
 
-/// Writes the lines below `[[rollup]]`.
+/// Writes the declaration of the rollup without its first line, `[[rollup]]`.
 impl fmt::Display for Rollup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "name = \"{}\"", self.name)?;
@@ -95,7 +96,7 @@ mod tests {
         assert_ne!(other.hash(), Rollups::parse("text", text).unwrap().hash());
     }
 
-    /// A golden value: processes of different releases must agree.
+    /// Processes of different releases compare hashes, so no release may compute another hash of the same declaration.
     #[test]
     fn the_hash_is_the_same_for_ever() {
         let text = "[[rollup]]\nname = \"plays\"\ngrain = \"day\"\ndimensions = []\nmeasures = { plays = \"count\" }\n";

@@ -58,8 +58,8 @@ fn a_text_that_is_not_a_time_is_refused() {
 #[test]
 fn each_byte_of_a_time_must_be_a_digit_or_the_separator_of_its_place() {
     const TIME: &str = "2025-11-21 04:05:06.789";
-    // Only the first 20 bytes are tried, not the digits of the fraction, because a zone may be in the place of the
-    // fraction.
+    // The three digits of the fraction are not changed, because a byte other than a digit can be valid there: `Z` may
+    // replace the last digit.
     for (at, kept) in TIME.bytes().enumerate().take(20) {
         for byte in 0..128 {
             let mut changed = TIME.as_bytes().to_vec();
