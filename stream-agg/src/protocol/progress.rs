@@ -172,8 +172,8 @@ pub enum CommitOutcome {
 pub enum AfterCommit {
     /// Continue, because Kafka has stored the commit. If it declares a batch, insert that batch.
     Proceed,
-    /// Read the committed offset and metadata. If they are unchanged, send the same commit again; otherwise rejoin
-    /// the group.
+    /// Read the committed offset and its metadata from Kafka. If they are still those of the previous commit, send the
+    /// refused commit again, but only for a limited time; otherwise rejoin the group.
     ReadBack,
     /// Leave the group, so that Kafka refuses a commit in flight, and join it again.
     Rejoin,
@@ -184,30 +184,32 @@ pub enum AfterCommit {
 /// Decides what to do after a commit. The rule: only a commit that is known to have failed may be retried without
 /// rejoining the group.
 ///
-/// Kafka answers `ILLEGAL_GENERATION` (22) when the generation of the commit has ended; an ended generation never comes
-/// back. Kafka answers `REBALANCE_IN_PROGRESS` (27) while it assigns partitions in the generation of the commit, and
-/// does not store the commit. librdkafka reports one result for each commit. While there is no coordinator, librdkafka
-/// holds a commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later, with the generation that is then
-/// current; the reported result is the result of that later request. So a refused commit is no longer in flight.
+/// Two errors of Kafka mean that the commit has failed and that this process is still a member of the group.
+/// `ILLEGAL_GENERATION` (22): the generation of the commit has ended; an ended generation never comes back, so Kafka
+/// never accepts this commit. `REBALANCE_IN_PROGRESS` (27): Kafka is assigning partitions in the generation of the
+/// commit and did not store the commit. librdkafka reports one result for each commit. While there is no coordinator,
+/// librdkafka holds a commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later, with the generation that is
+/// current at that time; the reported result is the result of that later request. So after librdkafka has reported 22
+/// or 27, it does not send the commit any more.
 ///
-/// But a copy of a refused commit may still be in flight: when a connection breaks, librdkafka sends the same bytes
-/// again, up to twice. The earlier copy may reach Kafka after Kafka has answered the later copy with 27, and Kafka may
-/// then accept the earlier copy. The same can happen after Kafka has accepted the later copy. The earlier copy has the
-/// same content as the commit that is retried. If it arrived after a later commit, the committed offset would go back
-/// until the next commit. A pipeline that starts in that time would find markers ahead of the committed offset.
-/// Rejoining the group would not prevent this, and would also cause a rebalance, in which Kafka refuses the commits of
-/// other members.
+/// But an earlier copy of the commit may still be in flight: when a connection breaks, librdkafka sends the same bytes
+/// again, up to twice. The earlier copy may reach Kafka after Kafka has answered the later copy, whether with 27 or
+/// with success, and Kafka may accept the earlier copy. The earlier copy has the same offset and metadata as the later
+/// copy, so it does no harm unless Kafka has already stored the next commit. In that case the earlier copy sets the
+/// committed offset back until the pipeline commits again. A pipeline that starts in the meantime may find markers
+/// ahead of the committed offset and refuse to start. Rejoining the group would not prevent this, and would also cause
+/// a rebalance, in which Kafka refuses the commits of other members.
 ///
 /// After `UNKNOWN_MEMBER_ID` (25), or when the member id has changed, a commit is never retried: the group has removed
 /// the member, so the member's partitions may have another owner. If the group removes a static member while that
 /// member joins, Kafka admits the member again at once under another id. Until the member gets the answer to its
-/// SyncGroup request, librdkafka (2.12.1, `rd_kafka_cgrp_handle_JoinGroup`) treats the member's partitions as neither
-/// lost nor revoked, and Kafka would let the member's commits overwrite those of the new owner. While the member id
-/// stays the same, the member has been in every generation, and no partition of the member gets another owner before
-/// the member unassigns it.
+/// SyncGroup request, librdkafka (2.12.1, `rd_kafka_cgrp_handle_JoinGroup`) does not report the member's partitions as
+/// lost or revoked, and Kafka would let the member's commits overwrite the commits of the new owner. As long as the
+/// member id stays the same, the group has not removed the member, and no partition of the member gets another owner
+/// before the member unassigns the partition.
 ///
-/// In the model (`tests/model`), Kafka refuses the commits of an owner that has been replaced, and that owner retries
-/// them. The model contains neither copies of a commit nor an error 27 for the current owner.
+/// The model (`tests/model`) covers an owner that has been replaced: Kafka refuses its commits, and the owner retries
+/// them. The model does not cover copies of a commit, or the error 27 for the current owner.
 pub fn after_commit(end: CommitOutcome) -> AfterCommit {
     match end {
         CommitOutcome::Accepted => AfterCommit::Proceed,

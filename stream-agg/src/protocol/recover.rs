@@ -11,14 +11,14 @@ use crate::protocol::intent::{Intent, IntentError, LogMark, TopicId};
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::window::Digest;
 
-/// The marker of one Kafka partition in one table partition.
+/// A marker: a row that says up to which offset a table partition in ClickHouse holds the rows of a Kafka partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker {
     /// The table.
     pub table: String,
     /// Id of the table partition.
     pub partition_id: String,
-    /// The table partition holds the records of the Kafka partition below this offset.
+    /// The table partition holds all of its rows that come from records of the Kafka partition below this offset.
     pub applied_end: NextOffset,
 }
 
@@ -27,9 +27,9 @@ pub struct Marker {
 pub struct KafkaState {
     /// The committed offset and its metadata, if there is one.
     pub committed: Option<(NextOffset, String)>,
-    /// The first offset that the log still holds.
+    /// Where the log begins: Kafka has deleted every record below this offset.
     pub low: NextOffset,
-    /// Where the log ends.
+    /// Where the log ends: the offset after its last record.
     pub end: NextOffset,
     /// Id of the topic; `None` if the brokers do not support topic ids.
     pub topic: Option<TopicId>,
@@ -48,18 +48,20 @@ impl KafkaState {
     }
 }
 
-/// Where a partition continues.
+/// Where a partition continues, and which batch must be finished first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
     /// The next offset to read; every record below it is applied.
     pub from: NextOffset,
-    /// The batch `[from..=last]` is declared under `intent.declaration_hash` and must be finished first.
+    /// The last record of the declared batch, which begins at `from` and may be partly inserted. `None` if no batch is
+    /// declared.
     pub rebuild: Option<Offset>,
-    /// The committed intent.
+    /// The committed intent, to which the id of the topic is added if the commit lacks it. If no intent is committed:
+    /// a new one, which declares no batch.
     pub intent: Intent,
 }
 
-/// Why a partition cannot start.
+/// Why a partition cannot start, or cannot continue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecoverError {
     /// No offset is committed, but tables hold rows.
@@ -89,10 +91,12 @@ pub enum RecoverError {
     Unreadable {
         /// The committed offset.
         from: NextOffset,
-        /// Why the intent cannot be read. It is no source of this error, because the text already contains it.
+        /// Why the intent cannot be read. This field is not the `source` of the error, because the message already
+        /// contains its text.
         reason: IntentError,
     },
-    /// The log ends below the commit or the declared batch, and it is unknown whether the topic is the same.
+    /// The log ends before the committed offset or before the end of the declared batch, and it is unknown whether the
+    /// topic was created again after the commit.
     #[error(
         "records below {reached} are committed or declared, but the log ends at {end}; was the topic deleted and created again?"
     )]
@@ -102,9 +106,9 @@ pub enum RecoverError {
         /// Where the log ends.
         end: NextOffset,
     },
-    /// The topic has another id than the one that the offset was committed for.
+    /// The id of the topic is not the id in the commit.
     #[error(
-        "its offset was committed for topic id {committed}, but the topic now has id {found}: it was deleted and created again"
+        "the offset was committed for topic id {committed}, but the topic now has id {found}: the topic was deleted and created again"
     )]
     TopicRecreated {
         /// The id in the commit.
@@ -115,30 +119,32 @@ pub enum RecoverError {
     /// The topic got another id while its records were read.
     #[error("the topic was deleted and created again while its records were read")]
     TopicReplaced,
-    /// The log was truncated below the records that were read, and perhaps written again.
+    /// The log was truncated, and records that were read from it are gone. New records may already have their offsets.
     #[error("records below {from} were read from the log, which was then truncated below that offset")]
     LogTruncated {
         /// Every record below this offset was read.
         from: NextOffset,
     },
     /// Records that are not applied are no longer in the log.
-    #[error("records from {from} on are not applied, but the log begins at {low}: retention deleted them")]
+    #[error(
+        "records from {from} on are not applied, but the log begins at {low}: retention deleted earlier records"
+    )]
     RecordsGone {
         /// The committed offset.
         from: NextOffset,
         /// Where the log begins.
         low: NextOffset,
     },
-    /// A marker matches neither the commit nor the declared batch.
+    /// A marker is above the committed offset, and the intent does not explain it by a declared or adopted batch.
     #[error(
-        "table partition {partition_id} of `{table}` holds records below {applied_end}, but only those below {from} are committed; were offsets reset?"
+        "table partition {partition_id} of `{table}` holds records below {applied_end}, but only records below {from} are committed; were the group's offsets reset?"
     )]
     MarkerAhead {
         /// The table.
         table: String,
         /// Id of the table partition.
         partition_id: String,
-        /// The marker.
+        /// The offset of the marker.
         applied_end: NextOffset,
         /// The committed offset.
         from: NextOffset,
@@ -153,9 +159,9 @@ pub enum RecoverError {
         /// The ledger's highest marker.
         ledger: NextOffset,
     },
-    /// The window in the ledger differs from the committed one.
+    /// The deduplication window that was restored from the ledger is not the window that the commit describes.
     #[error(
-        "the ledger's records from {floor} to {from} are not those of the committed window ({found} instead of {expected})"
+        "the ledger's records from {floor} to {from} are not those of the committed window (digest {found} instead of {expected})"
     )]
     WindowDiffers {
         /// Where the window begins.
@@ -167,12 +173,12 @@ pub enum RecoverError {
         /// The committed digest.
         expected: Digest,
     },
-    /// The declaration of the unfinished batch is not known.
+    /// The declaration of the unfinished batch is missing in the table `configs`, or this release cannot read it.
     #[error("the declared batch cannot be finished")]
     UnknownDeclaration(#[source] UnknownDeclaration),
 }
 
-/// What an operator must do about a partition that cannot start.
+/// What an operator must do about a stopped partition. Like the other help texts, it is appended to an error message.
 pub fn help(partition: u16) -> String {
     format!("; stop all aggregators and run `stream-agg adopt {partition}`")
 }
@@ -191,8 +197,8 @@ pub fn help_format(partition: u16, offset: Offset) -> String {
 /// What an operator can do if Kafka's client cannot read records.
 pub fn help_unreadable(partition: u16) -> String {
     format!(
-        "; restore the log from a replica and restart the aggregator, or give the records up: delete those before \
-         the next readable offset with kafka-delete-records.sh, stop all aggregators and run `stream-agg adopt {partition}`"
+        "; restore the log from a replica and restart the aggregator, or, if the records may be lost, delete all records \
+         before the next readable offset with kafka-delete-records.sh, stop all aggregators and run `stream-agg adopt {partition}`"
     )
 }
 
@@ -213,9 +219,9 @@ impl RecoverError {
     }
 }
 
-/// Checks what was `found` in Kafka against the `markers` of all table partitions, which were read at ClickHouse's time
-/// `now`. A partition without a commit and without markers starts at the beginning of its log, under the declaration of
-/// this process, whose hash is `declaration_hash`.
+/// Decides where a partition continues: compares what was `found` in Kafka with the `markers` of all table partitions,
+/// which were read at ClickHouse's time `now`. A partition without a commit and without markers starts at the beginning
+/// of its log, under the declaration of this process, whose hash is `declaration_hash`.
 ///
 /// # Errors
 /// The commit, the log and the markers contradict each other.
@@ -238,7 +244,8 @@ pub fn resume(
     let from = *from;
     if metadata.is_empty() {
         return match highest {
-            // An operator chose the offset before any record was stored.
+            // Nothing is stored yet. The aggregator never commits without metadata, so an operator has chosen this
+            // offset with a tool of Kafka.
             None => in_log(fresh(found, from, declaration_hash), found),
             Some(Marker { table, applied_end, .. }) => {
                 Err(RecoverError::IntentMissing { from, table: table.clone(), applied_end: *applied_end })
@@ -262,8 +269,8 @@ fn fresh(found: &KafkaState, from: NextOffset, declaration_hash: u64) -> Resume 
     Resume { from, rebuild: None, intent: Intent::fresh(from, declaration_hash, 0, log) }
 }
 
-/// Checks that the topic is the one that the offset was committed for. If only one of the two ids is known, all later
-/// intents contain that id.
+/// Checks that the id of the topic is the id in the commit. If only one of these two ids is known, the check passes and
+/// all later intents contain the known id.
 fn check_topic(intent: &mut Intent, found: &KafkaState) -> Result<(), RecoverError> {
     match (intent.log.topic, found.topic) {
         (Some(committed), Some(found)) if committed != found => {
@@ -288,8 +295,8 @@ fn in_log(resume: Resume, found: &KafkaState) -> Result<Resume, RecoverError> {
     Ok(resume)
 }
 
-/// Checks that each marker is at or below the committed offset, or at or below the end of the adopted records, or at
-/// the end of the declared batch or of one of its parts.
+/// Checks that each marker is at an offset that the intent explains: at or below the committed offset, at or below the
+/// highest marker that `stream-agg adopt` found, at the end of the declared batch, or at one of its split points.
 fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError> {
     let declared = resume.rebuild.map(Offset::next);
     let Intent { adopted, split, .. } = &resume.intent;
@@ -311,8 +318,8 @@ fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError
 }
 
 /// Checks that the ledger has a marker at or above the committed offset. The last batch below that offset wrote such a
-/// marker, which stays until ClickHouse drops its table partition. The check is skipped if ClickHouse may have dropped
-/// that table partition, or if no batch was ever inserted below the committed offset.
+/// marker into a table partition of the ledger. The check is skipped if ClickHouse may have dropped that table
+/// partition because of its age, or if this generation of the log has no batch below the committed offset.
 fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<(), RecoverError> {
     let of_ledger = markers.iter().filter(|marker| marker.table == "ledger").map(|marker| marker.applied_end);
     let ledger = of_ledger.max().unwrap_or(NextOffset::ZERO);
@@ -323,7 +330,7 @@ fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<
     Err(RecoverError::StoreBehind { from: resume.from, ledger })
 }
 
-/// When ClickHouse may drop the ledger's table partition that contains `kafka_time`.
+/// The earliest time at which ClickHouse may drop the ledger's table partition for the day of `kafka_time`.
 fn ledger_ends(kafka_time: UnixMillis) -> UnixMillis {
     UnixMillis(kafka_time.floor(DAY).0 + (1 + i64::from(LEDGER_DAYS)) * DAY)
 }

@@ -1,17 +1,20 @@
-//! The moment since which a rollup has every event of a Kafka partition. The table `rollup_since` stores these moments.
-//! If a rollup was declared after events had been stored, these moments show readers since when the rollup is complete.
+//! The moments from which on rollups have every event of a Kafka partition. The table `rollup_since` stores one moment
+//! for each rollup and Kafka partition. If a rollup was declared after events had been stored, its moments tell readers
+//! for which times its results are complete.
 //!
 //! A moment is an arrival time: the rollup has every event that arrived at this time or later. A rollup without a row
 //! in the table has every event of the partition.
 //!
 //! Invariant: a stored moment is never too early. This holds for any sequence of owners, whether or not they declare
-//! the rollup, and even if an owner dies or is paused at any point. The invariant follows from the order of two writes
-//! around the commit that changes the declaration. Before the commit, every moment that becomes invalid, or is not
-//! valid yet, is replaced by [`NOT_COUNTED`]. After the commit, which succeeds only while the process owns the
-//! partition ([`crate::protocol::progress::after_commit`]), the moments of the rollups that begin with this commit are
-//! written.
-//! The version of these rows is a clock reading from before the commit, so the first write of a later owner replaces a
-//! delayed write of an earlier owner. Pure.
+//! the rollup, and even if an owner dies or is paused at any point. To keep the invariant, an owner writes before and
+//! after the commit with which it begins to use its declaration. Before the commit, the owner replaces every moment
+//! that is no longer valid, or not valid yet, by [`NOT_COUNTED`]. After the commit, which succeeds only while the
+//! process owns the partition ([`crate::protocol::progress::after_commit`]), the owner writes the moments of the
+//! rollups that begin with this commit.
+//!
+//! The table keeps the row with the highest version. The version is based on ClickHouse's time, read before the commit,
+//! so a later owner's row replaces an earlier owner's row even if ClickHouse receives the earlier owner's row last.
+//! The functions here are pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +30,7 @@ pub const NOT_COUNTED: UnixMillis = UnixMillis(120_529 * DAY);
 /// The stored moments of one Kafka partition, by the names of the rollups.
 pub type NotedSince = BTreeMap<String, UnixMillis>;
 
-/// The changes that a process writes when it begins to use its declaration for a partition.
+/// The changes to the stored moments of a partition that a process writes when it begins to use its declaration there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SinceChanges {
     /// Rollups whose moment is replaced by [`NOT_COUNTED`] before the commit.
@@ -41,39 +44,40 @@ pub fn names(rollups: &Rollups) -> BTreeSet<&str> {
     rollups.iter().map(|rollup| &*rollup.name).collect()
 }
 
-/// The changes for a partition with the stored moments `noted`. Until now its records were counted into the rollups
-/// `before`; from now on they are counted into the rollups `ours`.
+/// The changes for a partition with the stored moments `noted`. Until now, the records of the partition were counted
+/// into the rollups `before`; from now on, they are counted into the rollups `ours`.
 pub fn changes(noted: &NotedSince, before: &BTreeSet<&str>, ours: &BTreeSet<&str>) -> SinceChanges {
-    // [`NOT_COUNTED`] remains in the table if an owner declared the rollup but died before it stored the moment.
+    // `NOT_COUNTED` remains in the table if an owner declared the rollup but died before it stored the moment.
     let is_open = |name: &str| noted.get(name) == Some(&NOT_COUNTED);
     let begun = ours.iter().filter(|name| !before.contains(*name) || is_open(name));
     let begun: BTreeSet<String> = begun.map(|name| (*name).to_owned()).collect();
-    // The row of a removed rollup is written even if the stored row already says "not counted", because the previous
-    // owner of the partition may still overwrite that row.
+    // For a removed rollup, `NOT_COUNTED` is written even if it is already stored: the previous owner of the partition
+    // may still write the rollup's moment, and only a row with a higher version replaces that moment.
     let removed = before.difference(ours).map(|name| (*name).to_owned());
-    // Rows of rollups that this process does not declare. For example, a previous owner wrote them and died before its
-    // commit to Kafka, or a backfill wrote them.
+    // Moments of rollups that this process does not declare, and that may also be missing in `before`. For example, a
+    // backfill wrote the moment, or `before` is empty because the previous declaration could not be read.
     let stale = noted.iter().filter(|(name, since)| **since != NOT_COUNTED && !ours.contains(&***name));
     let stale = stale.map(|(name, _)| name.clone());
     let withdrawn = removed.chain(stale).chain(begun.iter().cloned()).collect();
     SinceChanges { withdrawn, begun }
 }
 
-/// The rollups of `ours` that no declaration in `earlier` has: no partition counts them yet. Empty if `earlier` is
-/// empty.
+/// The rollups of `ours` that no declaration in `earlier` contains, so that no partition counts them yet. Empty if
+/// `earlier` is empty: there is no declaration under which events could have been stored without these rollups.
 pub fn introduced<'r>(ours: &'r Rollups, earlier: &[Declaration]) -> BTreeSet<&'r str> {
     let mut all = names(ours);
     all.retain(|name| earlier.iter().all(|declared| declared.rollups.get(name).is_none()));
     if earlier.is_empty() { BTreeSet::new() } else { all }
 }
 
-/// The moment of a rollup that begins to count now. `latest` is the latest time that Kafka gave one of the earlier
-/// records, which are below the commit with which the rollup begins. If `latest` is unknown, the moment is `now`, or
-/// the beginning of 1970 if there are no earlier records.
+/// The moment of a rollup that begins to count now. Earlier records are the records below the offset of the commit with
+/// which the rollup begins; the rollup does not count them. If `latest`, the latest time that Kafka gave an earlier
+/// record, is known, the moment is one millisecond after `latest`. Otherwise the moment is `now`, or the beginning of
+/// 1970 if there are no earlier records.
 pub fn begins(latest: Option<UnixMillis>, has_earlier_records: bool, now: UnixMillis) -> UnixMillis {
     match latest {
-        // Later records may have the same millisecond as the latest of the earlier records, so the next millisecond is
-        // used.
+        // The rollup lacks an earlier record that Kafka received in the millisecond `latest`, so it is complete only
+        // from the next millisecond on.
         Some(latest) => UnixMillis(latest.0 + 1),
         None if has_earlier_records => now,
         None => UnixMillis(0),

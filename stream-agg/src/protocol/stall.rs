@@ -1,4 +1,4 @@
-//! Finds stalled partitions: records wait, but none is applied.
+//! Finds stalled partitions: the log has records that are not applied, but the aggregator applies none of them.
 //!
 //! Most causes of a stall are reported elsewhere, with a better message. This check finds the stalls whose cause was
 //! not expected. Pure: the caller passes the time.
@@ -10,17 +10,19 @@ use tokio::time::Instant;
 
 use crate::protocol::progress::NextOffset;
 
-/// How long records may wait while none is applied. An insert and its retry take less time.
+/// A partition is stalled if records have waited this long and none of them was applied. An insert and its retry take
+/// less time.
 pub const STALLED_AFTER: Duration = Duration::from_secs(90);
 
-/// For each partition, the first offset that is not applied, and the time since which records have waited without any
-/// of them being applied.
+/// For each partition: the first offset that is not applied, and the latest time at which this offset had changed or no
+/// record was waiting.
 #[derive(Debug, Default)]
 pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
 
 impl Stalls {
-    /// Whether `partition` is stalled. `next` is the first offset that is not applied, or `None` before the partition
-    /// is restored. `waits` says whether the log has records at or after `next`.
+    /// Notes the state of `partition` at `now`, and returns whether the partition is stalled. `next` is the first
+    /// offset that is not applied, or `None` before the partition is restored. `waits` says whether records wait: the
+    /// log has records at or after `next`, or `next` is `None`.
     pub fn is_stalled(
         &mut self,
         partition: i32,
@@ -35,7 +37,7 @@ impl Stalls {
         now.duration_since(*since) >= STALLED_AFTER
     }
 
-    /// Forgets the partitions that the process no longer has, and returns them.
+    /// Forgets the partitions for which `is_gone` is true, and returns them.
     pub fn forget(&mut self, is_gone: impl Fn(i32) -> bool) -> Vec<i32> {
         self.0.extract_if(.., |partition, _| is_gone(*partition)).map(|(partition, _)| partition).collect()
     }
@@ -45,8 +47,7 @@ impl Stalls {
 mod tests {
     use super::*;
 
-    /// Checks a partition every ten seconds, and compares the seconds at which it is found to be stalled with
-    /// `expected`.
+    /// Asks every ten seconds whether a partition is stalled. The answer must be yes at exactly the `expected` seconds.
     #[track_caller]
     fn check(observe: impl Fn(u64) -> (Option<i64>, bool), expected: &[u64]) {
         let (start, mut stalls) = (Instant::now(), Stalls::default());

@@ -2,17 +2,19 @@
 
 use crate::protocol::progress::{NextOffset, Offset};
 
-/// Whether the log, which begins at `low`, was truncated below `next`, given that Kafka's client cannot read at `next`.
-/// If the log begins after `next`, retention has deleted the record. Otherwise the log was truncated: the records below
-/// `next` were read, so without a truncation the log would not end before `next`. Where the log ends now does not
-/// matter, because it may have grown again.
+/// Whether the log, which begins at `low`, was truncated below `next`, given that Kafka's client cannot read at `next`
+/// although every record below `next` was read before. If the log begins after `next`, retention has deleted the record
+/// at `next`. Otherwise the log was truncated: in a log that was not truncated, `next` would be the offset of a record
+/// or the end of the log, and the client could read there. The end of the log is not compared with `next`, because a
+/// truncated log may have grown beyond `next` again.
 pub(crate) fn was_truncated(next: NextOffset, low: NextOffset) -> bool {
     low <= next
 }
 
 /// Whether the record at `offset` with this leader `epoch` was written after the log had been truncated inside the
-/// declared batch. `declared` is the offset and the leader epoch of the last record of the batch. Epochs never
-/// decrease in a log, and every record that is written after a truncation has a later epoch.
+/// declared batch. `declared` is the offset and the leader epoch of the last record of the batch. Epochs never decrease
+/// in a log, and every record that is written after a truncation has a later epoch. So a record of the batch with a
+/// later epoch than the declared one has replaced the record that was declared.
 pub(crate) fn was_written_after_truncation(
     declared: (Offset, i32),
     offset: Offset,

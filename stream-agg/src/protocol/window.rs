@@ -1,11 +1,11 @@
 //! The deduplication window: the latest records of one partition, to recognize repeats.
 //!
 //! The window is a queue of records, oldest first. Each entry has the record's own id and the ids of its stored
-//! lines. A record without ids is not in the queue: it cannot be recognized as a repeat, and the limit on ids would
-//! not bound the number of such records. Let `W` be the offset of the oldest record in the window, and `F` the
-//! committed offset. Invariant: the content depends only on the records `[W, F)`. So appending the ledger rows of these
-//! records in order restores the content exactly, and the digest verifies this. Pure: the only clock is the time of the
-//! records.
+//! lines. A record without any id is not added to the queue: the window could not recognize a repeat of it, and the
+//! limit on the number of ids would not limit the number of such records. Let `W` be the offset of the oldest record in
+//! the window, and `F` the committed offset. Invariant: the content depends only on the records `[W, F)`. So appending
+//! the ledger rows of these records in order restores the content exactly, and the digest verifies this. Pure: the only
+//! clock is the time of the records.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,8 +22,8 @@ use crate::protocol::progress::{NextOffset, Offset};
 /// How far back repeats are recognized. The limits affect which rows are stored, so they are part of the declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// Maximum age of a record in the window, in milliseconds: how much earlier its time may be than the time of the
-    /// record that is being decoded.
+    /// Maximum age of a record in the window, in milliseconds. The age is the time from this record to the record that
+    /// is being decoded.
     pub age_ms: i64,
     /// Maximum number of ids in the window.
     pub max_ids: usize,
@@ -62,11 +62,11 @@ pub fn record_id(id: Uuid) -> Option<u64> {
 #[derive(Debug, Default)]
 pub struct Window {
     records: VecDeque<Remembered>,
-    /// The ids of all records, concatenated.
+    /// The ids of all entries of `records`, concatenated: for each record, its own id and the ids of its stored lines.
     ids: VecDeque<u64>,
     set: HashSet<u64>,
-    /// For each id that `ids` contains more than once: the number of its copies after the first. Only the id of a
-    /// repeated record is contained more than once.
+    /// For each id that `ids` contains more than once: the number of its copies without the first. Only a record's own
+    /// id can occur more than once, if the record is repeated; a repeated line is not stored, so its id is not added.
     extra_copies: HashMap<u64, u32>,
     sum: u128,
 }
@@ -84,8 +84,9 @@ impl Window {
         Self::default()
     }
 
-    /// Forgets the records that are older than `limits.age_ms` at the time `now`, so that their repeats are no longer
-    /// recognized. The decoder calls this before each record.
+    /// Forgets the oldest record as long as its age at the time `now` is more than `limits.age_ms`. Repeats of
+    /// forgotten records are no longer recognized. The decoder calls this before each record, with the record's time as
+    /// `now`.
     pub fn expire(&mut self, now: UnixMillis, limits: &WindowLimits) {
         let earliest = UnixMillis(now.0.saturating_sub(limits.age_ms));
         while self.records.front().is_some_and(|front| front.kafka_time < earliest) {
@@ -114,8 +115,8 @@ impl Window {
         }
     }
 
-    /// Remembers a record without forgetting any. To restore a window, the caller appends the rows of the ledger one by
-    /// one, from `W` on.
+    /// Remembers a record and forgets no other record, whatever the limits are. To restore a window, the caller appends
+    /// the rows of the ledger one by one, from offset `W` on.
     pub fn append(&mut self, offset: Offset, kafka_time: UnixMillis, record: Uuid, line_ids: &[u64]) {
         let before = self.ids.len();
         for id in record_id(record).into_iter().chain(line_ids.iter().copied()) {
@@ -146,15 +147,16 @@ impl Window {
         Digest { count: self.ids.len() as u64, sum: self.sum }
     }
 
-    /// The mark to commit at `next`. The window must have taken in all records below `next`, and no later record.
+    /// The mark to commit at the offset `next`. All records below `next`, and no later record, must have been pushed.
     pub fn mark(&self, next: NextOffset) -> WindowMark {
         WindowMark { floor: self.floor().map_or(next, Offset::as_next), digest: self.digest() }
     }
 
-    /// The restored window, if it equals the `committed` one.
+    /// Returns this restored window if its digest equals the digest in the commit.
     ///
     /// # Errors
-    /// The digest of the restored window, if it differs: the ledger lacks records or contains other ones.
+    /// The digest of the restored window, if the two digests differ: the ledger lacks records, or contains records that
+    /// were not in the window.
     pub fn verified(self, committed: &WindowMark) -> Result<Self, Digest> {
         let found = self.digest();
         if found == committed.digest { Ok(self) } else { Err(found) }
@@ -199,10 +201,11 @@ pub struct Digest {
     pub sum: u128,
 }
 
-/// The description of a window in a commit, which verifies that the window was restored unchanged.
+/// Describes a window in the metadata of a commit. The next owner uses this description to restore the window and to
+/// verify that the restored window is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowMark {
-    /// The records of the window are in `[floor, F)`.
+    /// The lowest offset of a record in the window; the offset of the commit if the window is empty.
     pub floor: NextOffset,
     /// Digest of the window.
     pub digest: Digest,
@@ -213,7 +216,7 @@ pub struct WindowMark {
 #[error("read a window's digest: `{0}` is not two hexadecimal numbers joined by -")]
 pub struct DigestError(String);
 
-/// `<count>-<sum>`, hexadecimal.
+/// The form is `<count>-<sum>`; both numbers are hexadecimal.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{:x}", self.count, self.sum)

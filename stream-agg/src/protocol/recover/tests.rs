@@ -110,10 +110,11 @@ fn a_topic_that_was_created_again_is_refused_even_if_its_log_is_longer() {
     let declared = found(&intent(Some(14)).to_string());
     let ledger = [marker("ledger", 10)];
     let recreated = KafkaState { topic: Some(TopicId(10)), end: NextOffset::new(1000), ..declared.clone() };
-    check(&recreated, &ledger, Err("it was deleted and created again"));
+    check(&recreated, &ledger, Err("the topic was deleted and created again"));
     let help = resume(&recreated, &ledger, NOW, CFG).unwrap_err().help(7);
     assert!(help.contains("--new-log"), "{help}");
-    // Without topic ids in the brokers, or in the intent because the previous release wrote it, this is not detected.
+    // A new topic is not detected if the brokers do not support topic ids, or if the previous release, which does not
+    // store the id, wrote the intent.
     check(&KafkaState { topic: None, ..declared.clone() }, &ledger, Ok((10, Some(14))));
     let before = Intent { log: LogMark::default(), ..intent(Some(14)) };
     check(&found(&before.to_string()), &ledger, Ok((10, Some(14))));

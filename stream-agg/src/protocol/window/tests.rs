@@ -35,7 +35,7 @@ fn whole_records_are_forgotten_when_there_are_too_many_ids() {
     assert_eq!((window.floor(), window.digest().count), (Some(Offset::new(11)), 2));
     assert!(!window.contains(7) && !window.contains(8) && window.contains(known(2)));
     push(&mut window, 13, 5, 4, &[1, 2, 3, 4, 5], &limits);
-    assert_eq!(window.floor(), None, "a record with more ids than fit is not remembered either");
+    assert_eq!(window.floor(), None, "a record with more than `max_ids` ids is not remembered");
 }
 
 #[test]
@@ -66,12 +66,13 @@ fn records_without_ids_take_no_room_and_still_expire_older_records() {
     }
     assert_eq!((window.records.len(), window.floor()), (1, Some(Offset::new(0))));
     push(&mut window, 1_000_001, DAY + 1, 0, &[], &WIDE);
-    assert_eq!((window.records.len(), window.floor()), (0, None), "records without ids expire older ones");
+    assert_eq!((window.records.len(), window.floor()), (0, None), "the older record is forgotten");
 }
 
 #[test]
 fn ids_and_digests_are_the_same_in_every_release() {
-    // Ledgers and commits contain these ids. With other ids, repeats of stored events would not be recognized.
+    // The ledger contains these ids, and commits contain the digest. If a later release computed other ids for the same
+    // events, it would not recognize repeats of stored events.
     let event = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
     assert_ne!(line_id("default", event), line_id("other", event));
     let mut window = Window::new();
@@ -142,8 +143,8 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 proptest! {
-    /// A window that is restored from the ledger rows at and after the floor of the original window equals the
-    /// original, for any earlier records. The two windows stay equal after any further records.
+    /// A window is restored from the ledger rows at and after the floor of the original window. The restored window
+    /// equals the original, and the two windows stay equal while any further records are added to both.
     #[test]
     fn a_restored_window_equals_the_original(
         before in rows(), after in rows(), age_ms in 0..400_i64, max_ids in 0..40_usize,
