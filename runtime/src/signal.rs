@@ -1,9 +1,9 @@
-//! SIGTERM and SIGINT cancel tokens: the first signal means "stop", the second "stop at once".
+//! Cancels tokens on SIGTERM and SIGINT: the first signal means "stop", the second "stop at once".
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The tokens that signals to this process cancel.
+/// The tokens that are cancelled when this process receives SIGTERM or SIGINT.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     /// Cancelled by the first signal: finish the work that was accepted, then stop.
@@ -12,15 +12,16 @@ pub struct Shutdown {
     pub immediate: CancellationToken,
 }
 
-/// SIGXFSZ on Linux and macOS.
+/// SIGXFSZ, which is signal 25 on Linux and macOS. The kernel sends it to a process that writes beyond the file size
+/// limit (`ulimit -f`).
 const FILE_TOO_LONG: SignalKind = SignalKind::from_raw(25);
 
 /// Listens for SIGTERM and SIGINT for as long as the runtime lives.
 pub fn listen() -> std::io::Result<Shutdown> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // With a handler, a write beyond the file size limit (`ulimit -f`) fails as it does on a full disk;
-    // without one, the signal ends the process. The handler stays installed after its receiver is dropped.
+    // With a handler for SIGXFSZ, a write beyond the file size limit returns an error, like a write to a full disk.
+    // Without a handler, the signal ends the process. The handler stays installed after `_installed` is dropped.
     let _installed = signal(FILE_TOO_LONG)?;
     let shutdown = Shutdown::default();
     let tokens = shutdown.clone();

@@ -59,7 +59,7 @@ pub enum VarError {
 
 /// Settings of a library for which a service has fixed values: no variable may set them.
 pub struct Fixed {
-    /// The names in the library, including aliases.
+    /// The names that the library uses for the settings, including aliases.
     pub names: &'static [&'static str],
     /// Why their values are fixed.
     pub reason: &'static str,
@@ -84,21 +84,21 @@ impl Vars {
         Self { given, resolved: RefCell::default() }
     }
 
-    /// The text of `name`, or `default`.
+    /// The value of the variable `name`, or `default` if it is not set.
     pub fn string_or(&self, name: &'static str, default: &str) -> String {
         let value = self.given.get(name).map_or(default, String::as_str).to_owned();
         self.record(name, &value);
         value
     }
 
-    /// The text of `name`, which has no default; `hint` says what the variable is for.
+    /// The value of the variable `name`, which has no default. `hint` says in the error what the variable is for.
     pub fn required(&self, name: &'static str, hint: &'static str) -> Result<String, VarError> {
         let value = self.given.get(name).cloned().ok_or(VarError::Missing { name, hint })?;
         self.record(name, &value);
         Ok(value)
     }
 
-    /// `name` parsed as `T`, or `default`.
+    /// The value of the variable `name`, parsed as `T`, or `default` if it is not set.
     pub fn parsed_or<T>(&self, name: &'static str, default: T) -> Result<T, VarError>
     where
         T: FromStr<Err: Display> + Display,
@@ -106,7 +106,7 @@ impl Vars {
         self.read(name, default, |text| text.parse().map_err(|e: T::Err| e.to_string()), T::to_string)
     }
 
-    /// `name` as a duration (`250ms`, `5s`, `10m`, `1h`), or `default`.
+    /// The value of the variable `name` as a duration (`250ms`, `5s`, `10m`, `1h`), or `default` if it is not set.
     pub fn duration_or(&self, name: &'static str, default: Duration) -> Result<Duration, VarError> {
         let parse = |text: &str| {
             humantime::parse_duration(text).map_err(|e| format!("{e}; write for example `5s` or `250ms`"))
@@ -140,7 +140,7 @@ impl Vars {
         Err(VarError::Invalid { name, value, reason: format!("{why}; write 0s to {most}") })
     }
 
-    /// `name` as a size in bytes (`8MiB`, `65536`), or `default`.
+    /// The value of the variable `name` as a size in bytes (`8MiB`, `65536`), or `default` if it is not set.
     pub fn bytes_or(&self, name: &'static str, default: usize) -> Result<usize, VarError> {
         let parse = |text: &str| {
             let size = ByteSize::from_str(text).map_err(|e| format!("{e}; write for example `8MiB`"))?;
@@ -149,8 +149,8 @@ impl Vars {
         self.read(name, default, parse, size)
     }
 
-    /// The file whose path is the value of `name`; `parse` gets the path and the text. `None` if the variable is not
-    /// set.
+    /// Reads the file whose path is the value of the variable `name`, and returns what `parse` makes of its path and
+    /// text. Returns `None` if the variable is not set.
     pub fn file<T, E: Display>(
         &self,
         name: &'static str,
@@ -226,7 +226,7 @@ impl Vars {
     }
 }
 
-/// Formats a size as a whole number of the largest unit that divides it, as in `96MiB`.
+/// Formats a size as a whole number of the largest unit that divides it, as in `96MiB`, or else as a number of bytes.
 fn size(bytes: &usize) -> String {
     const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, unit)| *bytes > 0 && bytes.is_multiple_of(*unit)) {
@@ -245,7 +245,7 @@ impl Fixed {
     }
 }
 
-/// A variable whose name ends with one of these holds a secret.
+/// Endings of names, in lower case. A variable whose name has one of these endings holds a secret.
 const SECRETS: [&str; 6] = ["password", "passphrase", "token", "secret", "key.pem", "credentials"];
 
 #[cfg(test)]

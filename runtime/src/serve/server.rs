@@ -111,7 +111,7 @@ async fn accept(
             }
             // The peer has already closed the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            // For example, no file descriptor or no memory is free: closing idle connections makes room.
+            // The process may have run out of file descriptors or memory. Closing idle connections frees some.
             Err(error) => {
                 let idle_closed = open.accept_failed();
                 tracing::warn!(%error, idle_closed, "cannot accept a connection; closing idle connections");

@@ -20,7 +20,7 @@ use super::*;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// A service that signals `arrived` when it has a request, and answers after a signal of `release`.
+/// A running server whose service notifies `arrived` when it has a request, and answers once `release` is notified.
 struct Held {
     addr: SocketAddr,
     arrived: Arc<Notify>,
@@ -121,12 +121,12 @@ async fn an_idle_connection_is_closed_after_the_longer_idle_timeout() {
     stream.write_all(REQUEST).await.unwrap();
     let start = time::Instant::now();
     assert!(until_closed(&mut stream).await.starts_with("HTTP/1.1 200"));
-    // A paused clock may jump to the next deadline while a packet is in transit.
+    // Not exactly 75 s: while a packet is in transit, the paused clock may already jump to another deadline.
     assert!((75..=80).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
-/// How many bytes arrive of a body of 64 MiB, if a client reads 4 MiB after each pause. The idle timeout of the
-/// connection is one second.
+/// Sends a response of 64 MiB to a client that pauses before each 4 MiB that it reads. Returns how many bytes the
+/// client received. The idle timeout of the connection is one second.
 async fn received_with_pauses(pause: Duration) -> usize {
     const BODY: usize = 64 << 20;
     let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
@@ -193,7 +193,7 @@ async fn a_burst_of_clients_waits_to_be_accepted_and_none_is_reset() {
         stream
     });
     let connecting = time::timeout(Duration::from_secs(20), join_all(clients));
-    let clients = connecting.await.expect("the queue holds them all");
+    let clients = connecting.await.expect("the kernel's queue holds all clients");
     let service =
         service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))));
     let shutdown = CancellationToken::new();

@@ -35,14 +35,14 @@ pub struct TlsConfig {
 
 #[derive(Debug, Clone)]
 struct Files {
-    /// Path of a PEM file with the certificate, followed by those of its issuers: `TLS_CERT`, default none. Needs `TLS_KEY`.
-    /// A changed file is used within seconds.
+    /// Path of a PEM file with the certificate, then its issuers' certificates: `TLS_CERT`, default none. Needs
+    /// `TLS_KEY`. A changed file is used within seconds.
     certificate: PathBuf,
     /// Path of a PEM file with the private key of the certificate: `TLS_KEY`, default none. Needs `TLS_CERT`.
     key: PathBuf,
 }
 
-/// The texts of both files.
+/// The contents of the certificate file and of the key file.
 #[derive(Clone, PartialEq, Eq)]
 struct Pair {
     certificate: String,
@@ -63,8 +63,8 @@ enum BadFile {
 }
 
 impl TlsConfig {
-    /// Reads and checks the files that `TLS_CERT` (the certificate, then the certificates of its issuers) and `TLS_KEY`
-    /// name; `None` if neither variable is set.
+    /// Reads and checks the certificate file (`TLS_CERT`: the certificate, then the certificates of its issuers) and
+    /// the key file (`TLS_KEY`). Returns `None` if neither variable is set.
     pub fn from_vars(vars: &Vars) -> Result<Option<Self>, VarError> {
         let read = |path: &str, text: &str| Ok::<_, Infallible>((PathBuf::from(path), text.to_owned()));
         let missing = |name, hint| Err(VarError::Missing { name, hint });
@@ -100,15 +100,15 @@ impl Tls {
         Self { config, current: ArcSwap::from_pointee(current), stale }
     }
 
-    /// Reloads the files when they change, until `ended`.
+    /// Reloads the files when they change, until `ended` is cancelled.
     pub async fn follow(self: Arc<Self>, ended: CancellationToken) {
         let files = self.config.files.clone();
         follow(Ok(self.config.pair.clone()), move || files.read(), move |read| self.reload(read), ended)
             .await;
     }
 
-    /// Uses the certificate and key that were read from the files. If they cannot be used, the previous ones stay in
-    /// use; the reason is logged, and `stale` becomes 1.
+    /// Uses the certificate and key that were read from the files. If the files cannot be used, the previous
+    /// certificate and key stay in use, the reason is logged, and `stale` becomes 1.
     fn reload(&self, read: &Result<Pair, BadFile>) {
         match read.as_ref().map_err(BadFile::clone).and_then(Pair::server_config) {
             Ok(config) => {
@@ -128,7 +128,7 @@ impl Tls {
         }
     }
 
-    /// A handshake with the current certificate and key.
+    /// Starts the TLS handshake on `stream` with the current certificate and key.
     pub(super) fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
         TlsAcceptor::from(self.current.load_full()).accept(stream)
     }
@@ -171,7 +171,7 @@ impl Pair {
         })?;
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("ring has a cipher suite for each version");
+            .expect("ring has a cipher suite for each TLS version");
         let config = builder.with_no_client_auth().with_single_cert(certificates, key);
         let mut config = config.map_err(|error| match error {
             Error::InconsistentKeys(_) => BadFile::Key("it does not belong to the certificate".to_owned()),

@@ -12,7 +12,8 @@ pub(super) struct Profile {
     pub(super) changeable: &'static [(&'static str, Option<(u64, u64)>)],
 }
 
-/// How much a user may ask for within an interval. ClickHouse counts separately for each user name.
+/// How many queries and rows, and how much time, a user may use within an interval. ClickHouse counts separately for
+/// each user name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Quota {
     pub(super) name: &'static str,
@@ -57,7 +58,6 @@ pub(super) const BI: Profile = Profile {
     ],
 };
 
-/// All profiles.
 pub(super) const PROFILES: [&Profile; 3] = [&DEFAULT, &POLLER, &BI];
 
 pub(super) const BI_QUOTA: Quota = Quota {

@@ -93,8 +93,8 @@ pub fn drop_reader(name: &str) -> [String; 2] {
 }
 
 /// The statement that removes the definer of a tenant; its views must have been removed before. The row policy is not
-/// removed, because another migration may be assigning the policy to a new definer at this moment. A policy that is
-/// assigned to no user does no harm: it hides no rows.
+/// removed, because another migration may be creating the same tenant again and assigning the policy to its new
+/// definer. A policy that is assigned to no user does no harm: it hides no rows.
 pub fn drop_definer(name: &str) -> String {
     format!("DROP USER IF EXISTS {}", identifier(name))
 }

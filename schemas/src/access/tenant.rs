@@ -1,4 +1,4 @@
-//! The tenants that have their own database of views, as a file declares them.
+//! Reads the file that declares which tenants have their own database of views.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use toml::Spanned;
 
 use crate::line::is_tenant;
 
-/// Maximum number of tenants in a file. Each tenant has a database with all views, and every migration replaces all of
-/// these views, so each tenant makes migrations longer.
+/// Maximum number of tenants in a file. Each tenant has a database of views, and every migration replaces all views,
+/// so each tenant makes migrations longer.
 const MAX_TENANTS: usize = 1_000;
 
 /// The SHA-256 of the empty text. An operator who hashes the password from a variable that is not set gets this value.
@@ -17,9 +17,9 @@ const SHA256_OF_EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca
 /// A tenant whose analysts see its rows and no others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
-    /// The tenant, as keys and events name it.
+    /// The name of the tenant, as in events and in the edge's file of write keys.
     pub name: String,
-    /// The SHA-256 of the password of its reader, as lower case hexadecimal digits.
+    /// The SHA-256 of the password of [`Tenant::reader`], as lower case hexadecimal digits.
     pub password_sha256: String,
 }
 
@@ -83,7 +83,7 @@ impl Tenants {
             let wrong = |reason: String| TenantsError { line, reason };
             let Declared { name, password_sha256, enabled } = one;
             if !is_tenant(&name) {
-                let reason = "the name of a tenant has 1 to 64 of the characters a-z, 0-9, _ and -";
+                let reason = "the name of a tenant must be 1 to 64 characters, each one of a-z, 0-9, _ and -";
                 return Err(wrong(reason.to_owned()));
             }
             if password_sha256.len() != 64 || !password_sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -92,14 +92,14 @@ impl Tenants {
             }
             if password_sha256.eq_ignore_ascii_case(SHA256_OF_EMPTY) {
                 return Err(wrong(format!(
-                    "tenant `{name}`: its password_sha256 is that of an empty password"
+                    "tenant `{name}`: its password_sha256 is the hash of an empty password"
                 )));
             }
             if !names.insert(name.clone()) {
                 return Err(wrong(format!("tenant `{name}` occurs twice")));
             }
             if names.len() > MAX_TENANTS {
-                return Err(wrong(format!("more than {MAX_TENANTS} tenants")));
+                return Err(wrong(format!("more than {MAX_TENANTS} tenants in the file")));
             }
             if enabled {
                 tenants.push(Tenant { name, password_sha256: password_sha256.to_ascii_lowercase() });

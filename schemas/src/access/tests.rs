@@ -21,7 +21,7 @@ fn users() -> Vec<User> {
     of_deployment(&Rollups::built_in(), ON, Definers::DEFAULT, &tenants())
 }
 
-/// Kubernetes mounts this file. Change the code that renders it, not the file.
+/// Kubernetes mounts `users.xml`, which the code renders: to change it, change the code, not the file.
 #[test]
 fn users_xml_of_kubernetes_is_up_to_date() {
     let users = of_deployment(&Rollups::built_in(), ON, Definers::DEFAULT, &Tenants::default());
@@ -31,7 +31,7 @@ fn users_xml_of_kubernetes_is_up_to_date() {
     if fs::read_to_string(&file).unwrap() != expected {
         fs::write(&file, expected).unwrap();
         panic!(
-            "k8s/components/clickhouse-single/users.xml differed from the template; the test rewrote it, commit it"
+            "k8s/components/clickhouse-single/users.xml was out of date; the test has rewritten it: commit the file"
         );
     }
 }
@@ -157,7 +157,7 @@ fn an_error_in_a_file_of_tenants_names_its_line() {
     check(&format!("{good}{good}"), "line 4: tenant `acme` occurs twice");
     let off = format!("{good}enabled = false\n");
     check(&format!("{off}{good}"), "line 5: tenant `acme` occurs twice");
-    let name = "the name of a tenant has 1 to 64 of the characters a-z, 0-9, _ and -";
+    let name = "the name of a tenant must be 1 to 64 characters, each one of a-z, 0-9, _ and -";
     for bad in ["", "*", "Acme", "a'b"] {
         check(&good.replace("acme", bad), &format!("line 1: {name}"));
     }
@@ -165,7 +165,7 @@ fn an_error_in_a_file_of_tenants_names_its_line() {
     check(&short, "line 1: tenant `acme`: its password_sha256 must be 64 hexadecimal digits");
     let nothing = "E3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     let empty = good.replace(HASH, nothing);
-    check(&empty, "line 1: tenant `acme`: its password_sha256 is that of an empty password");
+    check(&empty, "line 1: tenant `acme`: its password_sha256 is the hash of an empty password");
     let types =
         "a value has the wrong type: names and hashes are texts in quotes, `enabled` is true or false";
     check(&good.replace(&format!("\"{HASH}\""), "12345678"), &format!("line 3: {types}"));

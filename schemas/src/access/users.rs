@@ -5,7 +5,7 @@ use super::tenant::{Tenant, Tenants};
 use crate::bi::{self, Databases, Definer, Definers, identifier};
 use crate::rollup::Rollups;
 
-/// A user.
+/// A user of ClickHouse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// The name.
@@ -41,7 +41,7 @@ pub(super) struct Rows {
     pub(super) condition: String,
 }
 
-/// The databases in which services and readers work: exactly the named ones, or any database on a test server.
+/// The databases in which services and readers work. On a test server, patterns allow any database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseScope {
     /// The database of the tables; `*` means any database.
@@ -51,7 +51,7 @@ pub struct DatabaseScope {
 }
 
 impl DatabaseScope {
-    /// Exactly these databases.
+    /// Only the two databases that `on` names.
     pub fn only(on: Databases<'_>) -> Self {
         Self { tables: on.tables.to_owned(), views: vec![on.views.to_owned()] }
     }
@@ -62,7 +62,7 @@ impl DatabaseScope {
     }
 }
 
-/// All users of a deployment: services, readers, and those of [`of_views`].
+/// All users of a deployment: the services, the readers, and the users that [`of_views`] returns.
 pub fn of_deployment(
     rollups: &Rollups,
     on: Databases<'_>,
@@ -74,7 +74,7 @@ pub fn of_deployment(
     services(&scope).into_iter().chain(readers(&scope)).chain(of_views).collect()
 }
 
-/// The definers of views, and the users of tenants: the users that follow from the declared rollups and tenants.
+/// The users that depend on the declared rollups and tenants: the definers of the views, and the users of tenants.
 pub fn of_views(
     rollups: &Rollups,
     on: Databases<'_>,
@@ -121,8 +121,9 @@ const TENANT_DEFINER_ABOUT: &str =
     "Nobody can log in. The views of one tenant use its rights, and see only the rows of this tenant.";
 const TENANT_READER_ABOUT: &str = "The analysts of one tenant: read its views and nothing else.";
 
-/// The rights on tables are also needed for views: to replace a view, ClickHouse creates the new view as a table and
-/// drops the old one as a table; and each refresh of a refreshable view replaces its table.
+/// The rights of the migrator. It needs the rights to create and drop tables for views, too: to replace a view,
+/// ClickHouse creates the new view as a table and drops the old view as a table, and each refresh of a refreshable view
+/// replaces its table.
 fn of_migrator(scope: &DatabaseScope) -> Vec<String> {
     let tables = format!("{}.*", scope.tables);
     let mut rights = vec![
@@ -148,7 +149,7 @@ fn grantable_of_migrator(scope: &DatabaseScope) -> Vec<String> {
     databases.map(|name| format!("SELECT ON {name}.*")).chain([SELECT_ON_PARTS.to_owned()]).collect()
 }
 
-/// `bi`, and the `bi_<tenant>` of tenants.
+/// Each database of views over all tenants (`bi`), and a pattern for the databases of single tenants (`bi_*`).
 fn databases_of_views(scope: &DatabaseScope) -> impl Iterator<Item = String> {
     let of_all = scope.views.iter().filter(|views| !views.ends_with('*'));
     of_all.flat_map(|views| [views.clone(), format!("{views}_*")])

@@ -6,18 +6,18 @@ use super::view::{Definers, Owner, View, identifier};
 use super::{Databases, FRESHNESS, tenants_views, views};
 use crate::rollup::Rollups;
 
-/// A user whose rights views use to read their tables.
+/// A user that cannot log in. Views read their tables with the rights of this user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definer {
     /// The name of the user.
     pub name: String,
-    /// The rights of the user, each as a GRANT statement without its final `TO`.
+    /// The rights of the user, each as a GRANT statement without `TO` and the name of the user.
     pub grants: Vec<String>,
 }
 
 /// The definers of all [`views`], each with exactly the grants that it needs: for the columns that its views read.
-/// Further grants would be a leak, because a reader can make a definer evaluate a predicate on everything that the
-/// definer may read (ClickHouse issues 116028 and 118063, fixed in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
+/// Every further grant would leak data: on a server with ClickHouse issues 116028 and 118063 (fixed in 26.6.5.113,
+/// 26.7.7.84 and 26.8.3.74), a reader can make a definer evaluate a predicate on everything that the definer may read.
 pub fn definers(rollups: &Rollups, on: Databases<'_>, names: Definers<'_>) -> Vec<Definer> {
     let views = views(rollups, on);
     let of_freshness = of_tables(&views, on, Owner::Freshness);

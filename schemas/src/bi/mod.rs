@@ -5,9 +5,10 @@
 //! - A filter on a view can use the primary key of the table that the view reads.
 //! - A reader of the views needs no grant on the tables, because a view uses the grants of its definer. (If the server
 //!   does not have the definer, the view uses the grants of the reader.)
-//! - A column that was released keeps its name and type.
+//! - A column that a released version of Millrace had keeps its name and type.
 //!
-//! Names are quoted, because a field of `props` may be called `from`.
+//! The names of columns are quoted in SQL, because a column may show a field of an event's `props`, and such a field
+//! may be called `from`, which is a word of SQL.
 
 mod view;
 
@@ -76,7 +77,8 @@ pub fn views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
         .collect()
 }
 
-/// The views of one tenant: all except `pipeline_health`, because the table of that view does not distinguish tenants.
+/// The views of one tenant: all except `pipeline_health`, because a row of the ledger, which `pipeline_health` reads,
+/// counts the lines of all tenants.
 pub fn tenants_views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
     let mut views = views(rollups, on);
     views.retain(|view| view.name != PIPELINE_HEALTH);

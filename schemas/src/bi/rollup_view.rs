@@ -10,7 +10,8 @@ use super::view::{Kind, Owner, View, ViewColumn, column, identifier, of, text_of
 use crate::rollup::layout::MeasureColumn;
 use crate::rollup::{Condition, Dimension, Distinct, Measure, Number, Rollup};
 
-/// The view of `rollup` under the name `name`, with buckets of `bucket`; without a time column if `bucket` is `None`.
+/// The view `name` of `rollup`. `bucket` is the length of the view's buckets; if it is `None`, the view has no time
+/// column.
 pub(super) fn of_rollup(rollup: &Rollup, name: &str, bucket: Option<Bucket>, on: Databases<'_>) -> View {
     let tenant = column("tenant", Kind::String, "whose data it is", &text_of("tenant"));
     let mut key: Vec<_> = bucket.map(Bucket::column).into_iter().collect();

@@ -1,11 +1,11 @@
-//! The views about the pipeline itself, and the views of serving tables.
+//! The views about the pipeline itself, and the view of the table `country_totals`.
 
 use super::Databases;
 use super::int64;
 use super::view::{Kind, Owner, View, column, of, text_of};
 use crate::reserved_names::{COUNTRY_TOTALS, FRESHNESS, PIPELINE_HEALTH};
 
-/// The view that shows the moment before which everything that was in Kafka is counted.
+/// The view with the column `as_of`: everything that was in Kafka before the moment `as_of` is counted.
 pub(super) const AS_OF: &str = FRESHNESS;
 
 const AS_OF_COMMENT: &str =
@@ -13,8 +13,8 @@ const AS_OF_COMMENT: &str =
 
 /// A view of one row. `as_of` is unknown until the aggregator has reported every partition of the newest generation of
 /// the Kafka log. The view is a single scan, because every query of a view with the column `complete` waits for that
-/// scan. `FINAL` reads the whole key, so the SQL of the view also names `kp`: the definer is granted only the columns
-/// that the SQL of its views names.
+/// scan. `FINAL` reads both columns of the sorting key, `g` (the generation) and `kp` (the Kafka partition). The SQL
+/// must name both, because the definer is granted only the columns that the SQL of its views names.
 pub(super) fn freshness(on: Databases<'_>) -> View {
     View {
         name: FRESHNESS.to_owned(),
@@ -31,7 +31,7 @@ pub(super) fn freshness(on: Databases<'_>) -> View {
 }
 
 /// The numbers of stored, repeated and unreadable lines, by the hour in which Kafka appended their records. The view
-/// does not distinguish tenants, because the ledger does not.
+/// does not distinguish tenants, because a row of the ledger counts the lines of all tenants in its record.
 pub(super) fn pipeline_health(on: Databases<'_>) -> View {
     const HOUR: &str = "toStartOfHour(toDateTime(T.`kafka_time`, 'UTC'))";
     let sum = |name: &str, comment: &str, of_what: &str| {

@@ -114,7 +114,7 @@ fn the_definer_is_granted_the_columns_that_views_read_and_no_others() {
 
 #[test]
 fn every_view_leaves_marker_rows_out() {
-    // The table `progress` has no marker rows.
+    // The view `freshness` needs no filter: it reads the table `progress`, which has no marker rows.
     for view in views(&Rollups::built_in(), ON).iter().filter(|view| view.name != FRESHNESS) {
         let sql = view.create("bi", Rights::Definers(Definers::DEFAULT)).replace('`', "");
         assert!(sql.contains("WHERE T.tenant != ''"), "{}", view.name);
@@ -161,6 +161,6 @@ fn released_columns_of_views_are_never_renamed_retyped_or_removed() {
     assert!(lost.is_empty(), "columns that dashboards may use are gone: {lost:?}");
     if kept != now {
         fs::write(&file, now.join("\n") + "\n").unwrap();
-        panic!("golden/bi-columns.txt lacked columns; the test has added them, commit it");
+        panic!("golden/bi-columns.txt lacked columns; the test has added them: commit the file");
     }
 }

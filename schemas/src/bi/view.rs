@@ -5,8 +5,8 @@
 pub struct Definers<'a> {
     /// The definer of all views except `freshness`.
     pub views: &'a str,
-    /// The definer of the view `freshness`. This view reads a table that has no tenants, and the row policy of a
-    /// tenant's definer would hide all rows of that table, so the view has a definer of its own.
+    /// The definer of the view `freshness`. This view reads the table `progress`, which has no column `tenant`. With
+    /// the row policy of a tenant's definer, that table could not be read, so the view has a definer of its own.
     pub freshness: &'a str,
 }
 
@@ -20,7 +20,7 @@ impl Definers<'static> {
 pub enum Rights<'a> {
     /// The rights of these users: readers of a view need no rights on the tables.
     Definers(Definers<'a>),
-    /// The rights of the reader: through a view, nobody sees more than they may already read.
+    /// The rights of the reader: a view shows a reader only what the reader may also read in the tables.
     Reader,
 }
 
@@ -31,15 +31,15 @@ pub(super) enum Owner {
     Freshness,
 }
 
-/// The types of columns. BI tools read all of these in the same way; none is nullable.
+/// The types of columns: only types that all BI tools read in the same way. No column is nullable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     String,
     /// Also the type of counts: some tools have no unsigned integers, and Int64 and UInt64 have no common type.
     Int64,
     Float64,
-    /// The type of days, weeks and months. If they were a `DateTime`, a tool in another time zone could show the day
-    /// before or after.
+    /// The type of days, weeks and months. If a day were a `DateTime`, a tool in another time zone could show it as the
+    /// previous or the next day.
     Date,
     DateTime,
     /// With milliseconds.
@@ -62,7 +62,7 @@ impl Kind {
 /// A view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// The name of the view in the database `bi`.
+    /// The name of the view, without its database.
     pub name: String,
     /// What the view shows, in a sentence.
     pub comment: String,
@@ -84,7 +84,7 @@ pub(super) struct ViewColumn {
 }
 
 impl View {
-    /// The statement that creates or replaces the view in the database `bi`.
+    /// The statement that creates or replaces the view in the database that `bi` names.
     pub fn create(&self, bi: &str, rights: Rights<'_>) -> String {
         let declared: Vec<_> = self
             .columns
@@ -128,8 +128,8 @@ impl View {
     }
 }
 
-/// A column of the table that the view reads. The alias of the table is upper case, because declared names are lower
-/// case and a dimension may be called `t`.
+/// A column of the table that the view reads. The alias `T` of the table is upper case, so that it differs from every
+/// column: declared names are lower case, and a dimension may be called `t`.
 pub(super) fn of(column: &str) -> String {
     format!("T.`{column}`")
 }

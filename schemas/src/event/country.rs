@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Country([u8; 3]);
 
 impl Country {
-    /// Reads a code in either case; `None` unless it is two or three ASCII letters.
+    /// Reads a code in upper or lower case; `None` unless it is two or three ASCII letters.
     #[inline]
     pub fn parse(text: &str) -> Option<Self> {
         let (code, third) = match *text.as_bytes() {

@@ -29,7 +29,7 @@ named_enum! {
     /// The kinds of faults; their names are part of the HTTP contract and labels of metrics.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Code {
-        /// Not JSON, or JSON that some readers cannot parse: a number that does not fit into a double, or an unpaired
+        /// Not JSON, or JSON that some JSON parsers reject: a number that does not fit into a double, or an unpaired
         /// surrogate in a known field.
         BadJson = "bad_json",
         /// Not UTF-8.
@@ -50,15 +50,15 @@ named_enum! {
         LineTooLong = "line_too_long",
         /// `client_time` has none of the accepted forms, or is outside 1900–2299.
         BadTime = "bad_time",
-        /// This endpoint does not accept an event of this name.
+        /// The endpoint that received the event does not accept events with this name.
         UnknownEvent = "unknown_event",
         /// The country is not two or three letters, or is absent although the endpoint requires one.
         BadCountry = "bad_country",
     }
 
-    /// All codes, for metrics that start at zero.
+    /// All codes. A metric with a code as its label starts at zero for each of them.
     pub const ALL;
 
-    /// The name in reports and metrics.
+    /// The name of the code in responses of the edge and in metrics.
     pub fn as_str;
 }

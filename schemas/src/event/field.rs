@@ -1,4 +1,4 @@
-//! The known fields of an event: one table has their names, types and limits, and how each is set.
+//! The known fields of an event. One table has their names, their types, and how their values are checked.
 
 use std::borrow::Cow;
 
@@ -9,14 +9,14 @@ use super::fault::Code;
 use super::value::Scalar;
 use crate::time::UnixMillis;
 
-/// Longest name of an event, in bytes.
+/// Maximum length of the name of an event, in bytes.
 pub const MAX_EVENT_BYTES: usize = 200;
-/// Longest `device_id`, `session`, `device_os` and `user_id`, in bytes.
+/// Maximum length of `device_id`, `session`, `device_os` and `user_id`, each in bytes.
 pub const MAX_ID_BYTES: usize = 200;
-/// Longest `param_str`, in bytes.
+/// Maximum length of `param_str`, in bytes.
 pub const MAX_PARAM_STR_BYTES: usize = 8192;
 
-/// Each field: its name in JSON and in [`Event`], its type, its [`Field`], and how its value is checked.
+/// For each field: its name in JSON and in [`Event`], its type, its variant of [`Field`], and how its value is checked.
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $field:ident, |$value:ident| $checked:expr;)*) => {
         /// One event. Its texts are borrowed from the line, except those with escapes. An absent string is empty, as
@@ -91,15 +91,15 @@ fields! {
     device_os: Cow<'a, str> = DeviceOs, |value| value.text(MAX_ID_BYTES);
     /// The user who caused the event.
     user_id: Cow<'a, str> = UserId, |value| value.text(MAX_ID_BYTES);
-    /// Position in the session.
+    /// The position of the event in its session.
     sequence: u64 = Sequence, |value| value.unsigned();
     /// An integer that the client chooses.
     param_int: i64 = ParamInt, |value| value.signed();
     /// A text that the client chooses.
     param_str: Cow<'a, str> = ParamStr, |value| value.text(MAX_PARAM_STR_BYTES);
-    /// Two or three letters, upper case.
+    /// The country code: two or three letters in upper case.
     country: Country = Country, |value| value.country();
-    /// Identity for deduplication.
+    /// The identifier by which a repeated event is recognized.
     event_id: Option<Uuid> = EventId, |value| value.uuid().map(Some);
 }
 

@@ -1,4 +1,4 @@
-//! What a client sends: one JSON object per line, its known fields typed and bounded.
+//! Parses what a client sends: one JSON object per line. The known fields of an event have types and limits.
 //!
 //! The edge and the aggregator parse lines with the same code, so the aggregator can parse every line that the edge
 //! accepts. The fast path in `plain` parses most lines; `read` parses the others, and would give the same result for
@@ -6,8 +6,9 @@
 //! strings with escapes, and for [`Props`] if the caller keeps them.
 //!
 //! In a known field, an escape for an unpaired surrogate (half of a surrogate pair) is not text, so the line is
-//! rejected as not JSON. A label (`client_time`, `country`, `device_os`) that cannot be read is left out; its event is
-//! kept.
+//! rejected with the code `bad_json`. A label (`client_time`, `country`, `device_os`) with a wrong value is left out,
+//! and its event is kept. But the line is rejected if its `device_os` is too long, or if a label is nested too deeply
+//! or has a number that does not fit into a double.
 
 mod fault;
 
@@ -33,7 +34,7 @@ pub use field::{Event, FIELD_NAMES, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PARAM_STR
 pub use parsed::{LeftOut, Parsed, Props, Reserved};
 pub use shape::MAX_DEPTH;
 
-/// Longest line, in bytes.
+/// Maximum length of a line from a client, in bytes. A line that the edge has enriched may be longer.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// The events that the country counters count, in the order in which answers list them.

@@ -2,7 +2,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 
 use super::*;
 
-/// Texts of a certificate and of its key.
+/// Makes a self-signed certificate and its key, each as PEM.
 fn made() -> (String, String) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     (cert.pem(), signing_key.serialize_pem())
