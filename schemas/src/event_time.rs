@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::time::{DAY, HOUR, UnixMillis};
 
-/// Arrival times that can be stored: 1970 to 2058. Even for the last of these times, the longest retention ends before
-/// 2106-02-07, when ClickHouse's `DateTime`, the type of buckets, wraps around to 1970. `Date`, the type of the day on
-/// which rollups expire, ends in 2149.
+/// Arrival times that can be stored: 1970 to 2058. ClickHouse's `DateTime`, the type of buckets, wraps around to 1970
+/// on 2106-02-07. Even for the last of these times, the longest retention ends before that day. The day from which the
+/// rows of a rollup may be dropped can be after 2106, but its type is `Date`, which ends only in 2149.
 pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
 
 /// Which times from client clocks are accepted.
@@ -17,18 +17,18 @@ pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
 pub struct TimeLimits {
     /// The earliest event time, default 2000-01-01.
     pub earliest: UnixMillis,
-    /// How far a client may be ahead of the server, in milliseconds, default a day.
+    /// How far a client's clock may be ahead of the server's, in milliseconds, default a day.
     pub ahead: i64,
 }
 
 impl TimeLimits {
-    /// The longest `ahead`, in milliseconds: a year of 365.25 days. `ahead` is limited because every retention must end
-    /// before 2106, when ClickHouse's `DateTime` ends, even the retention of an event whose time is `ahead` of its
-    /// arrival.
+    /// The longest `ahead`, in milliseconds: a year of 365.25 days. A retention begins at the time of an event, which
+    /// can be `ahead` later than its arrival. With this limit, every retention still ends before 2106, when
+    /// ClickHouse's `DateTime` ends.
     pub const MAX_AHEAD: i64 = 8766 * HOUR;
 }
 
-/// The value of `EVENT_TIME_FROM`: the earliest event time, which rollups must be able to hold.
+/// The value of `EVENT_TIME_FROM`: the earliest event time. It must be within [`STORABLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Earliest(pub UnixMillis);
 
@@ -53,8 +53,8 @@ impl fmt::Display for Earliest {
     }
 }
 
-/// The value of `EVENT_TIME_AHEAD`: how far a client may be ahead of the server, at most
-/// [`MAX_AHEAD`](TimeLimits::MAX_AHEAD); in milliseconds.
+/// The value of `EVENT_TIME_AHEAD`, in milliseconds: how far a client's clock may be ahead of the server's, at most
+/// [`MAX_AHEAD`](TimeLimits::MAX_AHEAD).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ahead(pub i64);
 
@@ -66,7 +66,7 @@ impl FromStr for Ahead {
         match i64::try_from(ahead.as_millis()) {
             Ok(ahead) if ahead <= TimeLimits::MAX_AHEAD => Ok(Self(ahead)),
             _ => Err(format!(
-                "every retention must end before 2106, when ClickHouse's DateTime ends; write 0s to {}",
+                "too long: an event's retention must end before ClickHouse's DateTime does, in 2106; write 0s to {}",
                 Self(TimeLimits::MAX_AHEAD)
             )),
         }
@@ -85,7 +85,7 @@ impl Default for TimeLimits {
     }
 }
 
-/// The event time: the time at which rollups count an event.
+/// The event time: it decides in which bucket of a rollup an event is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventTime {
     /// `client_time`, or `server_time` if there is no accepted `client_time`.

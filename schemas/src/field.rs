@@ -26,20 +26,20 @@ named_enum! {
     pub enum FieldType {
         /// JSON strings.
         String = "string",
-        /// Whole numbers of 64 bits, however they are written: 1, 1.0 and 1e3.
+        /// Whole numbers that fit into an `i64`, also if written with a fraction or an exponent: `1`, `1.0`, `1e3`.
         Int = "int",
         /// Numbers.
         Float = "float",
         /// `true` and `false`.
         Bool = "bool",
-        /// Times in the forms of `client_time`.
+        /// Times, written in any form that `client_time` accepts.
         Time = "time",
     }
 
     /// All types.
     pub const ALL;
 
-    /// The name in a declaration.
+    /// The name of the type in a declaration.
     pub fn name;
 }
 
@@ -55,7 +55,8 @@ impl FieldType {
         }
     }
 
-    /// The value in rows without the field, and in rows that are older than the column.
+    /// The SQL of the column's default: the value in rows whose event lacks the field, and in rows that are older than
+    /// the column.
     fn default(self) -> &'static str {
         match self {
             Self::String => "''",

@@ -1,4 +1,5 @@
-//! A JSON string that is borrowed from the line if it has no escapes (serde's `Cow` always copies).
+//! A JSON string that is borrowed from the line if it has no escapes. (Plain serde deserializes a `Cow<str>` always as
+//! an owned copy.)
 
 use std::borrow::Cow;
 use std::fmt;

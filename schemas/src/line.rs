@@ -1,12 +1,11 @@
 //! The enriched line: the fields that the edge adds, followed by what the client sent.
 //!
-//! `{"tenant":"default","ip":"203.0.113.7","server_time":"2026-11-21 04:00:00.123",` + the
-//! client's object without its `{`. This file has both the writer and the reader.
+//! `{"tenant":"default","ip":"203.0.113.7","server_time":"2026-11-21 04:00:00.123",` + the client's object without its
+//! `{`. If the edge derives an `event_id` or a `country`, this field is also written before the client's object. This
+//! file has both the writer and the reader.
 //!
-//! A derived `event_id` or `country` is also written before the client's part.
-//!
-//! Invariants: a written line has the client's object and exactly the added fields, each once; it has no line break;
-//! [`read`] can read every line that [`write()`] makes of a line that [`event::parse`] accepted.
+//! Invariants: a written line has each added field exactly once, and all other fields of the client's object; it has no
+//! line break; if [`event::parse`] accepts a line, [`read`] can read the enriched line that [`write()`] makes of it.
 
 use std::net::IpAddr;
 
@@ -40,8 +39,9 @@ impl Prefix {
         )
     }
 
-    /// The number of bytes that enriching adds to a line, including a line break, but without a derived `event_id` or
-    /// `country`.
+    /// The number of bytes by which the enriched line and its line break are longer than the client's object, without a
+    /// derived `event_id` or `country`. This is the length of the prefix: the line break adds one byte, and the `{` of
+    /// the object, which the prefix replaces, saves one.
     pub fn bytes(&self) -> usize {
         self.0.len()
     }
@@ -95,7 +95,8 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
     replaced
 }
 
-/// The rare path: writes the object field by field, without the fields in `left_out`.
+/// Writes the object field by field, without the fields in `left_out`. This is slower than copying the object, but few
+/// lines have such fields.
 fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
     let fields = object::fields(line).expect("the line was parsed before");
     let mut separator = "";
@@ -118,7 +119,7 @@ pub struct Enriched<'a, P> {
     pub ip: IpAddr,
     /// When the request's headers were complete.
     pub server_time: UnixMillis,
-    /// The known fields that the client sent, and the derived ones.
+    /// The known fields: those that the client sent, and those that the edge derived.
     pub event: Event<'a>,
     /// The other fields.
     pub props: P,

@@ -2,14 +2,17 @@
 
 use std::fmt;
 
-/// The names from `props` to a field, at least one.
+/// The names that lead from `props` to a field, outermost first; at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PropPath(Vec<String>);
 
 impl PropPath {
-    /// A path with at least one step.
+    /// The path of these names.
+    ///
+    /// # Panics
+    /// If `steps` is empty.
     pub(crate) fn new(steps: Vec<String>) -> Self {
-        assert!(!steps.is_empty(), "a path has a step");
+        assert!(!steps.is_empty(), "a path has at least one step");
         Self(steps)
     }
 

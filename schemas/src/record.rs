@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use crate::trace::TraceParent;
 
-/// The version that is written. A reader will also accept the previous version, once there is one.
+/// The version of the format that this release writes. A release that raises it will also read the previous version.
 pub const VERSION: u8 = 1;
-/// A record is sent when its value has at least this number of bytes.
+/// The edge sends a record at once when its value has reached this number of bytes.
 pub const TARGET_BYTES: usize = 256 * 1024;
 /// Maximum number of bytes of a value: further lines of a request go into another record. The limit is below Kafka's
 /// default limit of 1 MiB for a message.
@@ -41,7 +41,7 @@ pub struct Head {
     pub spooled: bool,
     /// The kind of its lines.
     pub kind: Kind,
-    /// The trace of one of its requests.
+    /// The trace of the first request in the record that has a sampled trace.
     pub trace: Option<TraceParent>,
 }
 
@@ -57,7 +57,7 @@ pub enum HeadError {
     /// A kind that only a later release knows.
     #[error("read a record: this release does not know its kind `{0}`; upgrade the aggregator")]
     Kind(String),
-    /// The record was not written by the edge.
+    /// A header that the edge always writes is absent or malformed, so another program wrote the record.
     #[error("read a record: header `{0}` is absent or malformed")]
     Header(&'static str),
 }
@@ -112,7 +112,7 @@ impl Head {
     }
 }
 
-/// The value of `kind` for [`Kind::Rejected`].
+/// The value of the header `kind` for [`Kind::Rejected`].
 const REJECTED: &str = "rejected";
 
 /// The lines of a value, in order; `line::read` reads each.

@@ -12,13 +12,13 @@ pub(crate) const DEAD_LETTERS: &str = "dead_letters";
 /// The table and the view of the totals of all time, by country.
 pub(crate) const COUNTRY_TOTALS: &str = "country_totals";
 
-/// The view that shows the moment before which everything that was in Kafka is counted.
+/// The view that shows `as_of`: everything that was in Kafka before this moment is counted.
 pub const FRESHNESS: &str = "freshness";
 
 /// The view that counts the lines that arrived, and how many of them were stored, repeated and unreadable.
 pub(crate) const PIPELINE_HEALTH: &str = "pipeline_health";
 
-/// Names that a rollup cannot have: names of tables, and names of other views in the database of its view.
+/// Names that a rollup cannot have, because tables or other views already have these names.
 pub(crate) const TABLES: [&str; 20] = [
     "events",
     "ledger",
@@ -45,7 +45,8 @@ pub(crate) const TABLES: [&str; 20] = [
 /// Keywords that ClickHouse does not accept as the name of a table.
 pub(crate) const TABLE_KEYWORDS: [&str; 2] = ["function", "table"];
 
-/// Names that no dimension or measure can have: columns of the tables of rollups and other columns of views.
+/// Names that no dimension or measure can have, because the rollup tables or the views of rollups already have columns
+/// with these names.
 pub(crate) const COLUMNS: [&str; 13] = [
     "tenant",
     "bucket",
@@ -62,8 +63,8 @@ pub(crate) const COLUMNS: [&str; 13] = [
     "complete",
 ];
 
-/// Keywords that ClickHouse does not accept as the name of a column without quotes. All keywords of ClickHouse were
-/// tried.
+/// Keywords that ClickHouse does not accept as the name of a column without quotes. The list is complete: it was made
+/// by trying every keyword of ClickHouse.
 pub(crate) const COLUMN_KEYWORDS: [&str; 7] =
     ["constraint", "false", "index", "not", "null", "projection", "true"];
 

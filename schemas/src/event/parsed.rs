@@ -1,5 +1,5 @@
-//! A parsed line: the known fields, the reserved fields, all others, and the labels that were left out.
-//! `field.rs` lists the known fields.
+//! A parsed line: its known fields (`field.rs` lists them), its reserved fields and all other fields. It also says
+//! which *labels* (`client_time`, `country`, `device_os`) could not be read and were left out.
 
 use std::borrow::Cow;
 
@@ -9,31 +9,31 @@ use super::country::Country;
 use super::fault::{Code, Fault};
 use super::field::Event;
 
-/// Everything in one line.
+/// The fields of one line, and what the parser noticed about them.
 #[derive(Debug, Default)]
 pub struct Parsed<'a, P> {
     /// The known fields.
     pub event: Event<'a>,
-    /// The reserved fields. If a client repeats one, the first counts.
+    /// The reserved fields. If the line repeats a reserved field, its first value is kept.
     pub reserved: Reserved<'a>,
     /// All other fields.
     pub props: P,
     /// Labels that could not be read; the event is stored without them.
     pub left_out: LeftOut,
-    /// Whether `sequence` has a value.
+    /// Whether the line has a `sequence` that is neither `null` nor `""`.
     pub has_sequence: bool,
-    /// Whether the line has the key `event_id`, even without a value.
+    /// Whether the line has the key `event_id`, even if its value is `null` or `""`.
     pub(crate) names_event_id: bool,
     /// Whether the `event_id` was derived, not sent.
     pub(crate) derived_id: bool,
-    /// Whether the line has the key `country`, even without a value.
+    /// Whether the line has the key `country`, even if its value is `null`, `""` or unreadable.
     pub(crate) names_country: bool,
     /// Whether the `country` was derived, not sent.
     pub(crate) derived_country: bool,
 }
 
 impl<P> Parsed<'_, P> {
-    /// Sets the derived `event_id` of an event that was sent without one. The enriched line contains it.
+    /// Sets an `event_id` that the edge derived, because the client sent none. The enriched line contains this id.
     ///
     /// # Panics
     /// If the event has an `event_id`.
@@ -42,8 +42,8 @@ impl<P> Parsed<'_, P> {
         self.derived_id = true;
     }
 
-    /// Sets the `country` that was derived from the address of the client, for an event that was sent without one. The
-    /// enriched line contains it.
+    /// Sets the `country` that the edge derived from the client's address, because the client sent no readable one. The
+    /// enriched line contains this country.
     ///
     /// # Panics
     /// If the event has a `country`.
@@ -54,14 +54,14 @@ impl<P> Parsed<'_, P> {
     }
 }
 
-/// The fields that only the edge may set, each as its JSON in the line.
+/// The fields that only the edge may set. Each value is the JSON text from the line, not yet parsed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reserved<'a> {
     /// The tenant that owns the event.
     pub tenant: Option<&'a str>,
     /// The client's address.
     pub ip: Option<&'a str>,
-    /// When the request arrived.
+    /// When the request's headers were complete.
     pub server_time: Option<&'a str>,
 }
 
@@ -92,7 +92,7 @@ pub trait Props<'a>: Default {
     fn push(&mut self, name: Cow<'a, str>, value: &'a str);
 }
 
-/// Drops the fields: the edge only checks them.
+/// Drops the fields, for callers that do not need them.
 impl<'a> Props<'a> for () {
     fn push(&mut self, _: Cow<'a, str>, _: &'a str) {}
 }
@@ -118,7 +118,7 @@ impl LeftOut {
         self == Self::default()
     }
 
-    /// What is wrong with each label.
+    /// The fault of each label that was left out.
     pub fn faults(self) -> impl Iterator<Item = Fault> {
         let Self { client_time, device_os, country } = self;
         let labels = [("client_time", client_time), ("device_os", device_os), ("country", country)];

@@ -62,7 +62,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Skips white space, then moves past `byte`; `None` if another byte is next.
+    /// Skips white space, then moves past `byte`; `None` if the next byte is another, or the line ends.
     fn take(&mut self, byte: u8) -> Option<()> {
         (self.skip_space()? == byte).then(|| self.at += 1)
     }
@@ -72,7 +72,8 @@ impl<'a> Scan<'a> {
         self.text.as_bytes()[self.at..].starts_with(word.as_bytes()).then(|| self.at += word.len())
     }
 
-    /// Moves past the byte after an element: `true` for a comma, `false` for `end`, `None` for any other byte.
+    /// Moves past the byte after an element of an object or array: `true` for a comma, `false` for the closing bracket
+    /// `end`, `None` for any other byte.
     fn has_next_element(&mut self, end: u8) -> Option<bool> {
         let byte = self.skip_space()?;
         self.at += 1;
@@ -90,7 +91,7 @@ impl<'a> Scan<'a> {
         Some(open + 1..close)
     }
 
-    /// Moves past digits.
+    /// Moves past digits, and returns them; there may be none.
     fn digits(&mut self) -> &'a str {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -99,11 +100,12 @@ impl<'a> Scan<'a> {
         &self.text[start..self.at]
     }
 
-    /// Moves past the value of a known field and adds it to `visit`, if it is a string, an integer or `null`.
+    /// Moves past the value of a known field, and adds the value to `visit`; `None` if the value is not a plain string,
+    /// integer or `null`, or has a fault.
     #[inline]
     fn known<P: Props<'a>>(&mut self, field: Field, visit: &mut Visit<'a, P>) -> Option<()> {
-        // Each arm calls `visit.known` itself, instead of one call after the match, so that the compiler knows the kind
-        // of the value in each call.
+        // Each arm calls `visit.known` itself, instead of one call after the match: in each call, the compiler knows
+        // the variant of the value, and can inline only the code for that variant.
         let taken = match self.peek()? {
             b'"' => {
                 let text = self.string()?;
@@ -137,14 +139,16 @@ impl<'a> Scan<'a> {
         is_plain.then_some(value)
     }
 
-    /// Moves past a value, and returns it as it was sent; `None` if it is nested deeper than [`MAX_DEPTH`].
+    /// Moves past a value, and returns its JSON as the client wrote it; `None` if the fast path cannot read the value,
+    /// or if it is nested deeper than [`MAX_DEPTH`].
     fn value(&mut self) -> Option<&'a str> {
         let start = self.at;
         self.skip(MAX_DEPTH)?;
         Some(&self.text[start..self.at])
     }
 
-    /// Moves past a value that is nested at most `depth` deep.
+    /// Moves past a value; `None` if the fast path cannot read the value, or if it has more than `depth` levels of
+    /// objects and arrays.
     fn skip(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
             b'"' => self.string().map(|_| ()),
@@ -157,8 +161,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Moves past an object or array, up to and including `end`. `named` is true for an object, whose elements have
-    /// names.
+    /// Moves past an object or array, up to and including its closing bracket `end`; each element may have at most
+    /// `depth` levels. `named` is true for an object, because its elements have names.
     fn skip_all(&mut self, end: u8, depth: usize, named: bool) -> Option<()> {
         self.at += 1;
         if self.skip_space()? == end {
@@ -206,17 +210,17 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The number of bytes that are examined together.
+/// The number of bytes that `Quotes` examines at a time, so that their quotes fit into one `u64`.
 const BLOCK: usize = 64;
 
-/// The positions of the quotes in a line, in order. In a line without escapes, each string begins and ends with one of
-/// these quotes, and no quote is elsewhere.
+/// The positions of the quotes (`"`) in a line, in order. If the line has no escapes, each quote opens or closes a
+/// string.
 struct Quotes<'a> {
     /// The bytes that were not examined yet.
     rest: &'a [u8],
-    /// The position of `rest` in the line.
+    /// The position in the line at which the next block begins.
     start: usize,
-    /// The quotes in the block before `rest` that were not returned yet, one bit each.
+    /// The quotes in the last examined block that were not returned yet: bit `n` is set if byte `n` is such a quote.
     pending: u64,
 }
 
@@ -225,8 +229,8 @@ impl<'a> Quotes<'a> {
         Self { rest: text, start: 0, pending: 0 }
     }
 
-    /// The position of the next quote; `None` if the rest of the line has no quote, or if the next block to examine
-    /// has a backslash or a control character.
+    /// The position of the next quote; `None` if the line has no more quotes, or if the search for it meets a block
+    /// that has a backslash or a control character.
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
         while self.pending == 0 {
@@ -237,7 +241,7 @@ impl<'a> Quotes<'a> {
         Some(at)
     }
 
-    /// Examines the next block.
+    /// Examines the next block; `None` if there is none, or if it has a backslash or a control character.
     #[inline(never)]
     fn examine(&mut self) -> Option<()> {
         self.pending = match self.rest.split_first_chunk() {
@@ -258,7 +262,8 @@ impl<'a> Quotes<'a> {
     }
 }
 
-/// The quotes in a block, one bit each from the lowest; `None` if the block has a backslash or a control character.
+/// The quotes in a block: bit `n` is set if byte `n` is a quote. `None` if the block has a backslash or a control
+/// character.
 fn quotes(block: &[u8; BLOCK]) -> Option<u64> {
     let (quote, backslash) = (u8x16::splat(b'"'), u8x16::splat(b'\\'));
     let last_control = u8x16::splat(b' ' - 1);

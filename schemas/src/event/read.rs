@@ -32,7 +32,7 @@ pub(super) fn parse<'a, P: Props<'a>>(line: &'a str) -> Result<Parsed<'a, P>, Fa
     }
 }
 
-/// The result of reading a line with serde, and the fault. The fault is kept here, because serde's own error could
+/// What serde has read of a line so far, and the line's fault. The fault is kept here, because serde's own error could
 /// carry it only as text.
 struct Reading<'a, P> {
     visit: Visit<'a, P>,
@@ -64,9 +64,9 @@ impl<'a, P: Props<'a>> Visitor<'a> for &mut Reading<'a, P> {
     }
 }
 
-/// Checks the depth and the numbers of a label that is neither `null` nor a string nor an integer of 64 bits. If such
-/// a label cannot be read, the event is stored without it, but the label stays in the line, and every reader must be
-/// able to parse the line. The fast path does not parse such lines.
+/// Checks the depth and the numbers of a label (`client_time`, `country`, `device_os`) whose value is not `null`, a
+/// string or an integer of 64 bits. If such a label cannot be read, it is left out of the event, but its JSON stays in
+/// the enriched line. So every later reader must be able to parse this JSON. The fast path reads no such lines.
 fn check_label(field: Field, value: &Scalar<'_>) -> Result<(), Fault> {
     match (field, value) {
         (Field::ClientTime | Field::Country | Field::DeviceOs, Scalar::Other(json)) => check_shape(json),

@@ -2,10 +2,10 @@
 
 use super::fault::{Code, Fault};
 
-/// How deep objects and arrays may be nested, counting the event's own object.
+/// Maximum number of nested objects and arrays, including the event's own object.
 pub const MAX_DEPTH: usize = 16;
 
-/// Checks the value of a field of the event's object.
+/// Checks the depth and the numbers of the value of one field.
 pub(super) fn check_shape(json: &str) -> Result<(), Fault> {
     let Shape { depth, fits_double } = Shape::of(json);
     if 1 + depth > MAX_DEPTH {
@@ -56,7 +56,8 @@ impl Shape {
     }
 }
 
-/// The number of bytes up to the closing quote, inclusive, of a string whose opening quote is just before `bytes`.
+/// The length of a string in bytes, with its closing quote. `bytes` begins just after the opening quote, which does not
+/// count.
 fn string_length(bytes: &[u8]) -> usize {
     let mut is_escaped = false;
     let is_end = |byte: &u8| {

@@ -1,4 +1,4 @@
-//! The value of a known field, before the field has checked its type and its range.
+//! The value of a known field as it was sent, and its conversion to the type of the field.
 
 use std::borrow::Cow;
 
@@ -93,7 +93,7 @@ impl<'a> Scalar<'a> {
         Some(match json.as_bytes()[0] {
             b'"' => Self::Text(serde_json::from_str::<Text<'_>>(json).ok()?.0),
             b'n' => Self::Null,
-            // Negative zero counts as a fraction.
+            // No integer type has a negative zero, so `-0` is handled like a fraction.
             b'-' => json.parse().ok().filter(|number| *number != 0).map_or(Self::Other(json), Self::Negative),
             _ => json.parse().map_or(Self::Other(json), Self::Unsigned),
         })

@@ -1,4 +1,4 @@
-//! Parses and checks `rollups.toml`; every error has its line.
+//! Parses and checks a file like `rollups.toml`; every error says in which line of the file the mistake is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,7 +64,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-/// A mistake at a byte of the text.
+/// What is wrong with the declarations, and the byte of the text at which it is.
 struct Mistake {
     at: usize,
     reason: String,
@@ -235,7 +235,7 @@ fn path(at: &Spanned<String>, path: &str) -> Result<PropPath, Mistake> {
     }
 }
 
-/// A name that needs no quotes in SQL.
+/// Returns the name if SQL accepts it without quotes, else a mistake.
 fn checked_name(name: &Spanned<String>) -> Result<String, Mistake> {
     let text = name.get_ref();
     if is_name(text) {
@@ -256,7 +256,8 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
-/// The choice with this name.
+/// Returns the choice whose name is `word`, else a mistake that lists the names of all choices. `what` says what is
+/// chosen, for example `measure`.
 fn one_of<T>(
     word: &Spanned<String>,
     what: &str,

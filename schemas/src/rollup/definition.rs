@@ -22,6 +22,7 @@ pub struct Rollup {
 }
 
 impl Rollup {
-    /// The longest retention, 40 years: the day on which rows expire must fit into a `Date`.
+    /// The longest retention, 40 years. With it, the retention of every accepted event time ends before ClickHouse's
+    /// `DateTime` does (2106), and the day from which the rows may be dropped fits into a `Date` (until 2149).
     pub const MAX_RETENTION_DAYS: u32 = 14_600;
 }

@@ -48,7 +48,7 @@ named_enum! {
         DeviceOs = "device_os",
         /// The device.
         DeviceId = "device_id",
-        /// The user as sent.
+        /// The `user_id` that the client sent; unlike a distinct count of users, it is not replaced by the `device_id`.
         UserId = "user_id",
         /// The session.
         Session = "session",

@@ -1,12 +1,12 @@
 //! Where a rollup is stored: in which of the two rollup tables, and in which columns.
 //!
 //! `rollup_sums` holds the rollups whose measures are all counts or sums; `rollup_states` holds all others. Each row
-//! has the name of its rollup. Dimensions are in `dim1` to `dim6` in their declared order, sums in `sum1` to `sum4`
-//! sorted by name, and so on. Every row has a count of events, `rows`: without it, a row of `rollup_sums` could have
-//! only zero sums, and SummingMergeTree removes such a row.
+//! has the name of its rollup. Dimensions are in `dim1` to `dim6` in their declared order. Measures are in the columns
+//! of their kind (`sum1` to `sum4`, `min1` to `min4`, …), sorted by name. Every row has a count of events, `rows`:
+//! without it, a row of `rollup_sums` could have only zero sums, and SummingMergeTree removes such a row.
 //!
-//! Both tables are partitioned by the day on which rows may be dropped, not by the time of events. So a batch touches
-//! few table partitions, even if its events are of many different days.
+//! Both tables are partitioned by the day on which rows may be dropped, not by the time of events. These days are a
+//! quarter of the retention apart, so a batch touches few table partitions even if its events are of many days.
 
 use super::definition::Rollup;
 use super::dimension::Dimension;
@@ -41,10 +41,12 @@ pub const DIMENSIONS: usize = 6;
 /// The number of columns of each kind (`sum`, `min`, `max`, `uniq`), and so the maximum number of measures that one
 /// rollup can store in columns of that kind.
 pub const MEASURES: usize = 4;
-/// Maximum number of different retentions in one declaration: each retention has its own table partitions.
+/// Maximum number of different retentions in one file. Rows of rollups with different retentions mostly expire on
+/// different days, so each retention adds table partitions.
 pub const RETENTIONS: usize = 8;
 
-/// A column for measures: its kind and its number, from 1. The order is that of the columns in the tables.
+/// A column for measures: its kind and its number, from 1. Values of this type are ordered like the columns in the
+/// tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MeasureColumn {
     /// `rows`, which stores the number of events.
@@ -100,8 +102,8 @@ impl Expiry {
     }
 }
 
-/// The prefix of the names by which queries ask for a sample. It is never the beginning of a declared name, because
-/// declared names begin with a lower-case letter.
+/// The prefix of the names that [`Rollup::sample_of`] returns. No declared name has this prefix, because declared names
+/// begin with a lower-case letter.
 const SAMPLE_PREFIX: &str = "Sample_";
 
 impl Rollup {
@@ -111,7 +113,7 @@ impl Rollup {
         if are_sums { Table::Sums } else { Table::States }
     }
 
-    /// The column of each measure.
+    /// The column of each measure, in the order of `measures`.
     pub fn measure_columns(&self) -> Vec<MeasureColumn> {
         let (mut sums, mut minima, mut maxima, mut sets) = (0, 0, 0, 0);
         let mut next = |measure: &Measure| {
@@ -154,10 +156,10 @@ impl Rollup {
         names.iter().all(|name| all.iter().any(|there| there == name))
     }
 
-    /// A table expression for the rows of this rollup, with the columns `tenant`, `bucket`, and the dimensions and
-    /// measures under their declared names; without marker rows and without buckets that are past the retention. Rows
-    /// with equal keys are not yet merged; `uniq` columns are aggregate states. In the SQL, columns of the table are
-    /// qualified by `T.`, because a declared name may also be the name of another column.
+    /// A subquery that returns the rows of this rollup: `tenant`, `bucket`, and the dimensions and measures under their
+    /// declared names. It leaves out marker rows and buckets that are past the retention. It does not merge rows with
+    /// equal keys, and `uniq` columns are aggregate states. In the subquery, the columns of the table are qualified by
+    /// `T.`, because a declared name may also be the name of another column of the table.
     pub fn source(&self) -> String {
         let dimensions = self.dimensions.iter().enumerate();
         let dimensions =
@@ -173,8 +175,8 @@ impl Rollup {
         )
     }
 
-    /// The name by which queries ask for the sample of a distinct count. A sample is an aggregate state with only the
-    /// hashes below 2^60: one hash in sixteen.
+    /// The name by which queries read the sample of the distinct count `measure`: an aggregate state with only the
+    /// 64-bit hashes below 2^60, which is one hash in sixteen.
     pub fn sample_of(measure: &str) -> String {
         format!("{SAMPLE_PREFIX}{measure}")
     }
@@ -211,7 +213,8 @@ impl Rollup {
         )
     }
 
-    /// `sql`, in which the name of this rollup in braces is replaced by [`Self::source`].
+    /// Returns `sql` after replacing the name of this rollup in braces, for example `{event_hourly}`, by
+    /// [`Self::source`].
     pub fn substitute_in(&self, sql: &str) -> String {
         sql.replace(&format!("{{{}}}", self.name), &self.source())
     }
@@ -321,7 +324,7 @@ mod tests {
         let bucket = UnixMillis::parse(bucket).unwrap();
         let expiry = rollup.expires(bucket);
         assert_eq!(expiry.partition_id(), expires);
-        assert!(expiry.droppable_from() >= rollup.kept_until(bucket), "expires while readers may see it");
+        assert!(expiry.droppable_from() >= rollup.kept_until(bucket), "expires while readers still see it");
     }
 
     #[test]

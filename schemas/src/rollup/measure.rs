@@ -65,7 +65,7 @@ pub enum Distinct {
     DeviceId,
 }
 
-/// As it is declared: `sum(param_int)`.
+/// The measure as it is declared: `sum(param_int)`.
 impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,12 +114,13 @@ impl Measure {
         }
     }
 
-    /// The name of the extra column beside the minimum or maximum `name` of a field that an event may lack. The extra
-    /// column has the number of events, or 0 if none of them has the field.
+    /// The name of an extra column of the rollup's view, if this measure is the minimum or maximum of a declared field
+    /// and has the name `name`. The extra column shows the number of events in the group, or 0 if none of these events
+    /// has the field.
     pub(crate) fn rows_column(&self, name: &str) -> Option<String> {
         match self {
             Self::Min(Number::Field(_)) | Self::Max(Number::Field(_)) => Some(format!("{name}_rows")),
-            // Every event has a `param_int` and a `sequence`.
+            // Every event has a `param_int` and a `sequence`: if the client sends none, the value is 0.
             Self::Min(Number::ParamInt | Number::Sequence)
             | Self::Max(Number::ParamInt | Number::Sequence) => None,
             Self::Count | Self::CountOf(_) | Self::Sum(_) | Self::UniqExact(_) => None,

@@ -1,9 +1,9 @@
 //! Declared rollups: what they aggregate, and where they are stored.
 //!
 //! `declare` parses a declaration into [`Rollups`]. `text` writes [`Rollups`] in canonical form; the hash of this text
-//! shows whether two processes have the same declarations. `page` documents the rollups. [`layout`] has the table and
-//! the columns in which a rollup is stored. Invariant: a [`Rollup`] that exists is valid; its names need no quotes in
-//! SQL.
+//! shows whether two processes have the same declarations. `page` writes the page `docs/built-in-rollups.md`.
+//! [`layout`] has the table and the columns in which a rollup is stored. Invariant: a [`Rollup`] that exists is valid;
+//! its names need no quotes in SQL.
 
 mod grain;
 

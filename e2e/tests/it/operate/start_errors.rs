@@ -190,7 +190,7 @@ fn limits_that_the_tables_cannot_support_are_reported_in_one_line_with_the_range
         (
             "EVENT_TIME_AHEAD",
             "2years",
-            "every retention must end before 2106, when ClickHouse's DateTime ends; write 0s to 1year",
+            "too long: an event's retention must end before ClickHouse's DateTime does, in 2106; write 0s to 1year",
         ),
         (
             "DEDUP_WINDOW_AGE",
