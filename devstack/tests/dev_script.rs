@@ -80,8 +80,8 @@ fn check(arguments: &[&str], status: i32, expected: &str) {
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(status), expected));
 }
 
-/// A command that runs the script `./dev` from another directory. Without `KAFKA_BROKERS` and `CLICKHOUSE_URL`, the
-/// script uses local servers.
+/// A command that runs the script `./dev` in the directory `/`. It removes `KAFKA_BROKERS` and `CLICKHOUSE_URL` from
+/// the environment, because with them the script would use those servers instead of local ones.
 fn dev() -> Command {
     let mut command = Command::new("/bin/bash");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("dev");

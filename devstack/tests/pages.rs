@@ -1,5 +1,5 @@
-//! The examples in the documentation work: each block of shell commands runs, except those in [`NOT_RUN`]. If a block
-//! of JSON or text follows, the commands print what it shows.
+//! The examples in the documentation work: each block of shell commands runs, except those in [`NOT_RUN`]. If the next
+//! block is JSON or text, the commands print what that block shows.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 #![cfg(target_os = "linux")]
 
@@ -11,8 +11,9 @@ use std::time::Duration;
 use devstack::process::Process;
 use devstack::{DataDirectory, wait_for};
 
-/// The pages, in the order in which their examples run. The README is first, because it shows counts of a stack that
-/// was empty before. The page on rollups is last, because its examples change the views that other pages read.
+/// The pages, in the order in which their examples run. The README is first, because the counts that it shows are right
+/// only if no other page has sent events. The page on rollups is last, because its examples change the views that other
+/// pages read.
 const PAGES: [(&str, &str); 7] = [
     ("README.md", include_str!("../../README.md")),
     ("api.md", include_str!("../../docs/api.md")),
@@ -32,8 +33,8 @@ const NOT_RUN: [(&str, &str); 5] = [
     ("rollups.md", "needs the restarted stack"),
 ];
 const NOT_RUN_MARK: &str = "sh no-run: ";
-/// The text of `schemas/rollups.toml`. Commands on the pages read the file under this path, so the test writes it
-/// there.
+/// The text of `schemas/rollups.toml`. Commands on the pages read the file by this relative path, so the test writes a
+/// copy below the directory in which the commands run.
 const ROLLUPS: &str = include_str!("../../schemas/rollups.toml");
 
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -107,7 +108,8 @@ impl Addresses {
         }
     }
 
-    /// Runs commands of a page against this stack, with the workspace's programs in the path. Returns what they print.
+    /// Runs commands of a page against this stack, with the workspace's programs in `PATH`. Returns what the commands
+    /// print.
     fn run(&self, commands: &str, directory: &Path) -> String {
         let commands = commands
             .replace("localhost:8080", &self.front)
@@ -128,7 +130,8 @@ impl Addresses {
     }
 }
 
-/// Whether these commands change nothing. Such commands may be repeated until they print what is expected.
+/// Whether these commands only read, because they have none of the words of commands that write. Commands that only
+/// read may run again until they print what the page shows.
 fn only_read(commands: &str) -> bool {
     !["POST", "--data", "-d '{", "<<"].iter().any(|word| commands.contains(word))
 }

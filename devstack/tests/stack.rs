@@ -45,7 +45,7 @@ async fn a_stopped_or_killed_kafka_keeps_its_records() {
     assert_eq!(consume(&stack, 2).await, ["first", "second"]);
 }
 
-/// Returns once Kafka has acknowledged the record.
+/// Sends a record with this text to Kafka, and returns after Kafka has acknowledged the record.
 fn produce(stack: &Stack, text: &str) {
     let mut config = stack.kafka.client_config();
     let producer: ThreadedProducer<DefaultProducerContext> = config.set("acks", "all").create().unwrap();

@@ -45,8 +45,8 @@ async fn the_demo_increases_the_counts_and_ctrl_c_prints_what_was_stored() {
     let first = numbers(&url()).await;
     up.wait_until("show growing numbers", Duration::from_secs(60), async || {
         let later = numbers(&url()).await;
-        // The counts grow slowly: the demo sends about one event a second, only a few events are clicks, and the
-        // aggregator also has to store two weeks of history.
+        // The counts grow slowly: the demo sends about one event every two seconds, only a few events are clicks, and
+        // the aggregator also has to store two weeks of history.
         later.len() == 3 && later.iter().zip(&first).any(|(later, first)| later > first)
     })
     .await

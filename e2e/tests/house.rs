@@ -1,7 +1,8 @@
 //! The modules ("rooms") of a crate have no import cycle.
 //!
-//! A room is a folder directly under `src` other than `bin`, or a file there other than `lib.rs` and `main.rs`. A room
-//! in a cycle cannot be read or changed without the other rooms of the cycle. Test code may import what it needs.
+//! A room is a file or a folder directly under `src`, except `bin`, `lib.rs` and `main.rs`. A file `a.rs` and a folder
+//! `a` are one room. A room in a cycle cannot be read or changed without the other rooms of the cycle. Imports of test
+//! code do not count.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 const CRATES: [&str; 8] =
     ["schemas", "runtime", "ingest", "stream-agg", "query-api", "devstack", "benches", "e2e"];
 
-/// For each room, the rooms that it imports. Each imported room has one of its imports as an example: `file: path`.
+/// For each room, the rooms from which it imports something, each with the first such import as `file: path`.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
 #[test]
@@ -37,7 +38,7 @@ fn sources(src: &Path) -> Vec<(String, String)> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let file = path.strip_prefix(src).expect("the file is below src");
-                files.push((file.to_str().expect("a path of text").to_owned(), read(&path)));
+                files.push((file.to_str().expect("the path is UTF-8").to_owned(), read(&path)));
             }
         }
     }
@@ -77,7 +78,7 @@ fn cycle_through(start: &str, imports: &Imports) -> Option<Vec<String>> {
 /// All imports between rooms.
 fn imports(sources: &[(String, String)]) -> Imports {
     let rooms: Vec<_> = sources.iter().filter_map(|(file, _)| room(file)).collect();
-    // A name that `lib.rs` re-exports belongs to the room that it comes from.
+    // If `lib.rs` re-exports a name, `crate::Name` is an import from the room that `lib.rs` takes the name from.
     let root = sources.iter().find(|(file, _)| file == "lib.rs").map(|(_, text)| production(text));
     let reexports = root.as_deref().map(reexports).unwrap_or_default();
     let mut imports = Imports::new();
@@ -95,7 +96,8 @@ fn imports(sources: &[(String, String)]) -> Imports {
     imports
 }
 
-/// The room of a file. Programs belong to no room, because they import the library by its name.
+/// The room of a file; `None` for `lib.rs` and for programs. Programs are crates of their own, so no room can import
+/// them.
 fn room(file: &str) -> Option<&str> {
     let first = file.split('/').next().unwrap_or(file).trim_end_matches(".rs");
     (!["lib", "main", "bin"].contains(&first)).then_some(first)
@@ -154,7 +156,8 @@ fn reexports(text: &str) -> BTreeMap<String, String> {
     names.filter(|(name, room)| name != room).collect()
 }
 
-/// Adds each path of `a::b::{c, d::e}` to `paths`, prefixed with `base`. Returns the remaining text.
+/// Parses the import at the start of `text`, which may have groups, such as `a::b::{c, d::e}`. Adds each path of the
+/// import to `paths`, prefixed with `base`. Returns the remaining text.
 fn expand<'t>(text: &'t str, base: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> &'t str {
     let depth = base.len();
     let mut rest = text.trim_start();

@@ -67,7 +67,7 @@ async fn unreliable_proxy(listener: TcpListener, edge: String) {
                 }
             }
             _ => drop(tokio::spawn(async move {
-                // Either side may close the connection.
+                // An error here only means that the client or the edge closed its connection.
                 let _ended = tokio::io::copy_bidirectional(&mut client, &mut edge).await;
             })),
         }

@@ -59,8 +59,8 @@ async fn without_free_file_descriptors_idle_connections_are_closed_for_new_ones(
     let used = fs::read_dir(format!("/proc/{process}/fd")).unwrap().count() as u64;
     let few = Rlimit { current: Some(used + 20), maximum: Some(used + 20) };
     prlimit(Pid::from_raw(process.try_into().unwrap()), Resource::Nofile, few).unwrap();
-    // Each connection stays open and idle. With free file descriptors, the edge would close it only after 75 s
-    // (`KEEP_ALIVE_TIMEOUT`).
+    // The client leaves each connection open and idle. The edge closes some of them to get free file descriptors; with
+    // enough descriptors, it would close an idle connection only after 75 s (`KEEP_ALIVE_TIMEOUT`).
     let mut idle = Vec::new();
     for _ in 0..40 {
         let mut stream = connect_and_send(&edge, REQUEST).await;

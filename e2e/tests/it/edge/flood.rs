@@ -40,7 +40,7 @@ struct Flood {
     bodies: Vec<Arc<[u8]>>,
     /// Time from the first to the last byte of a body.
     body_takes: Duration,
-    /// Time after which no request begins.
+    /// Time from the start of the flood until clients stop sending new requests.
     lasts: Duration,
 }
 
@@ -69,7 +69,7 @@ impl Flood {
         std::mem::take(&mut counts.lock().unwrap())
     }
 
-    /// Sends a request over a new connection.
+    /// Sends a request over a new connection, and returns the answer.
     async fn request(&self, address: &str, body: &[u8]) -> RawAnswer {
         let stream = TcpStream::connect(address).await.unwrap();
         let start = Instant::now();
@@ -170,8 +170,8 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Runs a flood. Some requests must be stored, some must be refused with `Retry-After`, and no other outcome is
-/// allowed. Afterwards the edge must serve normally.
+/// Runs a flood. The edge must stay within [`MOST_MIB`], and it must store the events of some requests and refuse other
+/// requests with `Retry-After`. Afterwards it must release all memory and serve normally.
 async fn check(edge: &mut Edge, flood: Flood) {
     let address = edge.service.http().replace("http://", "");
     let counts = flood.run(&address).await;

@@ -1,4 +1,4 @@
-//! The edge recognises the format of a body by its bytes. If a part of the body is unreadable, it rejects only that
+//! The edge recognizes the format of a body by its bytes. If a part of the body is unreadable, it rejects only that
 //! part.
 
 use std::io::Write as _;
@@ -126,7 +126,7 @@ async fn no_more_than_twenty_warnings_are_listed() {
 async fn a_reaction_is_refused_if_its_hour_cannot_be_queried() {
     let world = World::new("forgiving_times").await;
     let (edge, api) = tokio::join!(world.edge(), world.query_api());
-    // A time in seconds, a time before 2000, and a time in 2100.
+    // A time in seconds instead of milliseconds, a time before 2000, and a time in 2100.
     for time in ["1700000000", "946684799999", "4102444800000"] {
         for path in
             [format!("/analytics/{time}/u/click"), format!("/analytics?timestamp={time}&user=u&click")]

@@ -48,7 +48,7 @@ async fn every_hostile_body_gets_the_right_answer_and_only_accepted_lines_are_st
     let count = accepted.len() as u64;
     let (raw, ledger) = ("SELECT count() FROM events WHERE tenant != ''", "SELECT sum(stored) FROM ledger");
     // The cells of a batch become visible one by one, so this waits for both tables.
-    let counted = wait_for("all of them in both tables", DEADLINE, async || {
+    let counted = wait_for("all accepted lines in both tables", DEADLINE, async || {
         world.number(ledger).await >= count && world.number(raw).await >= count
     });
     counted.await.unwrap();

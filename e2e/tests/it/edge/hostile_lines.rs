@@ -31,7 +31,7 @@ async fn props_are_stored_as_sent_and_every_path_can_be_read() {
     let stored = async || world.number("SELECT count() FROM events WHERE tenant != ''").await == 1;
     wait_for("the event", DEADLINE, stored).await.unwrap();
     let mended = r#""big":-9223372036854775809e0,"half":"\ufffdx","twice":{"a":3}"#;
-    // ClickHouse's TSV doubles backslashes.
+    // ClickHouse answers in TSV, in which it writes two backslashes for one.
     let expected = format!("{{{mended},{}", &plain[1..]).replace('\\', r"\\");
     assert_eq!(extracted(&world, "props").await, [expected]);
     let paths = "JSONExtractString(props, 'error.type'), JSONExtractUInt(props, 'ids', 1), JSONExtractRaw(props, 'n'), \

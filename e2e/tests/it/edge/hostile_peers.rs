@@ -51,8 +51,8 @@ async fn answer(edge: &Edge) -> HttpResponse {
     Http::new(edge.service.http()).post_lines(&[EVENT.to_owned()]).await
 }
 
-/// Checks that the edge still serves, and that before this check it had received exactly `received` lines. A hidden
-/// request that the edge had read as a request would be one more line.
+/// Checks that the edge still serves, and that before this check it had received exactly `received` lines. If the edge
+/// had read [`HIDDEN`] as a request, it would have counted one more line.
 async fn assert_healthy(edge: &Edge, received: u64) {
     let answer = answer(edge).await;
     assert_eq!((answer.status, answer.json()["accepted"].clone()), (200, json!(1)), "{}", answer.text);
@@ -69,8 +69,8 @@ async fn no_request_hides_in_the_body_of_another() {
     let in_a_chunk = format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len());
     let te = "Transfer-Encoding: chunked";
     let all = format!("Content-Length: {}", chunked.len());
-    // If a request has both a length and chunks, the edge ignores the length, reads the chunks, and closes the
-    // connection after its answer. The answers are 400, because the chunks have no valid event.
+    // If a request has both `Content-Length` and `Transfer-Encoding: chunked`, the edge ignores the length, reads the
+    // chunks, and closes the connection after its answer. Each answer is 400, because the chunks have no valid event.
     for sent in [post(&format!("{all}\r\n{te}"), &chunked), post(&format!("{te}\r\n{all}"), &chunked)] {
         assert_eq!(codes(&edge, sent.as_bytes()).await, [400], "{sent}");
     }
@@ -107,7 +107,7 @@ async fn no_request_hides_in_the_body_of_another() {
     }
     let old = post(te, &in_a_chunk).replace("HTTP/1.1", "HTTP/1.0");
     assert_eq!(codes(&edge, old.as_bytes()).await, [400]);
-    // In one request above, the hidden request is in a chunk. The edge has read its two lines as lines of a body.
+    // One request above had `HIDDEN` in a chunk, so the edge received the two lines of `HIDDEN` as lines of a body.
     assert_healthy(&edge, 2).await;
 }
 
@@ -171,7 +171,8 @@ async fn a_request_head_that_is_not_valid_http1_is_refused() {
     let body = format!("{EVENT}\n{HIDDEN}");
     let bare = post(&format!("Content-Length: {}", body.len()), "").replace("\r\n", "\n") + &body;
     assert_eq!(codes(&edge, bare.as_bytes()).await, [200], "line ends without a carriage return");
-    // The second body has two invalid lines, which are those of the hidden request.
+    // The first valid request had one line. The second had three: the event and, as invalid lines, the two lines of
+    // `HIDDEN`.
     assert_healthy(&edge, 1 + 3).await;
 }
 
@@ -227,7 +228,7 @@ const END_HEADERS: u8 = 4;
 /// The method `POST`, the scheme `http`, the path `/v1/events` and the authority `x`, encoded with HPACK.
 const HEAD: &[u8] = b"\x83\x86\x04\x0a/v1/events\x41\x01x";
 
-/// The error code of the edge's GOAWAY frame; none if there was no such frame.
+/// The error code of the edge's first GOAWAY frame that reports an error; `None` if there is no such frame.
 fn goaway(mut received: &[u8]) -> Option<u32> {
     while received.len() >= 9 {
         let length = u32::from_be_bytes([0, received[0], received[1], received[2]]) as usize;
@@ -250,7 +251,7 @@ async fn a_connection_that_abuses_http2_is_closed_while_others_are_served() {
     let streams = || (0..5000_u32).map(|stream| 2 * stream + 1);
     let reset =
         streams().flat_map(|stream| [opened(stream), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())]);
-    // `te: x`, which HTTP/2 forbids.
+    // The header `te: x`. In HTTP/2, `trailers` is the only allowed value of `te`.
     let bad_head = [HEAD, b"\x00\x02te\x01x"].concat();
     let bad_heads = streams().map(|stream| frame(HEADERS, END_HEADERS, stream, &bad_head));
     let endless_head = [frame(HEADERS, 0, 1, HEAD)].into_iter();

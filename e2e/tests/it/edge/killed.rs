@@ -12,8 +12,7 @@ use crate::world::{DEADLINE, Edge, World};
 
 /// Number of clients of the edge that is stopped.
 const CLIENTS: u64 = 32;
-/// Number of answers with `Connection: close` from the edge that is stopped, after which a client changes to another
-/// edge.
+/// A client changes to another edge after this many answers with `Connection: close` from the edge that is stopped.
 const CLOSES_BEFORE_CHANGE: usize = 5;
 /// Number of requests that each client sends to the edge that it changed to.
 const REQUESTS_AFTER_CHANGE: usize = 20;

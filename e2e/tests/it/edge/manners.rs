@@ -167,7 +167,7 @@ async fn a_write_key_sets_the_tenant_and_a_changed_key_file_needs_no_restart() {
     assert_eq!((answer.status, &answer.json()["code"]), (401, &json!("unknown_key")));
 
     world.write("keys.toml", "[[key]]");
-    let bad = wait_for("the metric to report the bad file", DEADLINE, async || {
+    let bad = wait_for("`ingest_keys_stale` to be 1", DEADLINE, async || {
         edge.metric("ingest_keys_stale").await == 1
     });
     bad.await.unwrap();

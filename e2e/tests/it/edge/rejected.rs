@@ -1,5 +1,5 @@
-//! A sample of rejected lines is stored as dead letters for operators. No rejected line is counted, neither as an event
-//! nor in the ledger.
+//! Some of the lines that the edge rejects are stored as dead letters, so that operators can see them. Rejected lines
+//! are not counted as events, and the ledger does not count them.
 
 use devstack::wait_for;
 use tokio::time::Instant;

@@ -1,5 +1,6 @@
 //! The spool of the edge. Every event that is answered with 200 counts once, even if Kafka is down, the edge is killed
-//! or stopped, or the spool or its disk is full. If the edge cannot read its spool, it sets the file aside and serves.
+//! or stopped, or the spool or its disk is full. If the edge cannot read the file of its spool, it renames the file,
+//! begins an empty spool and serves requests.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -48,7 +49,7 @@ impl Spooling {
         let mut service = world.start("ingest", &variables);
         service.wait_ready().await.unwrap();
         let spooling = Self { stack, world, edge: Edge::new(service) };
-        // The spool opens once the edge knows the number of partitions.
+        // The edge opens the spool once it knows the number of partitions of the topic.
         spooling.until("the spool to be open", async |edge| edge.metric("ingest_spool_up").await == 1).await;
         spooling
     }
@@ -85,7 +86,7 @@ async fn is_accepted(http: &Http, body: String) -> bool {
     answer.is_ok_and(|answer| answer.status == 200)
 }
 
-/// Clients that send each batch, with the same `event_id`s, until the edge answers it with 200.
+/// Clients that repeat each batch, with the same `event_id`s, until the edge answers it with 200.
 pub(crate) struct RetryingClients {
     stop: Arc<AtomicBool>,
     oracle: Arc<Mutex<Oracle>>,
@@ -127,7 +128,7 @@ impl RetryingClients {
 
     pub(crate) async fn stop(self) -> Oracle {
         self.stop.store(true, Ordering::Relaxed);
-        time::timeout(DEADLINE, self.clients.join_all()).await.expect("every client has its last 200");
+        time::timeout(DEADLINE, self.clients.join_all()).await.expect("each client ends with a 200");
         std::mem::take(&mut self.oracle.lock().unwrap())
     }
 }
@@ -135,7 +136,7 @@ impl RetryingClients {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_outage_and_edge_kills_lose_nothing_and_count_nothing_twice() {
     let mut spooling = Spooling::new("spool_outage", &[]).await;
-    // After an outage of Kafka that is longer than the member's session in the group, only a static member gets its
+    // If an outage of Kafka is longer than the session timeout of the consumer group, only a static member gets its
     // partitions back at once.
     let mut aggregator = spooling.world.start("stream-agg", &[STATIC_MEMBER]);
     aggregator.wait_ready().await.unwrap();
@@ -160,7 +161,7 @@ async fn a_kafka_outage_and_edge_kills_lose_nothing_and_count_nothing_twice() {
     spooling.world.assert_counted(&oracle.counts()).await;
     spooling.edge.assert_balanced().await;
     let replayed = spooling.edge.metric("ingest_spool_replayed_total").await;
-    assert!(replayed >= 2000, "replayed events, including those that earlier processes spooled: {replayed}");
+    assert!(replayed >= 2000, "{replayed} of at least 2000 events replayed, also of earlier processes");
 }
 
 #[tokio::test]
@@ -267,7 +268,7 @@ async fn a_full_disk_switches_the_spool_off_and_no_answered_event_is_lost() {
         .until("the outage of kafka to be noticed", async |edge| edge.metric("ingest_kafka_up").await == 0)
         .await;
     limit_files(&mut spooling.edge, Some(fs::metadata(file).unwrap().len()));
-    let full = wait_for("a request that the full disk makes fail", DEADLINE, async || {
+    let full = wait_for("a request that fails because the disk is full", DEADLINE, async || {
         let made = random_events(&mut rng, 500);
         let lines: Vec<_> = (sent..).zip(&made).map(|(n, made)| made.line_with_id(n)).collect();
         sent += made.len();

@@ -141,10 +141,10 @@ async fn a_new_certificate_is_used_without_a_failed_request_and_a_bad_one_is_not
     install(&world, &second.pem, &second.key);
     wait_for("the new certificate", DEADLINE, async || shown(&edge).await == second.der).await.unwrap();
     let is_stale = async |edge: &Edge| edge.metric("ingest_tls_stale").await == 1;
-    wait_for("the metric to be 0", DEADLINE, async || !is_stale(&edge).await).await.unwrap();
+    wait_for("`ingest_tls_stale` to be 0", DEADLINE, async || !is_stale(&edge).await).await.unwrap();
 
     install(&world, &third.pem, &first.key);
-    wait_for("the metric to report the mismatch", DEADLINE, async || is_stale(&edge).await).await.unwrap();
+    wait_for("`ingest_tls_stale` to be 1", DEADLINE, async || is_stale(&edge).await).await.unwrap();
     assert_eq!(shown(&edge).await, second.der);
     install(&world, &third.pem, &third.key);
     wait_for("the third certificate", DEADLINE, async || shown(&edge).await == third.der).await.unwrap();

@@ -1,5 +1,6 @@
-//! If someone else changed Kafka's offsets or logs or ClickHouse's tables, the aggregator refuses to continue and names
-//! the reason. After `stream-agg adopt`, or after the change was undone, the aggregator counts exactly once.
+//! If an operator or a tool has changed Kafka's offsets or logs or ClickHouse's tables, the aggregator refuses to
+//! continue and names the reason. After `stream-agg adopt`, or after the change is undone, the aggregator counts every
+//! event exactly once.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::produce;
 use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, Edge, World};
 
-/// A world with counted events in which no aggregator runs.
+/// A world in which events have been counted and no aggregator runs.
 struct Counted {
     world: World,
     edge: Edge,
@@ -128,11 +129,11 @@ async fn records_deleted_by_retention_before_they_were_stored_are_reported() {
 async fn adopt_restores_the_window_even_if_the_broker_clock_went_back() {
     let world = World::new("once_clock_back").await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(54), Oracle::default());
-    // Two batches, because `adopt` continues at the start of the last batch in the ledger. That is offset 3 here, so
-    // the window must be restored from the ledger rows of the first batch.
+    // `adopt` continues at the start of the last batch in the ledger. With these two batches, this is offset 3, so the
+    // deduplication window must be restored from the ledger rows of the first batch.
     produce_and_count(&world, &mut rng, &mut oracle, 3).await;
     produce_and_count(&world, &mut rng, &mut oracle, 1).await;
-    // Changes the ledger as if the broker's clock had been two weeks ahead when it appended the second record.
+    // Changes the ledger as if the broker's clock had been two weeks ahead when the broker appended the second record.
     let second = "tenant = '*' AND kp = 0 AND ko = 1";
     let ahead = "* REPLACE (kafka_time + INTERVAL 14 DAY AS kafka_time)";
     let marker = "tenant = '' AND kp = 0 AND hwm = 3";
@@ -216,7 +217,7 @@ async fn rows_missing_from_an_adopted_batch_are_built_under_its_declaration() {
     let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
     world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
     oracle.record_report(&edge.http.post_lines(&text).await, &lines);
-    // The raw table refuses the batches, and every other table stores them.
+    // Because of the constraint, the raw table refuses the batches. Every other table stores them.
     let mut aggregator = world.start("stream-agg", &[]);
     let recorded = "SELECT sum(lines) FROM ledger";
     wait_for("the ledger", DEADLINE, async || world.number(recorded).await == 60).await.unwrap();

@@ -180,7 +180,8 @@ async fn a_record_batch_with_a_wrong_checksum_stops_its_partition_and_is_not_ski
     let counted = wait_for("the record before the damaged one", DEADLINE, async || log.recorded().await == 1);
     counted.await.unwrap();
     log.stop(aggregator).await;
-    // A second start stops at the same record, so no commit has skipped it.
+    // After a second start, the aggregator stops at the same record. So the first aggregator did not commit an offset
+    // beyond this record.
     let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
     assert_eq!(log.recorded().await, 1);
     log.stop(aggregator).await;
@@ -234,7 +235,7 @@ async fn a_truncated_log_that_grew_again_is_refused_and_counted_in_addition_afte
 #[tokio::test]
 async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refused() {
     let mut log = Log::new("damaged_declared").await;
-    // The ledger stores the batch, and the raw table refuses it.
+    // Because of this constraint, the raw table refuses the batch. The ledger stores it.
     log.world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
     log.read_and_truncate().await;
     log.world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
@@ -273,7 +274,8 @@ async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_s
 #[tokio::test]
 async fn a_topic_recreated_while_it_is_read_is_never_counted_as_the_old_topic() {
     let (mut topic, mut aggregator) = Topic::read("damaged_replaced").await;
-    // While it is paused, the aggregator cannot notice that the topic is gone or that its log is shorter.
+    // A paused aggregator cannot notice that the topic is deleted, or that the log of the new topic is shorter until it
+    // has grown past the old one.
     aggregator.process().signal(Signal::STOP).unwrap();
     topic.create_again().await;
     aggregator.process().signal(Signal::CONT).unwrap();
@@ -281,8 +283,9 @@ async fn a_topic_recreated_while_it_is_read_is_never_counted_as_the_old_topic() 
     wait_for_readyz(&aggregator, &["deleted and created again", "--new-log"]).await;
     assert_eq!(world.number(RECORDED).await, 3);
     aggregator.terminate().await.unwrap();
-    // Imitates a tool that reset the committed offset, and then 30 days without events. The ledger is then empty, and
-    // only tables with a longer retention show that the partition had another log before.
+    // Imitates a tool that reset the committed offset, and then more than 30 days without events. The ledger is then
+    // empty, because its rows expire after 30 days. Only tables with a longer retention show that the partition had
+    // another log before.
     world.commit_partition(0, 0, "");
     world.rows("CREATE TABLE forgotten AS ledger ENGINE = Memory").await;
     world.rows("INSERT INTO forgotten SELECT * FROM ledger").await;

@@ -16,7 +16,7 @@ use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, Wor
 /// A second process, which is to finish the batch, declares `users_hourly` but not `sessions_daily`.
 const CLOSED: [&str; 2] = ["events", "rollup_states"];
 
-/// Appends a record to partition 0, with three events of now and one event of the year 2010.
+/// Appends a record to partition 0. Three of its events have the current time, and one has a time in the year 2010.
 fn produce(world: &World) {
     let (id, time) = (Uuid::now_v7().to_string(), now().to_string());
     let line = |user: u32, time: &str| {
@@ -60,7 +60,7 @@ impl PartlyStored {
         }
         produce(&world);
         let mut first = world.start("stream-agg", &[STATIC_MEMBER]);
-        // The batch stays declared, because the tables in `CLOSED` refuse it.
+        // The batch stays declared but unfinished, because the tables in `CLOSED` refuse it.
         wait_until_returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["4"]])
             .await;
         wait_until_returns(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;

@@ -1,6 +1,6 @@
-//! Events with the earliest and the latest client time that any settings can allow count once at their client time.
-//! Events with times outside this range count once at the time of their arrival. None of these events stops a
-//! partition.
+//! The settings limit the range of client times that the aggregator accepts. With the widest possible range, an event
+//! at either end of the range counts once, at its client time. An event outside the range counts once, at the time of
+//! its arrival. None of these events stops a partition.
 
 use devstack::{Stack, wait_for};
 use schemas::rollup::Rollups;
@@ -63,8 +63,8 @@ async fn events_at_the_limits_of_time_count_once_also_after_a_restart() {
     let trusted = |time: i64| [(time / 1000).to_string(), "trusted".to_owned(), "2".to_owned()].to_vec();
     let expected = [vec![trusted(0)], world.rows(arrived).await, vec![trusted(ahead.floor(HOUR).0)]].concat();
     assert_eq!(world.rows(hours).await, expected);
-    // `long_kept` has dropped the two `trusted` events of 1970-01-01, because they are older than its retention of
-    // forty years. The two `trusted` events with a time in the future remain.
+    // `long_kept` does not have the two `trusted` events of 1970-01-01, because they are older than its retention of
+    // forty years. It has the two `trusted` events with a time in the future.
     let kept = "SELECT dim1, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
     assert_eq!(world.rows(kept).await, [["replaced", "6"], ["trusted", "2"]]);
     world.run("stream-agg", &["audit"], &widest).await.unwrap();

@@ -6,7 +6,8 @@ use crate::oracle::{Oracle, TestEvent, now};
 use crate::wire::produce;
 use crate::world::{DEADLINE, STATIC_MEMBER, World};
 
-/// Tables that refuse the rows of the second log until the first aggregator on that log is killed.
+/// The topic is deleted and created again, so it has a second log. These tables refuse rows of the second log until the
+/// first aggregator that reads this log is killed.
 const CLOSED: [&str; 3] = ["events", "rollup_sums", "rollup_states"];
 
 #[tokio::test]
@@ -29,7 +30,8 @@ async fn markers_of_the_previous_log_prove_nothing_about_a_partly_stored_batch()
     world.migrate().await;
     world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
 
-    // In each of these tables, the highest marker of the first log is at offset 5. The second log ends at offset 2.
+    // In each of these tables, the highest marker of the first log is at offset 5, beyond the end of the second log,
+    // which is offset 2.
     let both = append(2);
     for table in CLOSED {
         world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK g = 0")).await;

@@ -7,8 +7,9 @@ use crate::profile::{LOADER, Profiled};
 use crate::wire::produce;
 use crate::world::{DEADLINE, World};
 
-/// The table of each insert for a batch with events of today, sorted. `rollup_sums` gets two inserts: rows by minute
-/// expire, so they are in a table partition, and thus a cell, of their own.
+/// The table of each insert for a batch with events of today, sorted. `rollup_sums` gets two inserts, because it is
+/// partitioned by the day on which rows expire: the rows of `event_minutely` expire after 7 days, and all other rows
+/// never expire.
 const TABLES_OF_A_BATCH: [&str; 5] = ["events", "ledger", "rollup_states", "rollup_sums", "rollup_sums"];
 
 /// The settings that every insert must have.
@@ -132,8 +133,8 @@ async fn one_insert_makes_one_part_for_any_size_and_any_server_defaults() {
     let large = async || world.number(recorded).await == records as u64;
     wait_for("the large batch", DEADLINE, large).await.unwrap();
     aggregator.terminate().await.unwrap();
-    // A small batch is tested too, because with [`HOSTILE`] as defaults the server would hold it back to
-    // collect more rows.
+    // A small batch is tested too: if the insert did not override the settings in `HOSTILE`, the server would hold back
+    // its few rows to collect more.
     append(1, 3);
     let _aggregator = world.start("stream-agg", &LOADER);
     world.assert_counted(&oracle.counts()).await;

@@ -42,7 +42,7 @@ async fn an_answer_says_how_old_it_is() {
     // Soon the `as_of` of the answer is after the click, but it is never in the future.
     let path = format!("/analytics?timestamp={}", time.0);
     let mut answer = api.http.get(&path).await;
-    let fresh = wait_for("an answer of a moment after the click", DEADLINE, async || {
+    let fresh = wait_for("an answer with an `as_of` after the click", DEADLINE, async || {
         answer = api.http.get(&path).await;
         UnixMillis::parse(answer.header("x-as-of")).is_some_and(|as_of| time < as_of && as_of <= now())
     });

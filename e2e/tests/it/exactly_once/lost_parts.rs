@@ -52,12 +52,12 @@ impl Counted {
         self.world.number("SELECT count() FROM ledger WHERE tenant != ''").await
     }
 
-    /// Appends the second record, and checks that it is declared but not stored, also some seconds later.
+    /// Appends the second record and waits until it is declared. Checks that it is still not stored some seconds later.
     async fn assert_held(&mut self, aggregator: &Http) {
         self.append();
         let declared = async || self.world.committed(0).1.contains(" L=1 ");
         wait_for("the second record to be declared", DEADLINE, declared).await.unwrap();
-        // An insert right after the declaration would have ended by then.
+        // Waits until the record is 3 s late. An insert right after the declaration would have ended within this time.
         let late = async || aggregator.metric("stream_agg_lag_seconds").await.is_some_and(|lag| lag >= 3);
         wait_for("the second record to be late", DEADLINE, late).await.unwrap();
         assert_eq!(aggregator.metric("stream_agg_inserts_held").await, Some(1));
@@ -77,7 +77,7 @@ async fn a_part_detached_as_broken_is_found_within_a_minute_and_stops_all_insert
 
     let (name, table) = counted.part().await;
     counted.world.rows(&format!("ALTER TABLE events DETACH PART '{name}'")).await;
-    // ClickHouse gives this name to a part that it could not read.
+    // ClickHouse puts `broken_` before the name of a detached part that it could not read.
     let [detached, broken] = [&name, &format!("broken_{name}")].map(|name| table.join("detached").join(name));
     fs::rename(&detached, &broken).unwrap();
     let finding = format!(
