@@ -128,7 +128,7 @@ async fn a_part_that_is_unreadable_after_a_kill_is_found_before_the_next_insert(
     )
     .await;
     assert_eq!(admin.metric("stream_agg_inserts_held").await, Some(1));
-    assert_eq!(counted.recorded().await, 1, "nothing is inserted into any table");
+    assert_eq!(counted.recorded().await, 1, "the second batch is not inserted, not even into the ledger");
 
     let detached = table.join("detached");
     fs::write(detached.join(&broken).join("data.bin"), &whole).unwrap();
@@ -139,14 +139,14 @@ async fn a_part_that_is_unreadable_after_a_kill_is_found_before_the_next_insert(
 }
 
 #[tokio::test]
-#[ignore = "takes two minutes, because earlier inserts of the lost rows must have ended: ./dev test --full"]
+#[ignore = "takes two minutes, because it waits until earlier inserts of the lost rows have ended: ./dev test --full"]
 async fn rows_of_a_lost_part_whose_token_remains_are_inserted_under_another_token() {
     let (mut stack, mut counted) = on_own_servers("lost_token").await;
     let world = &counted.world;
     world.rows("ALTER TABLE rollup_states ADD CONSTRAINT closed CHECK hwm > 1000").await;
     counted.append();
     let world = &counted.world;
-    // The batch stays declared, because the table `rollup_states` refuses it.
+    // The batch stays declared, because the table `rollup_states` refuses the rows of the batch.
     let mut aggregator = world.start("stream-agg", &[STATIC_MEMBER]);
     wait_for_readyz(&aggregator, &["rollup_states", "stream-agg split 0"]).await;
     let stored = "SELECT count() FROM events WHERE tenant != ''";
@@ -168,7 +168,7 @@ async fn rows_of_a_lost_part_whose_token_remains_are_inserted_under_another_toke
     let admin = Http::new(aggregator.admin());
     assert_eq!(admin.metric("stream_agg_parts_lost_total").await, Some(0), "an earlier insert may still run");
     let again = async || world.number(stored).await == 3;
-    wait_for("the rows under another token", Duration::from_secs(180), again).await.unwrap();
+    wait_for("the lost rows under another token", Duration::from_secs(180), again).await.unwrap();
     assert_eq!(admin.metric("stream_agg_parts_lost_total").await, Some(1));
     counted.assert_counted().await;
 }

@@ -58,7 +58,7 @@ async fn an_owner_that_was_paused_beyond_its_session_counts_nothing_twice() {
     let admin = Http::new(other.admin());
     for _ in 0..3 {
         post(&edge, &mut rng, &mut oracle).await;
-        // SIGSTOP pauses the first aggregator at a random moment, while it stores the events that were just posted.
+        // SIGSTOP pauses the aggregator `sleeper` at a random moment while it stores the events that were just posted.
         sleeper.process().signal(Signal::STOP).unwrap();
         post(&edge, &mut rng, &mut oracle).await;
         let taken_over = wait_for("the other aggregator to own all partitions", DEADLINE, async || {
@@ -93,9 +93,9 @@ async fn a_static_member_counts_at_once_after_a_kafka_outage_longer_than_its_ses
     };
     wait_for("the commits of all events", DEADLINE, all_committed).await.unwrap();
 
-    // Kafka is killed while a batch is declared and ClickHouse is paused. So no group coordinator answers the commit
-    // that follows the insert. Either the session ends and the member loses its partitions, or the outcome of the
-    // commit is unknown.
+    // The paused ClickHouse holds up the insert of a declared batch until Kafka is killed. After the insert, no group
+    // coordinator answers the commit of the batch. Either the session of the member ends and the member loses its
+    // partitions, or the outcome of the commit is unknown.
     let before = committed();
     stack.clickhouse.process().unwrap().signal(Signal::STOP).unwrap();
     post(&edge, &mut rng, &mut oracle).await;
@@ -106,13 +106,14 @@ async fn a_static_member_counts_at_once_after_a_kafka_outage_longer_than_its_ses
         let log = aggregator.process().log_tail();
         log.contains("lost") || log.contains("the outcome of a commit is unknown")
     };
-    wait_for("the end of the session", SESSION + DEADLINE, ended).await.unwrap();
+    wait_for("a lost session or an unknown outcome", SESSION + DEADLINE, ended).await.unwrap();
 
     stack.kafka.start().await.unwrap();
     edge.service.wait_ready().await.unwrap();
     post(&edge, &mut rng, &mut oracle).await;
-    // librdkafka has lost its member id and cannot leave the group, so the group still has the old member. Before the
-    // session of the old member ends, only a static member with the same `group.instance.id` can replace it.
+    // librdkafka forgot the member id of the aggregator during the outage and cannot leave the group without this id.
+    // So the group keeps that member until the member's session ends. Before then, only a static member with the same
+    // `group.instance.id` can replace the member and read its partitions.
     let accepted = oracle.counts().accepted();
     let stored = async || world.stored().await >= accepted;
     wait_for("the events after the outage", SESSION / 2, stored).await.unwrap();

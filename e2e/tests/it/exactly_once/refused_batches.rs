@@ -15,7 +15,7 @@ use crate::world::{DEADLINE, World};
 
 /// Time after which the group removes a member that was killed.
 const SESSION: Duration = Duration::from_secs(45);
-/// Longest time that a command waits for the inserts of earlier processes to end, before it changes anything.
+/// Before a command changes anything, it waits at most this long for the inserts of earlier processes to end.
 const INSERTS_END: Duration = Duration::from_secs(60);
 
 fn random_events(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
@@ -82,7 +82,7 @@ async fn split_fails_if_no_batch_is_declared() {
 }
 
 #[tokio::test]
-#[ignore = "takes three minutes, because inserts must have ended before a batch is split: ./dev test --full"]
+#[ignore = "takes three minutes, because `split` waits until earlier inserts have ended: ./dev test --full"]
 async fn a_refused_batch_can_be_split_down_to_one_record_which_can_be_skipped() {
     let world = World::new("refused_split").await;
     let mut rng = fastrand::Rng::with_seed(92);
@@ -116,7 +116,7 @@ async fn a_refused_batch_can_be_split_down_to_one_record_which_can_be_skipped() 
 }
 
 #[tokio::test]
-#[ignore = "takes two minutes, because inserts must have ended before a record is skipped: ./dev test --full"]
+#[ignore = "takes two minutes, because `skip` waits until earlier inserts have ended: ./dev test --full"]
 async fn a_record_that_every_table_refuses_is_skipped_and_its_neighbours_count() {
     let world = World::new("refused_skip").await;
     let mut rng = fastrand::Rng::with_seed(93);
@@ -150,7 +150,7 @@ const INSERT_MEMORY_BYTES: &str = "70000000";
 const LARGE: (usize, usize, usize) = (16, 15, 50_000);
 
 #[tokio::test]
-#[ignore = "takes three minutes, because the aggregator retries, and inserts must have ended: ./dev test --full"]
+#[ignore = "takes three minutes, because inserts are retried and `split` waits for their end: ./dev test --full"]
 async fn a_batch_too_large_for_clickhouse_memory_is_retried_and_can_be_stored_after_split() {
     let limits = [("max_memory_usage", INSERT_MEMORY_BYTES)];
     let Profiled { stack: _stack, world } = Profiled::new("refused_memory", &limits).await;

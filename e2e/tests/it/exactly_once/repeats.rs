@@ -8,7 +8,7 @@ use crate::oracle::{Oracle, TestEvent, now};
 use crate::wire::enriched;
 use crate::world::{DEADLINE, World};
 
-/// The headers of a record of three lines.
+/// The headers of a record of three lines: the format version, the number of lines, and the id of the record.
 fn headers(id: &str) -> [(&str, &str); 3] {
     [("v", "1"), ("n", "3"), ("id", id)]
 }
@@ -47,7 +47,7 @@ async fn a_repeated_request_counts_once_and_lines_without_event_id_each_time() {
     assert_eq!(
         world.number("SELECT count() FROM dead_letters").await,
         0,
-        "no marker rows without dead letters"
+        "a batch without dead letters writes no marker row"
     );
 }
 
@@ -105,7 +105,7 @@ async fn an_unreadable_line_becomes_a_dead_letter_and_its_neighbours_are_stored(
     assert_eq!(world.number(marker).await, 2, "the marker covers every offset below 2");
     let unmarked =
         "SELECT count() FROM (SELECT _part FROM dead_letters GROUP BY _part HAVING countIf(tenant = '') = 0)";
-    assert_eq!(world.number(unmarked).await, 0, "parts without a marker");
+    assert_eq!(world.number(unmarked).await, 0, "every part has a marker row");
 }
 
 #[tokio::test]

@@ -21,10 +21,11 @@ const EVENTS: usize = 20;
 
 /// The id of each server of the local stack.
 const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
-/// The id of the second server in the answers to queries for markers, which send their SQL in the body.
+/// The id that the second server returns to a query for markers. The SQL of such a query is in the request body, so
+/// the balancer makes the first replacement of [`SERVER_ID_EXPRESSIONS`] in it.
 const SECOND_ID: &str = "222222222222";
-/// The SQL expression for the id of a server, as it is in a request body and as it is encoded in a URL. Each has a
-/// replacement of the same length, which evaluates to an id that is not [`FIRST_ID`].
+/// The SQL expression for the id of a server, first as text in a request body, then percent-encoded in a URL. Each
+/// form has a replacement of the same length that evaluates to an id other than [`FIRST_ID`].
 const SERVER_ID_EXPRESSIONS: [(&str, &str); 2] = [
     ("toString(serverUUID())", "toString(222222222222)"),
     ("toString%28serverUUID%28%29%29", "toString%282222222222222222%29"),
@@ -78,7 +79,7 @@ impl Balancer {
                     let server = TcpStream::connect(server).await.unwrap();
                     let ((from_client, mut to_client), (mut from_server, to_server)) =
                         (client.into_split(), server.into_split());
-                    // A connection that breaks does not make the test fail.
+                    // Errors are ignored, because a broken connection must not make the test fail.
                     if number == 0 {
                         let (mut from_client, mut to_server) = (from_client, to_server);
                         let sending = async {
@@ -153,7 +154,7 @@ async fn a_second_server_behind_the_url_stops_the_aggregator_and_gets_no_rows() 
     let in_other =
         other.clickhouse.client().query("SELECT count() FROM two_servers.events").fetch_one::<u64>();
     let in_other = in_other.await.unwrap();
-    assert_eq!(in_other, 0, "the second server has no rows, because no process had read its markers");
+    assert_eq!(in_other, 0, "an insert based on the markers of one server fails on the other server");
 
     // The events that the edge accepted after the aggregator stopped are in Kafka. An aggregator that reaches only the
     // first server counts them.

@@ -23,7 +23,7 @@ async fn the_lag_in_seconds_grows_while_clickhouse_is_down() {
     let start = now().0 / SECOND;
     send().await;
     let stored = async || metric("watermark_timestamp_seconds").await as i64 > start;
-    wait_for("the watermark to pass the start", DEADLINE, stored).await.unwrap();
+    wait_for("the watermark to pass the start of the test", DEADLINE, stored).await.unwrap();
     assert!(metric("lag_seconds").await <= 4, "the sum over four partitions");
 
     stack.clickhouse.kill9().unwrap();
@@ -37,6 +37,7 @@ async fn the_lag_in_seconds_grows_while_clickhouse_is_down() {
     };
     wait_for("the lag to be 0 again", DEADLINE, caught_up).await.unwrap();
     world.assert_counted(&oracle.counts()).await;
-    // The aggregator reads the parts of the tables before its first insert after the outage.
+    // After the outage, the aggregator checks the tables before its first insert. After this check, it counts the parts
+    // of the tables and sets the metric.
     wait_for("the metric of parts to be set", DEADLINE, async || metric("parts").await > 0).await.unwrap();
 }

@@ -21,7 +21,7 @@ mod restarts;
 
 mod audit;
 
-/// A program of the workspace.
+/// The path of a program that the workspace builds, such as `ingest`.
 fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().unwrap().parent().unwrap().join(name)

@@ -13,7 +13,7 @@ use crate::world::World;
 
 /// Length of the load before the outage and after it.
 const MARGIN: Duration = Duration::from_secs(15);
-/// The backlog must be stored within the length of the outage plus this time.
+/// After ClickHouse is up again, the backlog must be stored within the length of the outage plus this time.
 const CATCH_UP: Duration = Duration::from_secs(60);
 /// Largest allowed peak memory of the aggregator, in MiB.
 const MOST_MIB: f64 = 768.0;
@@ -29,7 +29,7 @@ async fn an_outage_of_clickhouse_of_five_minutes_loses_nothing() {
     run("outage_300", Duration::from_secs(300)).await;
 }
 
-#[expect(clippy::print_stderr, reason = "the figures of a long run are kept")]
+#[expect(clippy::print_stderr, reason = "the output of the test shows the measurements")]
 async fn run(name: &'static str, outage: Duration) {
     let (mut stack, world) = World::on_own_servers(name).await;
     let (edge, mut aggregator, _api) = world.pipeline().await;
@@ -52,7 +52,7 @@ async fn run(name: &'static str, outage: Duration) {
         caught_up.await.unwrap();
         eprintln!("{name}: {} records waited when ClickHouse came back", log_end - applied_before);
         eprintln!("{name}: all of them were applied {:.1} s later", back.elapsed().as_secs_f64());
-        eprintln!("{name}: aggregator's peak MiB: {before:.0} before the outage, {at_its_end:.0} at its end");
+        eprintln!("{name}: aggregator's peak MiB: {before:.0} before the outage, {at_its_end:.0} at the end");
     };
     let length = MARGIN + outage + MARGIN;
     let (oracle, ()) = tokio::join!(load::send(&edge, now().floor(HOUR), length), breaking);

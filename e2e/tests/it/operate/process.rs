@@ -66,7 +66,8 @@ async fn an_ipv4_client_keeps_its_ipv4_address_on_a_dual_stack_socket() {
     let port = edge.service.http().rsplit(':').next().unwrap().to_owned();
     edge.service.terminate().await.unwrap();
     edge.service.set("LISTEN_ADDR", &format!("[::]:{port}"));
-    // The edge trusts `X-Forwarded-For` only in requests from this network, which contains only IPv4 addresses.
+    // The edge trusts `X-Forwarded-For` only in requests from this IPv4 network. So the edge must read the client's
+    // address `::ffff:127.0.0.1` on the IPv6 socket as `127.0.0.1`.
     edge.service.set("TRUSTED_PROXIES", "127.0.0.0/8");
     edge.service.restart().unwrap();
     edge.service.wait_ready().await.unwrap();

@@ -17,10 +17,11 @@ const CLIENTS: u64 = 8;
 const EVENTS: usize = 5;
 /// Time under load before and after the restarts, and also between the start of an outage and the restarts.
 const UNDER_LOAD: Duration = Duration::from_secs(2);
-/// How long an edge still serves after SIGTERM, so that clients can switch to another edge, as a balancer does.
+/// How long an edge still serves after SIGTERM. In this time, the clients see that the edge is not ready and switch to
+/// another edge, as a balancer would.
 const DRAIN: (&str, &str) = ("DRAIN_DELAY", "2s");
 
-/// The results of a load.
+/// What became of the batches of one client.
 #[derive(Default)]
 struct Sent {
     accepted: Vec<TestEvent>,
@@ -63,7 +64,7 @@ async fn ready_edge(edges: &[(Http, Http)], client: u64) -> Option<&Http> {
     None
 }
 
-/// Clients that send batches to some edges until they are stopped.
+/// Clients that send batches to some edges until [`Load::stop`] stops the clients.
 struct Load {
     clients: tokio::task::JoinSet<Sent>,
     stop: CancellationToken,

@@ -8,7 +8,7 @@ use crate::world::{QueryApi, World};
 
 const FIELD: &str = "[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
 
-/// The variables of a service that runs as `user`.
+/// The variables of a service that logs in to ClickHouse as `user`.
 fn login(user: &str) -> [(&str, &str); 2] {
     [("CLICKHOUSE_USER", user), ("CLICKHOUSE_PASSWORD", LOCAL_PASSWORD)]
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::client::{Http, HttpResponse};
 use crate::world::{DEADLINE, Edge, QueryApi, World};
 
-/// The `Authorization` header with a new token, and the declaration of its key, to which the lines `more` are added.
+/// The `Authorization` header with a new token, and the TOML declaration of its key with the additional lines `more`.
 fn key(id: &str, tenant: &str, more: &str) -> (String, String) {
     let (token, toml) = generate(id, tenant);
     (format!("Bearer {token}"), format!("{toml}{more}\n"))
@@ -70,7 +70,8 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
     post(&edge, "/v1/votes", &acme_w, &[json!({"poll": "shoe", "option": "of-acme"})]).await;
     post(&edge, "/v1/events", &other_w, &[event("of-other", "DE"), event("of-other-too", "FR")]).await;
 
-    // All readers send the same query at the same time, and again when the answer is cached.
+    // The names of the events in the answer to a query. Below, the four readers send the same query at the same time,
+    // and again when the answers are cached.
     let events = async |bearer: &str, parameters: &str| {
         let answer = get(http, &format!("/v1/query?dimensions=event&{WINDOW}{parameters}"), bearer).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -116,7 +117,8 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
     let posted = http.send("POST", "/v1/query", &[("authorization", other.as_str())], body).await;
     assert!(posted.text.contains("of-other") && !posted.text.contains("of-acme"), "{}", posted.text);
 
-    // These answers are prepared once for all readers of a tenant, so a key with a filter gets none of them.
+    // The query API prepares these answers once for all readers of a tenant and cannot apply the filter of a key to
+    // them. So it refuses them to a reader whose key has a filter.
     for path in [
         "/analytics?timestamp=1763294400000",
         "/v1/counters",

@@ -55,7 +55,7 @@ async fn analysts_read_every_view_and_nothing_else() {
 
 /// Uses every client that `docs/bi.md` names, except those that need a graphical interface.
 #[tokio::test]
-#[ignore = "takes minutes, and 1 GB of packages"]
+#[ignore = "takes minutes and needs 1 GB of packages: ./dev test --full"]
 async fn the_clients_of_all_languages_read_the_views() {
     let filled = Filled::new("analysts_clients").await;
     let native = format!("127.0.0.1:{}", filled.stack.clickhouse.native_port().unwrap());
@@ -70,7 +70,7 @@ async fn the_clients_of_all_languages_read_the_views() {
 }
 
 #[tokio::test]
-#[ignore = "takes minutes, and 1 GB of packages"]
+#[ignore = "takes minutes and needs 1 GB of packages: ./dev test --full"]
 async fn superset_reads_the_views_into_datasets_and_charts() {
     let filled = Filled::new("analysts_superset").await;
     let support = tests_folder("bi");
@@ -81,7 +81,7 @@ async fn superset_reads_the_views_into_datasets_and_charts() {
 struct Filled {
     stack: Stack,
     world: World,
-    /// The expected contents of the views: view → measure → the sum over all rows.
+    /// The expected contents of the views: view → SQL expression over all rows of the view → value.
     expected: Value,
     _edge: Edge,
     _aggregator: Service,
@@ -93,7 +93,8 @@ impl Filled {
         let (stack, world) = World::on_own_servers_declaring(name, &rollups).await;
         let file = world.write("rollups.toml", &text);
         let declared = [("ROLLUPS_FILE", file.as_str())];
-        // Acts as if the file had been edited after the first start: this `migrate` adds the new rollups.
+        // The tables exist for the built-in rollups only. This `migrate` adds the rollups of [`DECLARED`], as after an
+        // edit of the file.
         world.migrate_with(&declared).await;
         let edge = world.edge().await;
         let aggregator = world.start("stream-agg", &declared);
@@ -102,7 +103,8 @@ impl Filled {
         let (mut events, mut value, votes) = (0_u64, 0_i64, 12_u64);
 
         for at in 0..20_u64 {
-            // Events of now, because panels of the last hour must show them at any minute of an hour.
+            // The events have the current time. Events at the start of the current hour could be too old for the
+            // panels that show the last hour.
             let mut lines: Vec<_> = (0..30).map(|_| TestEvent::random(&mut rng, now())).collect();
             if at < votes {
                 lines[0].event = "vote".to_owned();
@@ -356,8 +358,8 @@ impl TimeColumn {
         }
     }
 
-    /// Filters as people write them and as tools generate them: ranges and equality, Grafana's macros, Superset's
-    /// ranges.
+    /// Filters on the column, in this order: ranges and equality as people write them, what Grafana's macros expand to,
+    /// and ranges as Superset writes them.
     fn filters(&self) -> Vec<String> {
         let Self { name: c, start, from, to, seconds, is_date } = self;
         let (day, until) = (&start[..10], seconds + 3_600);
@@ -381,7 +383,8 @@ impl TimeColumn {
     }
 }
 
-/// A query as a person writes it, and as tools wrap it.
+/// Queries that read `view` with `filter`: first one as a person writes it, then forms in which tools put such a query
+/// into a subquery or a `WITH` clause.
 fn wrapped(view: &str, filter: &str) -> [String; 5] {
     [
         format!("SELECT * FROM {view} WHERE {filter}"),
@@ -396,8 +399,8 @@ fn wrapped(view: &str, filter: &str) -> [String; 5] {
     ]
 }
 
-/// Uses views with definers, because a future ClickHouse may not push filters down into such a view (ClickHouse's pull
-/// request 112847).
+/// Reads views that have a definer (`SQL SECURITY DEFINER`): future versions of ClickHouse may not push filters down
+/// into such views (ClickHouse's pull request 112847). In that case, this test fails.
 #[tokio::test]
 async fn a_filter_on_a_view_uses_the_primary_key_of_its_table() {
     let (text, rollups) = declared();
@@ -419,8 +422,8 @@ async fn a_filter_on_a_view_uses_the_primary_key_of_its_table() {
         } else {
             TimeColumn::at_noon(&world, time).await
         };
-        // The age of the earlier row, in days. 60 days are always in an earlier month. Rollups with a retention keep
-        // only a few days, so their view would not show such a row.
+        // The age of the earlier row in days. 60 days ago is always in an earlier month. The view of a rollup with a
+        // retention would not show a row of this age, because the retention is only a few days.
         let earlier = if rollup.retention_days.is_some() { 3 } else { 60 };
         let row = |(tenant, days): (&str, u32)| {
             format!(
@@ -477,7 +480,7 @@ async fn assert_filters_read_one_part(world: &World, view: &str, column: &TimeCo
 async fn assert_reads_one_part(world: &World, view: &str, filter: &str) {
     for query in wrapped(&format!("{}.{view}", world.bi_database()), filter) {
         let read = world.rows(&format!("EXPLAIN ESTIMATE {query}")).await;
-        // Database, table, parts, rows, marks.
+        // The columns are database, table, parts, rows and marks.
         assert_eq!(read.iter().map(|row| row[2].as_str()).collect::<Vec<_>>(), ["1"], "{query}: {read:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! A read does not send its own query to ClickHouse: all reads together cost at most one query per refresh. Only reads
-//! of cold hours wait, for the next refresh.
+//! A read does not send its own query to ClickHouse: all reads together cost at most one query per refresh. A read of a
+//! cold hour waits for the next refresh, and other reads do not wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

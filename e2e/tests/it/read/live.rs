@@ -1,4 +1,4 @@
-//! `/v1/live` sends the whole state at once, and again with each snapshot.
+//! A stream of `/v1/live` sends the whole state when a client opens it, and again with each new snapshot.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ measures = { users = "uniq_exact(user)" }
 retention = "2d"
 "#;
 
-/// An open stream.
+/// An open stream of `/v1/live`, in the format of server-sent events.
 struct Stream {
     answer: reqwest::Response,
     /// The start of a message that is not complete yet.
@@ -37,7 +37,8 @@ impl Stream {
         self.answer.headers().get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The id and the state of the next message; none at the end of the stream. Skips comments.
+    /// The id and the state of the next message; none at the end of the stream. Skips messages without data, which are
+    /// comments.
     async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             while let Some((message, rest)) = self.rest.split_once("\n\n") {

@@ -52,8 +52,8 @@ async fn the_page_shows_what_was_posted_and_how_old_it_is() {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("node runs: apt install nodejs");
-    // If this test ends early, its end of this pipe is closed. The script notices that and ends.
+        .expect("node must be installed: apt install nodejs");
+    // If this test ends early, the script's standard input is closed. The script notices this and exits.
     let mut answer = browser.stdin.take().unwrap();
     let mut lines = lines(browser.stdout.take().unwrap());
     let run = async {
@@ -93,8 +93,8 @@ fn time_left_of_the_day() -> Duration {
     Duration::from_millis(left.unsigned_abs())
 }
 
-/// The events that the script asks for: `events` first, and `weeks` later. The oracle has counted those that were
-/// posted so far.
+/// The events that the test posts when the script asks for them: first `events`, later `weeks`. The oracle counts what
+/// was posted so far.
 struct Posted {
     events: Vec<TestEvent>,
     weeks: Vec<TestEvent>,
@@ -142,7 +142,7 @@ fn events() -> Vec<TestEvent> {
     (0..150).map(event).collect()
 }
 
-/// The numbers that the page must show for these events.
+/// The numbers that the page must show for the posted events, as JSON.
 fn expected(Posted { events, weeks, .. }: &Posted) -> String {
     let mut countries = BTreeMap::<&str, usize>::new();
     for event in events {

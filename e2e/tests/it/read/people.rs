@@ -110,7 +110,7 @@ async fn retention_is_what_plain_counting_gives() {
     api.wait_until_as_of(now()).await;
 
     let today = now().floor(DAY).0;
-    // 1970-01-01 was a Thursday.
+    // 1970-01-01 was a Thursday, so the Monday of its week is 3 days before it.
     let monday = today - (today / DAY + 3).rem_euclid(7) * DAY;
     for (grain, length, last) in [("day", DAY, today), ("week", 7 * DAY, monday)] {
         for (first, again) in [("signup", "open"), ("view", "view"), ("open", "buy")] {
@@ -179,8 +179,8 @@ async fn days_of_another_time_zone_are_read_from_a_rollup_with_fitting_buckets()
     assert!(tehran.text.contains("need 15m"), "{}", tehran.text);
 }
 
-/// For each step, the number of users who reach it. A user reaches a step by an event of each step up to it, in order,
-/// within `within` milliseconds of the first of these events.
+/// For each step, the number of users who reach it. A user reaches a step with a series of events: one event for each
+/// step from the first to this one, in this order, all within `within` milliseconds of the first event.
 pub(super) fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) -> Vec<usize> {
     let step_of = |made: &TestEvent| steps.iter().position(|events| events.contains(&made.event.as_str()));
     let mut by_user: BTreeMap<&str, Vec<(i64, usize)>> = BTreeMap::new();
@@ -189,7 +189,7 @@ pub(super) fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) ->
             by_user.entry(&made.user).or_default().push((made.time.0, step));
         }
     }
-    /// The number of steps, `step` and later ones, that a user's events reach in order between `from` and `until`.
+    /// How many steps a user's events reach in order between `from` and `until`. The first step that counts is `step`.
     /// Events of two successive steps may have the same time.
     fn steps_reached(events: &[(i64, usize)], step: usize, from: i64, until: i64) -> usize {
         let next = events.iter().filter(|(time, at)| *at == step && (from..=until).contains(time));

@@ -115,9 +115,8 @@ async fn an_answer_has_its_as_of_and_a_refusal_names_the_wrong_parameter() {
     assert_eq!(UnixMillis::parse(answer.header("x-as-of")), Some(as_of));
     assert_eq!(meta["complete_until"], "2025-11-16T00:00:00+00:00");
     assert_eq!(meta["rollups"], json!(["event_daily"]));
-    // Data that has not changed is not sent again, even if its `as_of` is later. On a busy machine the answer may
-    // become stale between the two requests. An answer that is marked as stale differs from the fresh answer, so it is
-    // sent.
+    // The query API answers 304 if the data has not changed, even if its `as_of` is later. On a busy machine, the
+    // answer may become stale between the two requests. Then the query API sends it again, because `stale` has changed.
     wait_for("an answer that is not sent again", DEADLINE, async || {
         let known = http.get(path).await;
         let again = http.send("GET", path, &[("if-none-match", known.header("etag"))], "").await;

@@ -34,7 +34,8 @@ fn produce_events_of(world: &World, sent: UnixMillis, arrived: UnixMillis, more:
     world.produce(KP, &[&[("v", "1"), ("n", "2"), ("id", id.as_str())], more].concat(), &value);
 }
 
-/// Changes the ledger as if the broker had appended these records `days` days earlier.
+/// Changes the ledger as if the broker had appended some records `days` days earlier. The SQL condition `records`
+/// selects these records.
 async fn backdate_in_ledger(world: &World, records: &str, days: u8) {
     world.rows(&format!("INSERT INTO ledger SELECT * REPLACE (kafka_time - INTERVAL {days} DAY AS kafka_time) FROM ledger WHERE {records} OR tenant = '' AND hwm = (SELECT min(hwm) FROM ledger WHERE hwm > 1)")).await;
     let moved = format!(
@@ -83,7 +84,7 @@ async fn expired_raw_rows_are_not_reported_as_missing_but_other_raw_rows_are() {
     backdate_in_ledger(&world, "ko <= 1", 26).await;
     world.rows("INSERT INTO events SELECT * REPLACE (server_time - INTERVAL 26 DAY AS server_time) FROM events WHERE tenant != '' AND ko = 0").await;
     world.rows("DELETE FROM events WHERE tenant != '' AND (ko = 1 OR ko = 0 AND server_time > now() - INTERVAL 1 DAY)").await;
-    // The first pass audits tables that look younger than their retention, and the second pass tables that look older.
+    // To the audits, the tables look younger than their retention in the first pass and older in the second pass.
     for _ in 0..2 {
         wait_for_clean_audit_of(&world, &["--days", "29"], 4).await;
         let noted = latest(&world, "note", "events", "all").await.remove(0);

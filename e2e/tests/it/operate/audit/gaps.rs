@@ -8,7 +8,7 @@ use super::{KP, audit, latest, wait_for_finding, wait_for_progress};
 use crate::client::Http;
 use crate::world::{DEADLINE, World};
 
-/// Appends records without headers. The ledger gets a row for each record, and its line becomes a dead letter.
+/// Appends records without headers. Each record gets a row in the ledger, and the line in it becomes a dead letter.
 fn produce(world: &World, records: usize) {
     for _ in 0..records {
         world.produce(KP, &[], b"of some other program");
@@ -50,7 +50,8 @@ async fn a_transaction_leaves_a_gap_of_one_offset_behind_its_records() {
     let record = BaseRecord::<(), _>::to(world.name()).partition(KP).payload(b"of a tool");
     tool.send(record).map_err(|(error, _)| error).unwrap();
     tool.commit_transaction(DEADLINE).unwrap();
-    // Offset 2 is the marker with which Kafka commits the transaction. The log has no record after the marker yet.
+    // Offset 2 is the marker with which Kafka commits the transaction. While the log has no record after this marker,
+    // `progress` covers only the offsets below the marker, so an audit finds no gap.
     wait_for_progress(&world, 2).await;
     audit(&world, &[]).await.unwrap();
     produce(&world, 1);

@@ -45,8 +45,8 @@ async fn audit(world: &World, more: &[&str]) -> anyhow::Result<()> {
     world.run("stream-agg", &[&["audit"], more].concat(), &[]).await
 }
 
-/// Runs audits until one fails with all of these words in its error. While some records are not yet below `progress`,
-/// an audit may find other, temporary differences.
+/// Runs audits until one fails with all of these words in its error. Earlier audits may find other, temporary
+/// differences, as long as `progress` does not cover all records.
 async fn wait_for_finding(world: &World, more: &[&str], words: &[&str]) {
     let mut seen = String::new();
     let waited = wait_for(format!("an audit with {words:?}"), DEADLINE, async || {
@@ -123,7 +123,7 @@ async fn an_audit_of_correct_tables_finds_nothing_at_rest_and_under_load() {
         }
     };
     tokio::join!(load, audits);
-    let waited = wait_for("an audit that counts all", DEADLINE, async || {
+    let waited = wait_for("an audit that finds all events", DEADLINE, async || {
         counted.audit().await.unwrap();
         let latest = "SELECT argMax(found, audited_at) FROM audits WHERE part = 'all' AND table";
         let found = async |table: &str| counted.world.number(&format!("{latest} = '{table}'")).await;
@@ -223,8 +223,8 @@ async fn a_rollup_declared_late_passes_the_audit_before_and_after_its_backfill()
     assert!(format!("{error:#}").contains("missing=0 duplicate=100"), "{error:#}");
 }
 
-/// A rollup of events with the field `a.b`. An event can have it as the member `a.b`, as the member `b` of the object
-/// `a`, or as both.
+/// A rollup of the events in which the field `a.b` has certain values. A line can have this field as `{"a.b": …}`, as
+/// `{"a": {"b": …}}`, or in both forms.
 const OF_A_FIELD: &str = r#"
 [[rollup]]
 name = "of_a_field"

@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 use super::super::people::{funnel, users};
 use crate::oracle::TestEvent;
 
-/// The steps of the page's funnel. Each has its probability, in percent, in a visit that has all earlier steps.
+/// The steps of the page's funnel. The number is the probability, in percent, that a visit with all earlier steps also
+/// has this step.
 const STEPS: [(&str, u8); 4] = [("visit", 100), ("view", 90), ("signup_start", 70), ("signup", 25)];
-/// Countries, each with its visits per day on the last 6 days and its visits per day before that.
+/// Countries, each with its visits per day on the 6 days before today and its visits per day on earlier days.
 const COUNTRIES: [(&str, i64, i64); 3] = [("FR", 9, 8), ("JP", 12, 5), ("CA", 4, 6)];
 /// How many days back the events reach.
 const DAYS: i64 = 27;
-/// The page compares the unfinished current day with an equally long part of the day this many days ago. There are no
-/// generated events on these two days, so the results do not depend on the time of day at which the test runs.
+/// The page compares the unfinished current day with an equally long part of the day this many days ago. This
+/// module generates no events on these two days, so the results do not depend on the time of day of the test.
 const COMPARED_DAYS_AGO: i64 = 7;
 /// Number of people. Each of them visits many times.
 const PEOPLE: u32 = 120;
@@ -66,8 +67,8 @@ pub(super) fn answers(events: &[TestEvent], now: UnixMillis) -> Value {
     })
 }
 
-/// The country whose number of events grew most, in percent, from the 7 days before to the last 7 days. The current day
-/// is one of the last 7 days.
+/// The country whose number of events grew most, in percent: from the previous 7 days to the last 7 days, which include
+/// the current day.
 fn growth(events: &[TestEvent], today: i64) -> Value {
     let count = |country: &str, start: i64| {
         let is_counted =
@@ -76,9 +77,9 @@ fn growth(events: &[TestEvent], today: i64) -> Value {
     };
     let this_week = today - 6 * DAY;
     let countries: BTreeSet<&str> = events.iter().map(|made| made.country.as_str()).collect();
-    // Each key is the number of events in the last 7 days, in percent of the number in the 7 days before. It is a whole
-    // number, because an `f64` cannot be a key of a `BTreeMap`. A country without events in the 7 days before has no
-    // growth.
+    // Each key is the number of events in the last 7 days, in percent of the number in the previous 7 days. The key is
+    // a whole number, because an `f64` cannot be a key of a `BTreeMap`. For a country without events in the previous 7
+    // days, the growth is not defined.
     let growths: BTreeMap<usize, Value> = countries
         .into_iter()
         .map(|country| (country, count(country, this_week), count(country, this_week - 7 * DAY)))
@@ -97,8 +98,8 @@ fn users_of(events: &[TestEvent], start: i64) -> usize {
     of_day.map(|made| &made.user).collect::<BTreeSet<_>>().len()
 }
 
-/// The number of users who reached each step in the last 7 days, and the step at which the number of users falls most:
-/// the number who reached the previous step minus the number who reached this step.
+/// The number of users who reached each step in the last 7 days, and the step with the largest loss. The loss of a step
+/// is the number of users who reached the previous step but not this one.
 fn drop_off(events: &[TestEvent], today: i64) -> Value {
     let names = STEPS.map(|(step, _)| step);
     let of_week: Vec<_> = events.iter().filter(|made| made.time.0 >= today - 6 * DAY).collect();
@@ -111,7 +112,7 @@ fn drop_off(events: &[TestEvent], today: i64) -> Value {
 /// The first day of the calendar week three weeks before the current one, the number of users who signed up in that
 /// week, and how many of these users had an event in the second week after it.
 fn retention(events: &[TestEvent], today: i64) -> Value {
-    // 1970-01-01 was a Thursday.
+    // 1970-01-01 was a Thursday, so the Monday of its week is 3 days before it.
     let monday = today - (today / DAY + 3).rem_euclid(7) * DAY;
     let (cohort, later) = (monday - 21 * DAY, monday - 7 * DAY);
     let signed_up = users(events, "signup", cohort, 7 * DAY);
