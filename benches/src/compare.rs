@@ -1,7 +1,7 @@
 //! Compares servers under load.
 //!
-//! Candidates run in turn, A B C A B C, so that a machine that slows down affects all of them. All candidates are
-//! warmed up before the first one is measured.
+//! A *candidate* is a server with the load that is sent to it. Candidates are measured in turn, A B C A B C: if the
+//! machine slows down, this affects all of them. All candidates are warmed up before the first measurement.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Candidate {
         self
     }
 
-    /// The candidate's row of the table, without measurements.
+    /// The candidate's row in the report's table, still without measurements.
     pub fn row(&self) -> Row {
         Row::new(&*self.what, self.unit)
     }
@@ -115,7 +115,7 @@ impl Candidate {
     }
 }
 
-/// Runs the candidates in turn, as often as the plan says, and returns a row of the table for each.
+/// Measures each candidate `plan.repeats` times, in turn, and returns a row of the report's table for each candidate.
 pub async fn compare(candidates: &[Candidate], plan: &Plan) -> anyhow::Result<Vec<Row>> {
     let mut rows: Vec<_> = candidates.iter().map(Candidate::row).collect();
     for candidate in candidates {

@@ -2,9 +2,9 @@
 //!
 //! With a rate, the load is an open loop: the latency of a request counts from its scheduled start, so a stall of
 //! the server counts for every request that had to wait. Without a rate, each connection sends its next request
-//! when the previous one is answered. The generator shares the machine with the servers that it measures, so it writes
-//! prepared bytes and parses only the status and the length of an answer. With a rate, latencies include the timer's
-//! granularity of a millisecond.
+//! when the previous one is answered. The generator shares the machine with the servers that it measures. To use little
+//! CPU time, it writes prepared bytes and parses only the status and the length of an answer. With a rate, latencies
+//! include the timer's granularity of a millisecond.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,17 +9,18 @@ use crate::input::Work;
 pub struct Plan {
     /// Length of each measurement under load.
     pub duration: Duration,
-    /// Length of each measurement at rest.
+    /// Length of each measurement while few events arrive.
     pub window: Duration,
-    /// How often each measurement is repeated.
+    /// How many times each measurement is made.
     pub repeats: usize,
-    /// Number of events that each drain stores, and that the tables hold while queries and dashboards are measured.
+    /// Number of events that each consumer stores in the drain, and that ClickHouse holds while queries and dashboards
+    /// are measured.
     pub events: u64,
     /// The only measurements to make; all if empty.
     pub only: Vec<Measurement>,
     /// The only kind of events for the edge and the drain; all kinds if absent.
     pub work: Option<Work>,
-    /// Whether the drain also measures peers. They must have been built.
+    /// Whether Spate is also measured in the drain. It must have been built.
     pub peers: bool,
 }
 
@@ -41,15 +42,15 @@ impl Plan {
 pub enum Measurement {
     /// CPU time of all processes while few events arrive.
     Rest,
-    /// The edge, compared with its floors.
+    /// The edge, compared with servers that only read requests, or read them and write to Kafka.
     Edge,
-    /// Reads of the current hour, compared with their floor.
+    /// Reads of the current hour, compared with a server that answers with a constant.
     Reads,
     /// Queries of `/v1/query`, and the page in a browser.
     Queries,
     /// Queries of dashboards on the analysts' views.
     Dashboards,
-    /// From requests to stored rows.
+    /// The edge and the aggregator together, from requests to stored rows.
     WholeWay,
     /// The aggregator alone stores the records that a topic already holds. It is compared with ClickHouse's Kafka
     /// engine and, with `--peers`, with Spate.

@@ -39,7 +39,7 @@ sink:
     chunk: { target_bytes: 512KiB }
 "#;
 
-/// Declares a type that is deserialized from a line and serialized as a row. Its fields have the order of the columns.
+/// Declares a type that is deserialized from a line and serialized as a row, with its fields in column order.
 macro_rules! row {
     ($name:ident { $($(#[$attribute:meta])* $further:ident: $kind:ty),* $(,)? }) => {
         #[derive(Deserialize, Serialize)]

@@ -1,4 +1,4 @@
-//! `./dev bench`: measures on this machine and prints the tables.
+//! `./dev bench`: makes the measurements on this machine and prints the results as tables.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,22 +19,23 @@ struct Arguments {
     /// Length of each measurement under load, in seconds
     #[arg(long, default_value_t = 6)]
     seconds: u64,
-    /// How often each measurement is repeated
+    /// How many times each measurement is made
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     repeats: u64,
-    /// Number of events that each drain stores, and that the tables hold while queries and dashboards are measured
+    /// Number of events that each consumer stores in the measurement `drain`, and that ClickHouse holds in the
+    /// measurements `queries` and `dashboards`
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
-    /// Length of each measurement at rest, in seconds
+    /// Length of each measurement while few events arrive (`rest`), in seconds
     #[arg(long, default_value_t = 60)]
     window: u64,
     /// Make only these measurements
     #[arg(long, value_enum, value_name = "PARTS", value_delimiter = ',')]
     only: Vec<Measurement>,
-    /// Measure the edge and the drain with this kind of events only
+    /// Use only this kind of events in the measurements `edge` and `drain`
     #[arg(long, value_enum)]
     work: Option<Work>,
-    /// Also let Spate drain the topics; `./dev bench` builds Spate first
+    /// Also measure the program Spate in the measurement `drain`; `./dev bench` builds Spate first
     #[arg(long)]
     peers: bool,
     /// Write the tables, every figure and the setup of the run into this directory

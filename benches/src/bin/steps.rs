@@ -8,11 +8,11 @@ use benches::input::Work;
 use benches::steps::{self, Step};
 use clap::Parser;
 
-/// How many more times the long run executes the step than the short run. The reported cost is the difference between
-/// the instructions of the two runs, divided by the number of events in these additional rounds.
+/// Number of rounds that the long run adds. Each step is counted in two processes: the short run executes the step
+/// [`WARM_UP`] times, and the long run executes it this many times more. The cost of an event is the difference between
+/// the two counts, divided by the number of events in the additional rounds.
 const ROUNDS: u64 = 20;
-/// How many times the short run executes the step. The instructions of the short run are subtracted from those of the
-/// long run.
+/// Number of rounds of the short run. The long run begins with this many rounds, too, so the difference excludes them.
 const WARM_UP: u64 = 5;
 
 /// Counts the instructions of each step that processes an event, with valgrind.
@@ -54,7 +54,7 @@ fn run(only: Option<&str>, work: Option<Work>, times: Option<u64>) -> anyhow::Re
 fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
     println!("| work | step     | instructions an event |\n| ---- | -------- | --------------------- |");
     for (work, step) in works.iter().flat_map(|(work, steps)| steps.iter().map(move |step| (*work, step))) {
-        // The difference between the two runs does not contain the cost of starting the process and generating data.
+        // Both runs start a process and generate data, so the difference does not contain the cost of that.
         let counted = instructions(work, step, WARM_UP + ROUNDS)? - instructions(work, step, WARM_UP)?;
         let each = counted as f64 / (ROUNDS * step.events) as f64;
         println!("| {} | {:8} | {each:21.0} |", work.name(), step.name);
@@ -62,7 +62,7 @@ fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The number of instructions of a process that runs `step` this many times.
+/// Counts the instructions of a process that runs `step` `times` times.
 fn instructions(work: Work, step: &Step, times: u64) -> anyhow::Result<u64> {
     let program = env::current_exe().context("find this program")?;
     let mut valgrind = Command::new("valgrind");

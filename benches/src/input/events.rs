@@ -1,8 +1,8 @@
 //! The three kinds of events in all measurements: lean, rich and wild.
 //!
 //! Pure. The events must never change, because the results of runs on different days are compared; a test checks the
-//! exact text of some lines. No two bodies are equal, because equal bodies in a batch of records would compress too
-//! well.
+//! exact text of some lines. No two bodies are equal: the producer compresses several records together, so equal bodies
+//! would compress better than the bodies of real clients.
 
 use std::fmt::Write as _;
 
@@ -10,9 +10,9 @@ use devstack::traffic::{BATCH, Traffic};
 use fastrand::Rng;
 use schemas::time::{DAY, UnixMillis};
 
-/// Number of devices that send events at the same time.
+/// Number of simulated devices.
 const DEVICES: usize = 100_000;
-/// One wild event in this many comes from a device with a wrong clock.
+/// On average, one of this many wild events comes from a device with a wrong clock.
 const WRONG_CLOCK_ONE_IN: u32 = 100;
 /// A wrong clock shows a random time within this many past days.
 const WILD_DAYS: i64 = 2_000;
@@ -42,8 +42,8 @@ impl Work {
     }
 }
 
-/// The fields that a rich event has in addition to those of a lean event, each with its column type in ClickHouse for
-/// consumers that need a column for each field.
+/// The fields that a rich event has in addition to those of a lean event. Each has its column type in ClickHouse,
+/// because some consumers need a column for each field.
 pub(crate) const PROPS: [(&str, &str); 8] = [
     ("plan", "LowCardinality(String)"),
     ("screen", "LowCardinality(String)"),
@@ -122,12 +122,12 @@ impl Events {
         body
     }
 
-    /// The path of one person's reaction.
+    /// The path of a `POST` request that sends one reaction of a person.
     pub fn reaction(&mut self, now: UnixMillis) -> String {
         self.traffic.reaction(now)
     }
 
-    /// The body of one person's vote.
+    /// The body of a request that sends one person's vote.
     pub fn vote(&mut self) -> String {
         self.traffic.vote()
     }

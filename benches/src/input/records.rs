@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Events, Work};
 
-/// Number of partitions of a topic that is filled with records: the default of `TOPIC_PARTITIONS`.
+/// Number of partitions of a topic that [`fill`] fills. It is the default of `TOPIC_PARTITIONS`.
 pub const PARTITIONS: u16 = 8;
 /// The span of `server_time` in a topic that [`fill`] fills, in milliseconds: ten minutes.
 const BACKLOG_MS: i64 = 10 * MINUTE;
@@ -29,7 +29,7 @@ pub fn fill(kafka: &Kafka, topic: &str, work: Work, count: u64) -> anyhow::Resul
     fill_over(kafka, topic, work, count, BACKLOG_MS)
 }
 
-/// Like [`fill`], but the times of arrival are spread over the last `span` milliseconds.
+/// Like [`fill`], but the values of `server_time` are spread over the last `span` milliseconds.
 pub fn fill_over(kafka: &Kafka, topic: &str, work: Work, count: u64, span: i64) -> anyhow::Result<u64> {
     let (mut events, now) = (Events::new(work), UnixMillis::from(SystemTime::now()));
     let mut config = kafka.client_config();
@@ -85,7 +85,7 @@ fn headers() -> OwnedHeaders {
 fn enriched(prefix: &Prefix, batch: &str) -> Vec<u8> {
     let mut value = Vec::new();
     for text in batch.lines() {
-        let parsed = event::parse::<()>(text).expect("made-up events are valid");
+        let parsed = event::parse::<()>(text).expect("generated events are valid");
         if !value.is_empty() {
             value.push(b'\n');
         }

@@ -28,9 +28,9 @@ pub fn reactions() -> Arc<[Bytes]> {
     (0..REQUESTS).map(|_| load::post(&events.reaction(now), b"")).collect()
 }
 
-/// A mix of all kinds of requests: rounds of a batch, three reactions and a vote. The caller sends them at `rate` a
-/// second for `duration`; at 50 a second, the events arrive as fast as in `./dev up --demo`. The times of the events
-/// are close to the time at which their request should be sent, except for some events in past hours.
+/// A mix of all kinds of requests, in rounds: each round has a batch, three reactions and a vote. The caller sends
+/// `rate` requests a second for `duration`; at 50 a second, the events arrive as fast as in `./dev up --demo`. The time
+/// of an event is close to the time at which its request should be sent, except that some events are from past hours.
 pub fn demo(rate: f64, duration: Duration) -> Arc<[Bytes]> {
     let (mut events, start) = (Events::new(Work::Lean), now());
     let count = (rate * duration.as_secs_f64()).ceil() as usize;

@@ -28,15 +28,15 @@ const DATABASES: Databases<'static> = Databases { tables: "bench_dashboards", vi
 /// The declaration of a field that one of the queries reads.
 const FIELD: &str = "\n[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
 
-/// How often each query is sent in one repeat.
+/// Number of times that each query is sent in one repeat.
 const SENDS_PER_REPEAT: usize = 20;
 /// Shortest time from the start of one repeat to the start of the next one. The analysts' user may send 600 queries a
 /// minute, and a repeat sends 240.
 const REPEAT_EVERY: Duration = Duration::from_secs(30);
-/// The goal for a query that reads a rollup: the maximum of its median latency, in milliseconds.
+/// The goal for a query that reads a rollup: its median latency should not exceed this number of milliseconds.
 const MAX_ROLLUP_QUERY_MS: f64 = 50.0;
 
-/// A query of a panel.
+/// A panel of a dashboard, with its query.
 struct Panel {
     name: &'static str,
     sql: &'static str,
@@ -109,7 +109,8 @@ const PANELS: [Panel; 12] = [
     of_events("a preview", "SELECT * FROM (SELECT * FROM events_recent) AS t LIMIT 200"),
 ];
 
-/// Declares the definers of the views. Must be called before the local ClickHouse server starts.
+/// Declares the definers of the views: the ClickHouse users with whose rights the views read the tables. Must be called
+/// before a local ClickHouse server starts, because the server gets these users only at its start.
 pub(super) fn declare(clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let rollups = Rollups::parse("dashboards", &declaration())?;
     clickhouse.declare_users(&access::of_views(&rollups, DATABASES, Definers::DEFAULT, &Tenants::default()))
@@ -125,7 +126,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     let world = world.with_rollups(&declaration())?.with_views(DATABASES.views);
     ensure!(
         world.name() == DATABASES.tables,
-        "the definers were declared for the database {}, which this world does not use",
+        "the definers of the views may read the database `{}`, but this measurement uses another one",
         DATABASES.tables
     );
     world.migrate().await?;
@@ -161,7 +162,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     Ok((rows, goals))
 }
 
-/// A client that sends queries as the analysts' user, to whom limits apply.
+/// A client that sends queries as the analysts' user, which has limits in ClickHouse.
 struct Analyst {
     http: Client,
     url: Url,

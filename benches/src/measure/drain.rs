@@ -24,7 +24,8 @@ use crate::servers::{World, kafka_engine};
 /// Interval between two queries for the number of stored rows. It is long because ClickHouse's CPU time for these
 /// queries is counted too.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Longest duration of a drain. A longer drain is stopped, and its figures count only the events stored until then.
+/// Longest duration of a drain. A longer drain is stopped, and its figures count only the events that are stored by
+/// then.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(180);
 /// Longest wait for the merges that still run when all events are stored.
 const MERGES_DEADLINE: Duration = Duration::from_secs(60);
@@ -49,7 +50,7 @@ dimensions = ["event"]
 measures = { users = "uniq_exact(user)" }
 "#;
 
-/// What drains a topic.
+/// A program that stores the records of a topic in ClickHouse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Consumer {
     /// The aggregator with all built-in rollups.
@@ -63,8 +64,8 @@ enum Consumer {
 }
 
 impl Consumer {
-    /// The consumers that are measured with this kind of events. Only the aggregator is measured with wild events,
-    /// because they serve only to show what events with wrong clocks cost the aggregator in addition.
+    /// The consumers that are measured with this kind of events. Wild events show only how much more CPU time the
+    /// aggregator needs if some clocks are wrong, so no other consumer is measured with them.
     fn all(work: Work, plan: &Plan) -> Vec<Self> {
         let mut all = vec![Self::Aggregator];
         if work != Work::Wild {
@@ -96,7 +97,7 @@ impl Consumer {
         }
     }
 
-    /// A world for this consumer, with an empty database.
+    /// Prepares the environment for one drain by this consumer: an empty database and a consumer group for `topic`.
     async fn world(self, name: &str, topic: &str, work: Work, stack: &Stack) -> anyhow::Result<World> {
         let world = World::prepare(name, stack)?.with_topic(topic);
         let world = if self == Self::AggregatorTwoRollups { world.with_rollups(TWO_ROLLUPS)? } else { world };
@@ -186,7 +187,7 @@ async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Res
                 (drained.units < events).then(|| format!(", stopped after {} s", DRAIN_DEADLINE.as_secs()));
             row.repeats.push(drained);
             row.note = note(row) + &stopped.unwrap_or_default();
-            // Otherwise merges of these tables would use CPU time while the next consumer is measured.
+            // Drops the tables, because their merges would use CPU time while the next consumer is measured.
             world.remove().await?;
         }
     }
@@ -200,8 +201,8 @@ fn note(row: &Row) -> String {
     [peak, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// Lets the consumer drain the topic, which holds `events` events. If [`DRAIN_DEADLINE`] passes first, measures what
-/// the consumer has stored until then.
+/// Lets the consumer drain the topic, which holds `events` events. If [`DRAIN_DEADLINE`] passes first, measures only
+/// the events that are stored by then.
 async fn drain(
     consumer: Consumer,
     world: &World,
@@ -257,7 +258,10 @@ async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow
         return Ok((last, last as f64 / started.elapsed().as_secs_f64()));
     }
     let (head, since) = first.with_context(|| format!("{}: wait for the first rows", consumer.what()))?;
-    ensure!(head < events, "all {events} events were stored at once: drain more events to measure a rate");
+    ensure!(
+        head < events,
+        "all {events} events were stored at the first poll that found rows: set a larger `--events`"
+    );
     ensure!(last == events, "{}: {events} events became {last} rows", consumer.what());
     Ok((events, (events - head) as f64 / since.elapsed().as_secs_f64()))
 }
@@ -273,7 +277,7 @@ async fn print_cost_of_tables(world: &World, events: u64) -> anyhow::Result<f64>
             (count, seconds / events as f64 * 1e6)
         };
         let ((inserts, inserting), (merges, merging)) = (of(&inserts), of(&merges));
-        // The inserts of the Kafka engine are not in `system.query_log`.
+        // The inserts of the Kafka engine are not in `system.query_log`, so their number is 0 here.
         let inserting =
             (inserts > 0).then(|| format!("{inserts} inserts of {inserting:.3} CPU s per M events, "));
         progress::print(&format!(

@@ -32,9 +32,9 @@ const SMALL_RATE: f64 = 200.0;
 /// The result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Throughput and its cost.
+    /// Throughput, latency and CPU time under load.
     pub rows: Vec<Row>,
-    /// The cost at rest.
+    /// CPU time and freshness while few events arrive.
     pub rests: Vec<Rest>,
     /// Measured figures that have goals.
     pub goals: Vec<Goal>,
@@ -60,7 +60,7 @@ impl Bench {
     pub async fn run(self) -> anyhow::Result<Report> {
         let Self { plan, mut stack } = self;
         let mut report = Report::default();
-        // The measurement at rest comes first, because a ClickHouse that was just started has no old parts to merge.
+        // The measurement at rest comes first: merging the parts of an earlier measurement would use CPU time.
         if plan.includes(Measurement::Rest) {
             report.rests = rest::measure(&plan, &mut stack).await?;
             report.goals.extend(report.rests.iter().flat_map(Rest::goals));

@@ -27,15 +27,15 @@ use crate::servers::world::addr;
 
 /// Requests a second that arrive at the edge.
 const RATE: f64 = 5.0;
-/// Pages that stay open.
+/// Number of pages that are open when the query API's CPU time is counted for the second time.
 const PAGES: usize = 5;
-/// How often the page is loaded, with nothing in the browser's cache.
+/// Number of times that the page is loaded. The browser's cache is empty before each load.
 const LOADS: usize = 5;
 /// Longest wait for the browser.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Returns the figures that have goals; none if there is no Chromium. Counts the query API's CPU time first without
-/// open pages and then with open pages, each time for as long as a measurement at rest.
+/// Returns the figures that have goals, or no figures if Chromium is not installed. Counts the query API's CPU time
+/// first without open pages and then with open pages, each time for `plan.window`.
 pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> anyhow::Result<Vec<Goal>> {
     let chromium = match page::chromium(&Vars::from_env()) {
         Ok(chromium) => chromium,
@@ -102,7 +102,7 @@ impl Browser {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .context("start node: apt install nodejs")?;
+            .context("start node (apt install nodejs)")?;
         let lines = BufReader::new(script.stdout.take().context("read the script's output")?).lines();
         Ok(Self { script, lines })
     }

@@ -1,5 +1,5 @@
-//! Queries of `/v1/query` over the events of a drained topic: different queries, which ClickHouse answers, and equal
-//! ones, which the cache answers. Then a browser opens the page.
+//! Queries of the query API's route `/v1/query` over the stored events: different queries, which ClickHouse answers,
+//! and equal queries, which the query API's cache answers. Then a browser opens the page.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ use crate::report::table::Row;
 use crate::servers::World;
 use crate::servers::world::addr_of;
 
-/// Queries a second that ClickHouse has to answer: those of a page of ten panels that is opened twice a second.
+/// Different queries a second, as if a page with ten panels were opened twice a second.
 const QUERY_RATE: f64 = 20.0;
-/// Connections that send the different queries.
+/// Number of connections that send the different queries.
 const QUERY_CONNECTIONS: usize = 10;
-/// Equal queries a second. Until the next refresh, the cache answers all of them but the first.
+/// Equal queries a second. After each refresh, only the first of them reads ClickHouse; the cache answers the others.
 const CACHED_RATE: f64 = 2_000.0;
-/// Connections that send the equal queries.
+/// Number of connections that send the equal queries.
 const CACHED_CONNECTIONS: usize = 32;
 
 /// Queries of panels. A different value is appended to the filter of each request, so that no two queries are equal.

@@ -5,16 +5,16 @@ use super::table;
 /// The bound of a goal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bound {
-    /// The figure should not be above it.
+    /// The figure should not be above this number.
     AtMost(f64),
-    /// The figure should not be below it.
+    /// The figure should not be below this number.
     AtLeast(f64),
 }
 
 /// A goal and the figure that a run measured.
 #[derive(Debug, Clone)]
 pub struct Goal {
-    /// The number of the goal in the project's list of goals.
+    /// The goal's name in the table of goals, such as `5b` or `page`.
     pub number: &'static str,
     /// What was measured, with its unit.
     pub what: String,

@@ -26,9 +26,9 @@ impl Unit {
 pub struct Row {
     /// What was measured.
     pub what: String,
-    /// What the figures in this row count: requests or events, for example.
+    /// What the row counts.
     pub unit: Unit,
-    /// The measurements; at least one before the row is shown.
+    /// The measurements. A row that is printed needs at least one.
     pub repeats: Vec<Repeat>,
     /// A remark, such as a share of a floor or a check of counts.
     pub note: String,

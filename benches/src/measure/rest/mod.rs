@@ -26,7 +26,7 @@ use probe::Probe;
 
 mod probe;
 
-/// Requests a second of the load that has the event rate of the demo.
+/// Requests a second in the load [`Arrival::Demo`].
 const DEMO_RATE: f64 = 50.0;
 /// Partitions of the topic, as `./dev up` creates it.
 const PARTITIONS: u16 = 4;
@@ -45,7 +45,7 @@ const SERVICES: usize = 3;
 /// A load: how many events arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arrival {
-    /// The event rate of the demo, sent as batches, reactions and votes.
+    /// The event rate of `./dev up --demo`, sent as batches, reactions and votes.
     Demo,
     /// A small deployment: 200 requests a second of 30 events.
     Small,
@@ -234,7 +234,10 @@ async fn window(
     let elapsed = outcome.elapsed.as_secs_f64();
     ensure!(outcome.failed == 0, "{}: {} requests failed", arrival.what(), outcome.failed);
     let freshness = probes.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
-    ensure!(!freshness.is_empty(), "no reaction of a probe was counted: measure for longer");
+    ensure!(
+        !freshness.is_empty(),
+        "no probe sent a reaction before the end of the window: set a longer `--window`"
+    );
     let cores = array::from_fn(|at| (after[at] - before[at]) / elapsed);
     Ok(Window { cores, freshness })
 }

@@ -8,7 +8,8 @@ use devstack::Service;
 use schemas::time::{HOUR, UnixMillis};
 use tokio::time;
 
-/// The hour of the first probe is this many hours ago. Other traffic is at most a day old.
+/// The hour of the first probe is this many hours ago, so that no other traffic has times in it: other traffic is at
+/// most a day old.
 const PROBES_FROM: i64 = 26;
 /// Interval between two reads of the answer for a probe's hour.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
