@@ -128,14 +128,16 @@ impl World {
         self.run("stream-agg", &["migrate"], more).await.unwrap();
     }
 
-    /// Runs a program until it exits.
+    /// Runs a program of the workspace until it exits, with the world's variables and `more`. Returns an error if the
+    /// program fails or runs longer than `COMMAND_DEADLINE`.
     pub async fn run(&self, program: &str, args: &[&str], more: &[(&str, &str)]) -> anyhow::Result<()> {
         let variables = self.variables(more);
         Service::run(program, args, &borrowed(&variables), &self.directory, COMMAND_DEADLINE).await?;
         Ok(())
     }
 
-    /// The variables of every service of this world, and the variables in `more`, which override them.
+    /// The environment variables for a service of this world: the common variables below and those in `more`. If a name
+    /// is in both, the value from `more` is used.
     fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let bi = self.bi_database();
         let common = [
@@ -146,7 +148,7 @@ impl World {
             ("CLICKHOUSE_URL", &self.clickhouse),
             ("CLICKHOUSE_DATABASE", self.name),
             ("BI_DATABASE", &bi),
-            // Short intervals for fast tests; other tests cover the defaults.
+            // These intervals are shorter than the defaults, so that the tests are fast.
             ("BATCH_MAX_AGE", "200ms"),
             ("PROGRESS_INTERVAL", "200ms"),
             ("REFRESH_INTERVAL", "300ms"),
@@ -157,24 +159,25 @@ impl World {
         kept.chain(more).map(owned).collect()
     }
 
-    /// Writes a file into the world's directory. Returns its path.
+    /// Writes the file `name` into the world's directory and returns the path of the file.
     pub fn write(&self, name: &str, text: &str) -> String {
         let path = self.directory.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
-    /// The name of the world, and of its topic, database and consumer group.
+    /// The name of the world. Its topic, database and consumer group have the same name.
     pub fn name(&self) -> &str {
         self.name
     }
 
-    /// The database of this world's views, which the local analysts' users, such as `bi_reader`, may read.
+    /// The database with this world's views for analysts. The users `bi_reader` and `bi_jdbc` of a local ClickHouse
+    /// server may read it.
     pub fn bi_database(&self) -> String {
         bi_database(self.name)
     }
 
-    /// The address of this world's views for `user`.
+    /// The URL with which `user` reads this world's views: `clickhouse://user:password@host:port/database`.
     pub fn bi_dsn(&self, user: &str) -> String {
         let at = self.clickhouse.trim_start_matches("http://");
         format!("clickhouse://{user}:{LOCAL_PASSWORD}@{at}/{}", self.bi_database())
@@ -205,7 +208,7 @@ impl World {
         QueryApi::new(self.ready("query-api").await)
     }
 
-    /// Starts one of each service and waits until they are ready.
+    /// Starts an edge, an aggregator and a query API, and waits until all three are ready.
     pub async fn pipeline(&self) -> (Edge, Service, QueryApi) {
         tokio::join!(self.edge(), self.aggregator(), self.query_api())
     }
