@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,9 @@ use crate::backoff::{Backoff, RetryPolicy};
 
 /// How long to wait before accepting again after a failure.
 const ACCEPT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(10), Duration::from_millis(100));
+
+/// At the limit of connections, how long to wait for a free permit before idle connections are closed again.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// Connections were still busy at the deadline of the drain.
 #[derive(Debug, thiserror::Error)]
@@ -66,14 +69,10 @@ impl Server {
         let settings = Arc::new(ConnectionSettings::new(self.limits, self.tls, self.metrics));
         let mut backoff = ACCEPT_RETRIES.backoff();
         loop {
-            // At the limit of connections, idle connections are closed to make room for new ones.
-            if permits.available_permits() == 0 {
-                open.make_room();
-            }
             // Takes a permit before accepting, so that connections beyond the limit wait in the kernel's queue.
-            let permit = shutdown.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await;
+            let permit = shutdown.run_until_cancelled(permit(&permits, &open)).await;
             let accepted = shutdown.run_until_cancelled(accept(&listener, &mut backoff, &open)).await;
-            let (Some(Ok(permit)), Some((stream, peer))) = (permit, accepted) else { break };
+            let (Some(permit), Some((stream, peer))) = (permit, accepted) else { break };
             let activity = SharedActivity::new();
             // Each connection has its own token: every poll of a connection locks its token, and with one shared token
             // all connections would contend for that lock.
@@ -90,6 +89,20 @@ impl Server {
         closing.cancel();
         tasks.close();
         time::timeout(drain, tasks.wait()).await.map_err(|_| DrainOverran(drain))
+    }
+}
+
+/// A permit for one more connection. At the limit of connections, closes idle connections until a permit is free.
+async fn permit(permits: &Arc<Semaphore>, open: &OpenConnections) -> OwnedSemaphorePermit {
+    loop {
+        if permits.available_permits() == 0 {
+            open.make_room();
+        }
+        // Connections that were busy may have become idle after the pause.
+        let permit = time::timeout(ROOM_PAUSE, Arc::clone(permits).acquire_owned()).await;
+        if let Ok(permit) = permit {
+            return permit.expect("the semaphore is never closed");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ struct Held {
 }
 
 async fn held(drain: Duration) -> Held {
+    held_by(Server::default(), drain).await
+}
+
+async fn held_by(server: Server, drain: Duration) -> Held {
     let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
     let addr = listener.local_addr().unwrap();
     let (arrived, release, shutdown) =
@@ -46,7 +51,7 @@ async fn held(drain: Duration) -> Held {
             }
         })
     };
-    let served = tokio::spawn(Server::default().until(listener, service, shutdown.clone(), drain));
+    let served = tokio::spawn(server.until(listener, service, shutdown.clone(), drain));
     Held { addr, arrived, release, shutdown, served }
 }
 
@@ -123,6 +128,30 @@ async fn an_idle_connection_is_closed_after_the_longer_idle_timeout() {
     assert!(until_closed(&mut stream).await.starts_with("HTTP/1.1 200"));
     // Not exactly 75 s: while a packet is in transit, the paused clock may already jump to another deadline.
     assert!((75..=80).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn at_the_limit_of_connections_a_connection_that_becomes_idle_makes_room() {
+    let connections = NonZeroUsize::new(1).unwrap();
+    let limits = ConnectionLimits { connections, ..ConnectionLimits::default() };
+    let held = held_by(Server { limits, ..Server::default() }, Duration::from_secs(30)).await;
+    let connect = async || {
+        let mut stream = TcpStream::connect(held.addr).await.unwrap();
+        stream.write_all(REQUEST).await.unwrap();
+        stream
+    };
+    let _busy = connect().await;
+    held.arrived.notified().await;
+    let mut waiting = connect().await;
+    // No connection is idle before the first request is answered.
+    held.release.notify_one();
+    let start = time::Instant::now();
+    held.arrived.notified().await;
+    assert!(start.elapsed() < ConnectionLimits::default().idle_time, "{:?}", start.elapsed());
+    held.release.notify_one();
+    let mut answer = [0; 12];
+    waiting.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
 /// Sends a response of 64 MiB to a client that pauses before each 4 MiB that it reads. Returns how many bytes the
