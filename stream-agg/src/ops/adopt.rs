@@ -285,7 +285,10 @@ impl fmt::Display for Adopted {
             write!(f, "; rows that tables already hold of records below {adopted} are not stored again")?;
         }
         if *lost > 0 {
-            write!(f, "; the {lost} offsets before it are no longer in the log, so tables may lack their records")?;
+            write!(
+                f,
+                "; the {lost} offsets before it are no longer in the log, so tables may lack their records"
+            )?;
         }
         Ok(())
     }

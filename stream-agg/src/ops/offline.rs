@@ -48,7 +48,10 @@ pub enum OfflineError {
         group: String,
     },
     /// Another process committed while the command ran.
-    #[error("another offset was committed while the command ran: run the command again")]
+    #[error(
+        "another offset was committed while the command ran: stop all aggregators and other commands, then run the \
+         command again"
+    )]
     Changed,
     /// No offset is committed.
     #[error("no offset is committed, so there is nothing to split or skip")]
@@ -77,6 +80,16 @@ fn has_no_coordinator(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }
 
+/// What is committed for a partition, and its intent.
+pub struct CommittedIntent {
+    /// The committed offset and metadata, as Kafka stores them.
+    pub committed: Committed,
+    /// The committed offset.
+    pub from: NextOffset,
+    /// The intent that the metadata encodes.
+    pub intent: Intent,
+}
+
 /// Access to the committed offset and the log of one partition, for a command that requires a group without members.
 pub struct Offline<'c> {
     config: &'c Config,
@@ -99,37 +112,47 @@ impl<'c> Offline<'c> {
     /// # Errors
     /// The error of Kafka.
     pub async fn kafka_state(&self) -> Result<KafkaState, OfflineError> {
+        self.ask(Self::find).await
+    }
+
+    fn find(&self) -> Result<KafkaState, KafkaError> {
+        let (topic, partition) = (self.topic(), i32::from(self.partition));
+        let (low, end) = self.group.fetch_watermarks(topic, partition, ASK_TIMEOUT)?;
+        let committed = self.find_committed()?;
+        let TopicDescription { id, .. } =
+            librdkafka::describe_topic(&self.group, topic, ASK_TIMEOUT).map_err(KafkaError::AdminOp)?;
+        Ok(KafkaState { committed, low: NextOffset::new(low), end: NextOffset::new(end), topic: id })
+    }
+
+    fn find_committed(&self) -> Result<Committed, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(self.topic(), self.partition.into());
+        let answer = self.group.committed_offsets(list, ASK_TIMEOUT)?;
+        answer.elements().first().map_or(Ok(None), commit::committed)
+    }
+
+    /// Sends a request to Kafka, again and again while the group has no coordinator.
+    async fn ask<T>(&self, request: impl Fn(&Self) -> Result<T, KafkaError>) -> Result<T, OfflineError> {
         let until = Instant::now() + ASK_TIMEOUT;
         loop {
-            match self.find() {
+            match request(self) {
                 Err(error) if has_no_coordinator(&error) && Instant::now() < until => {
                     time::sleep(COORDINATOR_PAUSE).await;
                 }
-                found => return found.map_err(OfflineError::Kafka),
+                answer => return answer.map_err(OfflineError::Kafka),
             }
         }
     }
 
-    fn find(&self) -> Result<KafkaState, KafkaError> {
-        let Self { partition, group, .. } = self;
-        let (topic, partition) = (self.topic(), i32::from(*partition));
-        let mut list = TopicPartitionList::new();
-        list.add_partition(topic, partition);
-        let (low, end) = group.fetch_watermarks(topic, partition, ASK_TIMEOUT)?;
-        let answer = group.committed_offsets(list, ASK_TIMEOUT)?;
-        let committed = answer.elements().first().map_or(Ok(None), commit::committed)?;
-        let TopicDescription { id, .. } =
-            librdkafka::describe_topic(group, topic, ASK_TIMEOUT).map_err(KafkaError::AdminOp)?;
-        Ok(KafkaState { committed, low: NextOffset::new(low), end: NextOffset::new(end), topic: id })
-    }
-
-    /// The committed offset and its intent.
+    /// What is committed, and its intent.
     ///
     /// # Errors
     /// No offset is committed, or the intent cannot be read.
-    pub async fn intent(&self) -> Result<(NextOffset, Intent), OfflineError> {
-        let (from, metadata) = self.kafka_state().await?.committed.ok_or(OfflineError::NothingCommitted)?;
-        Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
+    pub async fn intent(&self) -> Result<CommittedIntent, OfflineError> {
+        let committed = self.ask(Self::find_committed).await?;
+        let (from, metadata) = committed.as_ref().ok_or(OfflineError::NothingCommitted)?;
+        let intent = metadata.parse().map_err(OfflineError::Unreadable)?;
+        Ok(CommittedIntent { from: *from, intent, committed })
     }
 
     /// Whether the log still has, below `end`, the records that an aggregator has read. `epoch` is the leader epoch of
@@ -172,26 +195,7 @@ impl<'c> Offline<'c> {
         Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
     }
 
-    /// Commits `intent` at `from`.
-    ///
-    /// # Errors
-    /// Aggregators run, or a request to Kafka failed.
-    pub fn commit(&self, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
-        self.commit_text(from, &intent.to_string())
-    }
-
-    fn commit_text(&self, from: NextOffset, metadata: &str) -> Result<(), OfflineError> {
-        match self.try_commit(from, metadata) {
-            Err(KafkaError::ConsumerCommit(
-                RDKafkaErrorCode::UnknownMemberId
-                | RDKafkaErrorCode::IllegalGeneration
-                | RDKafkaErrorCode::RebalanceInProgress,
-            )) => Err(OfflineError::Busy { group: self.config.group.clone() }),
-            committed => committed.map_err(OfflineError::Kafka),
-        }
-    }
-
-    /// Commits `intent` at `from`, but only if the committed offset and metadata are still those that were `found`.
+    /// Commits `intent` at `from`, if the committed offset and metadata are still what the command has `found`.
     ///
     /// # Errors
     /// Another process has committed in the meantime, aggregators run, or a request to Kafka failed.
@@ -201,10 +205,27 @@ impl<'c> Offline<'c> {
         from: NextOffset,
         intent: &Intent,
     ) -> Result<(), OfflineError> {
-        if self.kafka_state().await?.committed == *found {
-            self.commit(from, intent)
-        } else {
-            Err(OfflineError::Changed)
+        self.replace_text(found, from, &intent.to_string()).await
+    }
+
+    async fn replace_text(
+        &self,
+        found: &Committed,
+        from: NextOffset,
+        metadata: &str,
+    ) -> Result<(), OfflineError> {
+        // Kafka has no commit with a condition. A commit of another command between this check and the commit below
+        // would be lost; the two are milliseconds apart.
+        if self.ask(Self::find_committed).await? != *found {
+            return Err(OfflineError::Changed);
+        }
+        match self.try_commit(from, metadata) {
+            Err(KafkaError::ConsumerCommit(
+                RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::RebalanceInProgress,
+            )) => Err(OfflineError::Busy { group: self.config.group.clone() }),
+            committed => committed.map_err(OfflineError::Kafka),
         }
     }
 
@@ -219,17 +240,13 @@ impl<'c> Offline<'c> {
     /// an insert until its deadline, and then run it until the time limit of a statement; the wait covers both.
     ///
     /// During the wait, the offset in `committed` is committed repeatedly, which fails if an aggregator has joined the
-    /// group. If `committed` is `None`, the wait does not notice an aggregator that joins.
+    /// group or if another process has committed. If `committed` is `None`, the wait notices neither.
     ///
     /// # Errors
-    /// An aggregator joined the group during the wait, or a request to Kafka failed.
+    /// An aggregator joined the group during the wait, another process committed, or a request to Kafka failed.
     pub async fn wait_for_inserts_to_end(&self, committed: &Committed) -> Result<(), OfflineError> {
         let wait = insert_lifetime();
-        let commit_again = || {
-            let committed = committed.as_ref();
-            committed.map_or(Ok(()), |(from, metadata)| self.commit_text(*from, metadata))
-        };
-        commit_again()?;
+        self.commit_again(committed).await?;
         tracing::info!(
             "waiting {} s until no insert that an aggregator has sent can still store rows",
             wait.as_secs()
@@ -237,10 +254,15 @@ impl<'c> Offline<'c> {
         let until = Instant::now() + wait;
         while Instant::now() < until {
             time::sleep(CHECK_PAUSE).await;
-            // Repeating the commit checks the group: Kafka accepts the commit only while the group is empty.
-            commit_again()?;
+            self.commit_again(committed).await?;
         }
         Ok(())
+    }
+
+    /// Checks that the group is empty, because Kafka accepts the commit only while it is.
+    async fn commit_again(&self, committed: &Committed) -> Result<(), OfflineError> {
+        let Some((from, metadata)) = committed else { return Ok(()) };
+        self.replace_text(committed, *from, metadata).await
     }
 
     fn topic(&self) -> &str {

@@ -13,7 +13,7 @@ use std::fmt;
 use crate::apply::markers;
 use crate::apply::store::Store;
 use crate::config::Config;
-use crate::ops::offline::{Offline, OfflineError};
+use crate::ops::offline::{CommittedIntent, Offline, OfflineError};
 use crate::protocol::intent::{Intent, MAX_SKIPPED, MAX_SPLIT_POINTS};
 use crate::protocol::progress::{NextOffset, Offset};
 
@@ -102,7 +102,7 @@ pub struct Skipped {
 pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Skipped, SkipError> {
     let offline_error = |source| SkipError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;
-    let (from, intent) = offline.intent().await.map_err(offline_error)?;
+    let CommittedIntent { committed, from, intent } = offline.intent().await.map_err(offline_error)?;
     if !from.is_at_or_below(offset) {
         return Err(SkipError::Applied { partition, offset, from });
     }
@@ -119,10 +119,10 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
         // The first check avoids the long wait if rows are stored already. The second check also finds rows of inserts
         // that were in flight during the first check.
         check_not_stored(config, partition, &intent, offset).await?;
-        offline.wait_for_inserts_to_end(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
+        offline.wait_for_inserts_to_end(&committed).await.map_err(offline_error)?;
         check_not_stored(config, partition, &intent, offset).await?;
     }
-    offline.commit(from, &skipping).map_err(offline_error)?;
+    offline.replace(&committed, from, &skipping).await.map_err(offline_error)?;
     Ok(Skipped { partition, offsets: skipping.skipped })
 }
 

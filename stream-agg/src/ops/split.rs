@@ -9,7 +9,7 @@
 use std::fmt;
 
 use crate::config::Config;
-use crate::ops::offline::{Offline, OfflineError};
+use crate::ops::offline::{CommittedIntent, Offline, OfflineError};
 use crate::protocol::intent::{Intent, MAX_SPLIT_POINTS};
 use crate::protocol::progress::{NextOffset, Offset};
 
@@ -71,15 +71,15 @@ pub struct Split {
 pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError> {
     let offline_error = |source| SplitError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;
-    let (from, intent) = offline.intent().await.map_err(offline_error)?;
+    let CommittedIntent { committed, from, intent } = offline.intent().await.map_err(offline_error)?;
     let Some(last) = intent.last else { return Err(SplitError::NothingDeclared { partition }) };
     let split = halved(from, &intent.ends());
     if split == intent.split {
         return Err(SplitError::Indivisible { partition, from, last, parts: split.len() + 1 });
     }
-    offline.wait_for_inserts_to_end(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
+    offline.wait_for_inserts_to_end(&committed).await.map_err(offline_error)?;
     let intent = Intent { split, ..intent };
-    offline.commit(from, &intent).map_err(offline_error)?;
+    offline.replace(&committed, from, &intent).await.map_err(offline_error)?;
     Ok(Split { partition, from, ends: intent.ends() })
 }
 

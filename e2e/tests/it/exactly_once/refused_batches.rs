@@ -2,6 +2,7 @@
 //!
 //! In most of these tests, constraints on the tables make ClickHouse refuse rows.
 
+use std::fs;
 use std::time::Duration;
 
 use devstack::wait_for;
@@ -79,6 +80,27 @@ async fn split_fails_if_no_batch_is_declared() {
     aggregator.terminate().await.unwrap();
     let none = world.run("stream-agg", &["split", "0"], &[]).await.unwrap_err();
     assert!(format!("{none:#}").contains("there is nothing to split"), "{none:#}");
+}
+
+#[tokio::test]
+async fn a_command_does_not_undo_the_commit_of_another_command() {
+    let world = World::new("refused_twice").await;
+    let mut rng = fastrand::Rng::with_seed(95);
+    (0..3).for_each(|_| produce(&world, 0, &random_events(&mut rng, 1)));
+    // The first two records are declared as one batch.
+    world.commit_partition(0, 0, "v2 L=1 cfg=0000000000000000 g=0 S=0 W=0 h=0");
+    let log = world.directory().join("stream-agg.log");
+    let split_waits = || fs::read_to_string(&log).is_ok_and(|text| text.contains("can still store rows"));
+    let skip = async {
+        wait_for("`split` to wait for inserts", DEADLINE, async || split_waits()).await.unwrap();
+        // The record at offset 2 is in no batch, so `skip` commits without a wait.
+        world.run("stream-agg", &["skip", "0", "--offset", "2"], &[]).await.unwrap();
+    };
+    let (split, ()) = tokio::join!(world.run("stream-agg", &["split", "0"], &[]), skip);
+    let split = format!("{:#}", split.unwrap_err());
+    assert!(split.contains("another offset was committed while the command ran"), "{split}");
+    let (offset, metadata) = world.committed(0);
+    assert!(offset == 0 && metadata.ends_with(" X=2"), "{metadata}");
 }
 
 #[tokio::test]
