@@ -84,7 +84,7 @@ impl Line<'_> {
 }
 
 impl Traffic {
-    /// Traffic of this many active devices. From time to time a new device replaces one of them.
+    /// Creates traffic in which `devices` devices are active at a time. Now and then a new device replaces one of them.
     pub fn new(seed: u64, devices: usize) -> Self {
         let mut rng = Rng::with_seed(seed);
         let active = (0..devices).map(|_| Device::new(&mut rng)).collect();
@@ -106,14 +106,14 @@ impl Traffic {
         device.lines(rng, now, count)
     }
 
-    /// The path of one person's reaction.
+    /// The path of a request that reports a click or an impression of a random user.
     pub fn reaction(&mut self, now: UnixMillis) -> String {
         let user = self.rng.u32(..20_000);
         let kind = if self.rng.u32(..4) == 0 { "click" } else { "impression" };
         format!("/analytics/{}/user-{user}/{kind}", moment(&mut self.rng, now).0)
     }
 
-    /// One person's vote.
+    /// The body of a request with a vote of a random user.
     pub fn vote(&mut self) -> String {
         let (voter, option) = (self.rng.u32(..20_000), skewed(&mut self.rng, &OPTIONS));
         format!(r#"{{"poll":"best-shoe","option":"{option}","voter":"user-{voter}"}}"#)
@@ -152,7 +152,8 @@ impl Device {
     }
 }
 
-/// A time within the last second or, once in [`HISTORIC_ONE_IN`] calls, in a past hour.
+/// A random time in the second before `now`. One in [`HISTORIC_ONE_IN`] calls, on average, returns a time that is about
+/// 1 to [`PAST_HOURS`] hours earlier.
 fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
     let ago = match rng.u32(..HISTORIC_ONE_IN) {
         0 => rng.i64(1..=PAST_HOURS) * HOUR + rng.i64(0..MINUTE),

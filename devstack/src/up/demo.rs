@@ -1,9 +1,11 @@
 //! Sends the demo's live events and its generated history to the front port.
 //!
-//! Live traffic is about one event every two seconds, the same rate as in the history, so that the numbers on the page
-//! are consistent. History is sent backwards in time: first the latest two weeks, which takes about a minute, and then
-//! the rest. In each later round, the live events come first, and older history fills the round up to
-//! [`EVENTS_PER_ROUND`].
+//! Events are sent in rounds, one every [`INTERVAL`]. A round sends the live events that are due, and fills up with
+//! events of the history. History is sent backwards in time: first the latest two weeks, in larger rounds that take
+//! about a minute in total, and then the older events.
+//!
+//! There is about one live event every two seconds. The history has the same rate, so that the page shows no break at
+//! the start of the demo.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,22 +22,23 @@ mod story;
 
 /// Interval between two rounds.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Number of events that are sent in a round, live and history together.
+/// Number of events in a round, live and history together, once the latest two weeks of history are sent.
 const EVENTS_PER_ROUND: usize = 34;
 /// Number of events in a round while the latest two weeks of history are sent.
 const RECENT_EVENTS_PER_ROUND: usize = 1_500;
-/// How far back the history that is sent first reaches: two weeks and a day, because the page compares the last week
-/// with the week before.
+/// Length of the history that is sent first, in larger rounds: two weeks and a day, because the page compares the last
+/// week with the week before.
 const RECENT_HISTORY_MS: i64 = 15 * DAY;
 /// How far back the history reaches.
 const HISTORY_MS: i64 = 400 * DAY;
 /// Seed of the events, the same in every demo.
 const SEED: u64 = 1;
-/// Longest wait for an answer: longer than the edge takes to answer.
+/// Timeout of a request. It is longer than the edge ever takes to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends events until `stop`. Skips the first `sent` events of the history. The caller passes the number of all stored
-/// events, as an estimate of how much history earlier demos have sent. A refused request is logged and not retried.
+/// Sends events until `stop`. Skips the first `sent` events of the history, because earlier demos have sent them. The
+/// caller passes the number of all stored events. This is only an estimate of `sent`, because it includes live events.
+/// A failed request is logged and not retried.
 pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) {
     let client =
         Client::builder().timeout(TIMEOUT).build().expect("a client without TLS can always be built");
@@ -64,7 +67,8 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
     }
 }
 
-/// Whether events of this name have their own endpoint, to which clients send them instead of to `/v1/events`.
+/// Whether the edge has a separate endpoint for this kind of event. Clients send such events there and not to
+/// `/v1/events`.
 fn has_own_endpoint(line: &Line) -> bool {
     matches!(line.event, "click" | "impression" | "vote")
 }
@@ -89,7 +93,7 @@ fn body(lines: &[Line]) -> String {
 struct Past {
     story: Story,
     start: UnixMillis,
-    /// The slice that is generated next.
+    /// The number of the next slice to generate. The module [`story`] says what a slice is.
     next: i64,
     /// Events of the latest generated slice that are not sent yet, the earliest first.
     open: Vec<Line>,
@@ -136,7 +140,7 @@ impl Past {
 struct Present {
     story: Story,
     start: UnixMillis,
-    /// The slice that is generated next, when its time begins.
+    /// The number of the next slice to generate. A slice is generated once its time has begun.
     next: i64,
     /// Events that have not happened yet, the next one first.
     coming: VecDeque<Line>,

@@ -1,4 +1,5 @@
-//! Prints the current figures of the demo as one line every second, and the highest figures at the end.
+//! Reads the current figures of the demo every second, and shows them in one line of the terminal. Without a terminal,
+//! prints every tenth reading. Also keeps the highest figures.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use super::services::Addresses;
 
 /// Interval between two readings.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// If standard output is not a terminal, one reading in this many is printed.
+/// If standard output is not a terminal, only every tenth reading is printed.
 const SHOWN: u64 = 10;
 /// Longest wait for the metrics of a service.
 const TIMEOUT: Duration = Duration::from_millis(800);
@@ -32,7 +33,7 @@ struct Reading {
     as_of: Option<UnixMillis>,
 }
 
-/// The rates between two readings, and the lag and age of the second one.
+/// The rates between two readings, with the lag and the age of the answers at the later reading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Pace {
     accepted_per_s: u64,
@@ -46,7 +47,7 @@ struct Pace {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Highest(Pace);
 
-/// Prints the line until `stop`, and returns the highest figures.
+/// Prints the current figures until `stop`, and returns the highest ones.
 pub(super) async fn show(at: Addresses, stop: CancellationToken) -> Highest {
     let client =
         Client::builder().timeout(TIMEOUT).build().expect("a client without TLS can always be built");
@@ -55,7 +56,7 @@ pub(super) async fn show(at: Addresses, stop: CancellationToken) -> Highest {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut before, mut highest, mut shown) = (None, Highest::default(), 0);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // A service that does not answer in time is asked again in the next second.
+        // If a service does not answer in time, this second is skipped.
         let Some(now) = read(&client, &at).await else { continue };
         let moment = Instant::now();
         if let Some((was, since)) = before.replace((now, moment)) {

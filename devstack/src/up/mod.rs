@@ -72,12 +72,13 @@ impl Config {
         let mut vars = self.vars.clone();
         vars.insert("KAFKA_BROKERS".to_owned(), stack.kafka.brokers().to_owned());
         vars.insert("CLICKHOUSE_URL".to_owned(), stack.clickhouse.url().to_owned());
-        // No load balancer needs time to notice that the services stop.
+        // The delay gives a load balancer time to notice that a service stops, and here there is no load balancer.
         vars.entry("DRAIN_DELAY".to_owned()).or_insert_with(|| "0s".to_owned());
-        // Few partitions, to spare a laptop: each partition makes its own inserts.
+        // Each partition makes its own inserts, so fewer partitions mean less work for a laptop.
         vars.entry("TOPIC_PARTITIONS".to_owned()).or_insert_with(|| "4".to_owned());
-        // The aggregator is a static member, so that after a kill the next `./dev up` gets the partitions at once.
-        // With an external Kafka it is not a static member, because the group may already have a member of this name.
+        // If `./dev up` is killed, Kafka gives the partitions back at once when a static member with the same name
+        // joins; with a dynamic member, it would first wait for the session timeout of the killed one. In an external
+        // Kafka, another aggregator may have this name, and two static members with one name fence each other.
         if self.given.kafka.is_none() {
             vars.entry("GROUP_INSTANCE_ID".to_owned()).or_insert_with(|| "stream-agg-0".to_owned());
         }

@@ -1,4 +1,4 @@
-//! The page that `./dev up` shows once everything is ready.
+//! The text that `./dev up` prints once everything is ready.
 #![expect(clippy::print_stdout, reason = "standard output is what `./dev up` shows a person")]
 
 use super::services::{Addresses, FRONT_PORT};

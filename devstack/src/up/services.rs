@@ -1,5 +1,5 @@
-//! Runs the three services in this process, in the same way as their own programs do, and the front port, which
-//! forwards to the edge and to the query API.
+//! Runs the three services in this process, each through the same functions as its own `main`. Also runs the front
+//! port, which forwards requests to the edge and to the query API.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,11 +31,11 @@ const FRONT_DRAIN: Duration = Duration::from_secs(10);
 pub(super) struct Addresses {
     /// The port for writes and reads.
     pub(super) front: SocketAddr,
-    /// The edge and its admin port.
+    /// The edge's port for clients, and its admin port.
     pub(super) ingest: (SocketAddr, SocketAddr),
     /// The aggregator's admin port.
     pub(super) stream_agg: SocketAddr,
-    /// The query API and its admin port.
+    /// The query API's port for readers, and its admin port.
     pub(super) query_api: (SocketAddr, SocketAddr),
 }
 
@@ -52,8 +52,8 @@ pub(super) struct Services {
     ended: CancellationToken,
 }
 
-/// Declares the users of the analysts' views to a ClickHouse that is not started yet: the definers, whose rights the
-/// views use, and the readers of tenants.
+/// Declares the users that the analysts' views need to a ClickHouse that is not started yet. These are the definers,
+/// with whose rights the views read, and for each tenant the user that reads its views.
 pub(super) fn declare_users_of_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
     clickhouse.declare_users(&config.migrate.users_of_views())
@@ -72,7 +72,8 @@ impl Services {
         let ingest = Listeners { http: listen(8081).await?, admin: listen(9081).await? };
         let stream_agg = listen(9082).await?;
         let query_api = Listeners { http: listen(8083).await?, admin: listen(9083).await? };
-        // The front port comes last, so that it does not take a port that a service prefers.
+        // The front port is chosen last: if 8080 is taken, it uses the next free port, which must not be one of those
+        // above.
         let front = listen(FRONT_PORT).await?;
         let addresses = Addresses {
             front: front.local_addr()?,

@@ -8,8 +8,7 @@ use clickhouse::Client;
 use super::output;
 use crate::wait::wait_for;
 
-/// Longest wait after Ctrl-C until the aggregator has stored all records that are in Kafka. A second Ctrl-C ends the
-/// wait.
+/// Longest wait after Ctrl-C until the aggregator has stored all accepted events. A second Ctrl-C ends the wait.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Counts the rows that were added to the raw table since the start.
@@ -30,14 +29,14 @@ impl StoredRows {
         self.at_start
     }
 
-    /// Waits until `accepted` events have been stored since the start, for at most [`CATCH_UP_DEADLINE`]. The next
-    /// `./dev up` stores the rest.
+    /// Waits until `accepted` events have been stored since the start, for at most [`CATCH_UP_DEADLINE`]. If some are
+    /// still missing then, this is no error, because the next `./dev up` stores them.
     pub(super) async fn catch_up(&self, accepted: u64) -> anyhow::Result<()> {
         let expected = self.at_start + accepted;
         let caught_up = wait_for("the aggregator", CATCH_UP_DEADLINE, async || {
             rows(&self.client).await.is_ok_and(|rows| rows >= expected)
         });
-        // `report` prints how many are missing.
+        // `report` prints how many events were accepted and how many are stored.
         let _overdue = caught_up.await;
         Ok(())
     }
@@ -51,7 +50,7 @@ impl StoredRows {
         ));
         if new < accepted {
             output::print_line(
-                "the other events are in Kafka, or in SPOOL_DIR if it is set; the next start stores them",
+                "the other events are repeats or dead letters, or wait in Kafka or SPOOL_DIR for the next start",
             );
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! The change in the middle of a long run, under load and faults. The topic gets more partitions, and the aggregators
 //! restart one after another with one more rollup and with deduplication windows so small that they drop records.
 //!
-//! Invariant: no request is retried across the change or after it. The guarantees allow a retry across or after the
-//! change to be counted twice, because more partitions move users to other partitions, and a small window drops event
-//! ids early.
+//! Invariant: no request is retried across the change or after it. Such a retry could rightly be counted twice: with
+//! more partitions, the retry may get into another partition than the first attempt, and a small window drops event ids
+//! early. The guarantees exclude both cases.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -44,8 +44,8 @@ struct Made {
 }
 
 impl MidRunChange {
-    /// Forbids further retries, waits until every request that may still be retried has its outcome and is applied, and
-    /// then makes the change.
+    /// Makes the change in three steps: forbids retries of all later requests, waits until the earlier requests that
+    /// may be retried have an outcome and are applied, and then changes the topic and the rollups.
     pub(crate) async fn make(
         &self,
         world: &World,
@@ -68,7 +68,7 @@ impl MidRunChange {
         Ok(())
     }
 
-    /// The variables for the next start of an aggregator; `None` until this aggregator is due to change.
+    /// The variables with which to restart an aggregator; `None` until it is the turn of this aggregator.
     pub(crate) fn settings(&self, aggregator: usize) -> Option<[(&'static str, String); 2]> {
         let Made { at, file } = self.0.get()?;
         let is_due = at.elapsed()
@@ -87,7 +87,7 @@ impl MidRunChange {
 /// Waits until every record that is in the topic now is in every table. Kafka may be killed meanwhile.
 async fn wait_until_applied(world: &World, kafka: &Kafka) -> anyhow::Result<()> {
     let mut ends = None;
-    wait_for("requests that may be retried to be applied", APPLIED_DEADLINE, async || {
+    wait_for("the records of retried requests to be applied", APPLIED_DEADLINE, async || {
         task::block_in_place(|| {
             if ends.is_none() {
                 ends = kafka.log_ends(world.name()).ok();

@@ -78,7 +78,8 @@ pub struct Options {
     /// Whether the edge has a spool, which survives kills of the edge. With a spool, the edge acknowledges events
     /// during an outage of Kafka.
     pub spool: bool,
-    /// Whether the run also has long faults, and a change in the middle.
+    /// Whether the run also has long faults and, in its middle, a change of partitions, rollups and deduplication
+    /// windows.
     pub long: bool,
 }
 
@@ -89,7 +90,8 @@ impl Options {
     }
 }
 
-/// Runs chaos. Calls `print` with each line of progress.
+/// Starts all servers and services, sends the load, injects the faults, and compares what was counted with what was
+/// sent. Calls `print` with each line of progress.
 pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Report> {
     let mut stack = Stack::for_test("chaos-servers")?;
     stack.start().await?;
@@ -126,7 +128,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
         faults_over: Arc::new(Semaphore::new(0)),
         stop: CancellationToken::new(),
     };
-    // The `DataDirectory` is not dropped here, because it holds the lock on the directory until the end of the run.
+    // `_directory` keeps the `DataDirectory` alive until the end of the run, and with it the lock on the directory.
     let Stack { kafka, clickhouse, directory: _directory } = stack;
     let servers =
         [(Target::Kafka, Supervised::Kafka(kafka)), (Target::ClickHouse, Supervised::ClickHouse(clickhouse))];
@@ -155,8 +157,8 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
     Ok(run.report(verdict, long))
 }
 
-/// Starts the edge, and the aggregators as static members of the group. The batches are short, so that at almost any
-/// time one is declared and not yet applied.
+/// Starts the edge, and the aggregators as static members of the group. Batches close early, so that a fault at almost
+/// any time hits a batch that is declared and not yet applied.
 fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
     let max_groups = MAX_GROUPS.to_string();
     let session = format!("{}", SESSION_SECONDS * 1000.0);
@@ -172,7 +174,7 @@ fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
         (Target::Aggregator(number), world.start("stream-agg", &more))
     };
     let directory = world.directory().join("spool");
-    let directory = directory.to_str().expect("a path of text");
+    let directory = directory.to_str().expect("the path is valid UTF-8");
     // The edge waits only briefly for Kafka, because a killed broker is soon back, and events must go into the spool
     // before that.
     let spooling = [("SPOOL_DIR", directory), ("DURABLE_WAIT", "1s")];
@@ -187,7 +189,7 @@ struct Run {
     length: Duration,
     edge: String,
     edge_admin: Http,
-    /// The admin port and the log of each service. They show why events are not counted.
+    /// The admin port and the log of each service. If events are not counted, both are reported to show the reason.
     admin_ports: Vec<(Target, Http, PathBuf)>,
     kafka: Kafka,
     world: World,
@@ -293,7 +295,7 @@ impl Run {
                 Ok(answer) => answer.text,
                 Err(error) => format!("{error:#}"),
             };
-            self.stats.problem(format!("{target} answers {:?}; {}", readiness.trim_end(), log_tail(log)));
+            self.stats.problem(format!("{target} /readyz: {:?}; {}", readiness.trim_end(), log_tail(log)));
         }
     }
 
@@ -368,8 +370,8 @@ impl Run {
             long,
             missing: verdict.missing,
             duplicated: verdict.duplicated,
-            // The problems noted during the run come last, because they show the reasons: a log whose beginning is cut
-            // off still has them.
+            // The problems noted during the run come last, because they show the reasons, and a log that is too long
+            // usually loses its beginning.
             problems: verdict.lines.into_iter().chain(self.stats.take_problems()).collect(),
         }
     }

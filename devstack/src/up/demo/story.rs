@@ -1,12 +1,16 @@
 //! What happens in the demo: people who find an app, sign up or leave, come back and buy.
 //!
 //! Time is divided into slices of ten minutes. The sessions of a slice depend only on the number of the slice, the
-//! seed and the start of the demo, so slices can be generated in any order. A person who comes back is generated again
-//! from the slice of their first visit, so no state is kept. Pure.
+//! seed and the start of the demo, so slices can be generated in any order. No person is stored: when someone comes
+//! back, the same person is computed once more from the slice of their first visit. Pure.
 //!
-//! The page then shows the following: traffic depends on the hour and the weekday, and the audience grows; some
-//! visitors sign up and fewer buy; some come back, fewer each day; Brazil grew in the last week; the release of two
-//! days ago crashes more often, and sells better.
+//! The numbers are chosen so that the page shows these facts:
+//!
+//! - Traffic depends on the hour and the weekday, and the audience grows.
+//! - Some visitors sign up, and fewer of them buy.
+//! - Some people come back, and each day fewer of them do.
+//! - The audience in Brazil grew in the last week.
+//! - The version that was released two days ago crashes more often than the older ones, and its users buy more often.
 
 use std::f64::consts::TAU;
 
@@ -16,16 +20,18 @@ use serde::Serialize;
 
 /// Length of a slice in milliseconds.
 pub(super) const SLICE_MS: i64 = 10 * MINUTE;
-/// Average number of sessions in a slice of an ordinary day.
+/// Number of sessions in a slice, before the factors for the hour, the weekday and the growth; see [`Story::sessions`].
 const SESSIONS_PER_SLICE: f64 = 66.0;
-/// Growth of the audience in a day.
+/// Growth of the number of sessions from one day to the next: 0.015 is 1.5 %.
 const DAILY_GROWTH: f64 = 0.015;
-/// How long before the start of the demo the new version was released, and how long its adoption takes.
+/// How long before the start of the demo the new version was released.
 const RELEASE_AGE_MS: i64 = 2 * DAY;
+/// How long after its release the new version reaches its final share of the sessions.
 const ADOPTION_MS: i64 = DAY;
 /// How long before the start of the demo a campaign in Brazil began. Since then the audience in Brazil grows.
 const CAMPAIGN_AGE_MS: i64 = 6 * DAY;
-/// The share of sessions that belong to people who come back.
+/// The share of sessions that are meant for people who come back. If no such person is found, a new person gets the
+/// session.
 const RETURNING_SHARE: f64 = 0.55;
 /// After how many days people come back, on average.
 const RETURN_AFTER_DAYS: f64 = 3.0;
@@ -50,7 +56,7 @@ const COUNTRIES: [(&str, u32); 14] = [
     ("NL", 2),
     ("KR", 2),
 ];
-/// The share of new people who come because of the campaign in Brazil, in percent, once it has begun.
+/// From the beginning of the campaign in Brazil, this percentage of the new people come because of it.
 const CAMPAIGN_PERCENT: u32 = 14;
 const SYSTEMS: [(&str, u32); 5] = [("android", 44), ("ios", 29), ("windows", 16), ("macos", 8), ("linux", 3)];
 const PLANS: [(&str, u32); 3] = [("free", 74), ("pro", 19), ("team", 7)];
@@ -104,7 +110,7 @@ impl Line {
     }
 }
 
-/// The generated events before and after the start of the demo.
+/// Generates the events before and after the start of the demo.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Story {
     seed: u64,
@@ -169,7 +175,7 @@ impl Story {
         let hour = at.rem_euclid(DAY) as f64 / HOUR as f64;
         // Quiet at 4 in the morning, busy at 4 in the afternoon (UTC).
         let of_day = 1.0 - 0.55 * ((hour - 4.0) / 24.0 * TAU).cos();
-        // The first of January 1970 was a Thursday.
+        // 1 January 1970, day 0, was a Thursday. With 4 added, the remainder 0 is a Sunday and 6 is a Saturday.
         let is_weekend = matches!((at.div_euclid(DAY) + 4).rem_euclid(7), 0 | 6);
         let of_week = if is_weekend { 0.8 } else { 1.08 };
         let days = (at - self.start.0) as f64 / DAY as f64;
@@ -207,8 +213,8 @@ impl Story {
         })
     }
 
-    /// A version of the app at this time. From the release on, the probability of the new version rises from 0 to 85 %
-    /// within [`ADOPTION_MS`], and then stays there.
+    /// Picks the version of the app for a session that begins at this time. From its release on, the probability of the
+    /// new version rises from 0 to 85 % within [`ADOPTION_MS`], and then stays at 85 %.
     fn version(&self, at: UnixMillis, rng: &mut Rng) -> &'static str {
         let age = at.0 - (self.start.0 - RELEASE_AGE_MS);
         let adopted = (age as f64 / ADOPTION_MS as f64).clamp(0.0, 1.0) * 0.85;
@@ -223,7 +229,7 @@ impl Story {
     }
 }
 
-/// A session while it runs.
+/// A session whose events are being generated.
 struct Session {
     rng: Rng,
     person: Person,
@@ -282,7 +288,7 @@ impl Session {
         }
     }
 
-    /// The next event, some seconds after the previous one.
+    /// Adds an event some seconds after the previous one, and returns it so that the caller can set more fields.
     fn event(&mut self, event: &'static str) -> &mut Line {
         self.now = UnixMillis(self.now.0 + self.rng.i64(2_000..45_000));
         let sequence = self.lines.len() as u32 + 1;
@@ -375,7 +381,11 @@ mod tests {
             users(&later, "login").intersection(&signed_up).count()
         };
         let (next, last) = (back(5), back(1));
-        assert!(next > 2 * last && last > 10, "{next} then {last} of {}", signed_up.len());
+        assert!(
+            next > 2 * last && last > 10,
+            "of {} people, {next} came back after 1 day and {last} after 5 days",
+            signed_up.len()
+        );
     }
 
     #[test]

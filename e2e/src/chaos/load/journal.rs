@@ -1,4 +1,5 @@
-//! A journal of all requests: when each was made, and its outcome. The journal needs only a few bytes per request.
+//! A journal of all requests: when each was made, and its outcome. The journal needs only a few bytes per request,
+//! because [`RequestStream`] generates the requests again from the seed and the times.
 //!
 //! Invariant: a request is recorded as unanswered before its first byte is sent, and stays so until its outcome is
 //! known. Pure.
@@ -59,7 +60,7 @@ impl Journal {
         Self { seed, event_ids, stream, entries: Vec::new(), retries_end: None, retried: BTreeSet::new() }
     }
 
-    /// Makes the next request.
+    /// Generates the next request and records it as unanswered.
     pub fn next(&mut self, now: UnixMillis) -> Request {
         self.entries.push(Entry { made: now, outcome: Outcome::Unanswered });
         let request = self.stream.next(now);
@@ -111,7 +112,7 @@ impl Journal {
 /// A journal that several tasks write to.
 pub(crate) type SharedJournal = Arc<Mutex<Journal>>;
 
-/// Locks the journal.
+/// Locks the journal, even if a task panicked while it held the lock.
 pub(crate) fn lock(journal: &SharedJournal) -> MutexGuard<'_, Journal> {
     journal.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,8 +2,8 @@
 //!
 //! Invariants: with the same seed and the same times, [`RequestStream`] makes the same requests in the same
 //! order, so a journal needs only the time and the outcome of each request. All lines of a request belong to one
-//! user, so they are in one Kafka record, and the tables hold either the whole request or none of it. Every stored
-//! event names its request. Pure.
+//! user and fit into one Kafka record. The edge therefore puts them into one record, and the tables hold either all
+//! good lines of the request or none. Every stored event names its request. Pure.
 
 use devstack::traffic::Traffic;
 use fastrand::Rng;
@@ -15,7 +15,7 @@ use crate::hostile;
 pub const TAG: &str = "chaos-";
 /// Number of devices that send events at the same time.
 const DEVICES: usize = 200;
-/// 2020-12-01 00:00, the day of the very old events.
+/// 2020-12-01 00:00 UTC. Some events have a time in the three hours after it.
 const LONG_AGO: UnixMillis = UnixMillis(1_606_780_800_000);
 /// A line that the edge rejects.
 const BAD_LINE: &str = r#"{"event":1}"#;
@@ -23,7 +23,7 @@ const BAD_LINE: &str = r#"{"event":1}"#;
 pub const LARGE_LINES: usize = 2000;
 /// One request in this many is large.
 const LARGE_ONE_IN: u32 = 150;
-/// One line in this many has hostile fields.
+/// One line in this many has hostile fields: valid JSON that may break a store, see [`hostile`].
 const HOSTILE_ONE_IN: u32 = 10;
 
 /// One request.
@@ -58,8 +58,8 @@ pub struct RequestStream {
 
 /// One line in this many comes from a device with a wrong clock.
 const WRONG_CLOCK_ONE_IN: u8 = 100;
-/// How far a wrong clock is behind, in milliseconds. The age of an event from a wrong clock is therefore never close to
-/// the retention of a rollup.
+/// How far a wrong clock is behind, in milliseconds. The shortest lag is much longer than 7 days, the only retention of
+/// a rollup in a run, so each event from a wrong clock is clearly too old for that rollup when it is sent.
 const WRONG_CLOCK_LAG_MS: std::ops::Range<i64> = 30 * DAY..2000 * DAY;
 
 impl RequestStream {
@@ -86,7 +86,7 @@ impl RequestStream {
         }
     }
 
-    /// Thousands of short lines of one user.
+    /// A request with [`LARGE_LINES`] short lines of one user.
     fn large(&mut self, now: UnixMillis) -> Request {
         let Self { seed, event_ids, retries, made: number, rng, .. } = self;
         let has_ids = *event_ids && rng.bool();
@@ -136,8 +136,8 @@ impl RequestStream {
             line.param_str = format!("{TAG}{number}").into();
             line.event_id = has_ids.then(|| event_id(self.seed, *number, at));
             if rng.u8(..WRONG_CLOCK_ONE_IN) == 0 {
-                // Not a click or an impression: verification asks the query API for each hour that has a click or an
-                // impression, and events from wrong clocks would add many hours.
+                // The event must not be a click or an impression: verification asks the query API for each hour that
+                // has one of these, and events from wrong clocks would add many such hours.
                 line.event = "play";
                 line.client_time = UnixMillis(now.0 - rng.i64(WRONG_CLOCK_LAG_MS)).to_string();
             } else if rng.u8(..30) == 0 {
@@ -163,7 +163,7 @@ impl RequestStream {
     }
 }
 
-/// An id that no other event has, in this run and in runs with other seeds.
+/// An id that no other event of the run has. If two seeds differ in the lower 32 bits, their runs share no id.
 fn event_id(seed: u64, number: u32, line: usize) -> String {
     format!("{:08x}-0000-4000-8000-{number:08x}{line:04x}", seed as u32)
 }
@@ -212,7 +212,7 @@ mod tests {
             let users: BTreeSet<_> = parsed.iter().map(|event| event.user().unwrap()).collect();
             assert!(users.len() <= 1, "{users:?}");
             let places: BTreeSet<_> = parsed.iter().map(|event| event.sequence).collect();
-            assert_eq!(places.len(), request.events.len(), "a line is known by its place in the session");
+            assert_eq!(places.len(), request.events.len(), "two lines have the same `sequence`");
         }
     }
 
@@ -220,26 +220,26 @@ mod tests {
     fn the_load_has_every_kind_of_request_and_event_ids_only_if_enabled() {
         let mixed = requests(4, true);
         let share = |holds: &dyn Fn(&Request) -> bool| mixed.iter().filter(|r| holds(r)).count();
-        assert!((300..500).contains(&share(&|r| r.body.is_empty())), "reactions");
-        assert!((600..1000).contains(&share(&|r| r.repeatable)), "repeatable");
-        assert!(share(&|r| r.bad > 0 && !r.events.is_empty()) > 50, "with a bad line");
+        assert!((300..500).contains(&share(&|r| r.body.is_empty())), "number of reactions");
+        assert!((600..1000).contains(&share(&|r| r.repeatable)), "number of repeatable requests");
+        assert!(share(&|r| r.bad > 0 && !r.events.is_empty()) > 50, "too few requests have a bad line");
         let is_wild = |line: &String| {
             let time = event::parse::<()>(line).unwrap().event.client_time.unwrap();
             LONG_AGO.0 + DAY < time.0 && time.0 < NOW.0 - 30 * DAY
         };
-        assert!(share(&|r| r.events.iter().any(is_wild)) > 20, "from a wrong clock");
-        assert!(share(&|r| r.events.is_empty()) > 5, "without a good line");
+        assert!(share(&|r| r.events.iter().any(is_wild)) > 20, "too few events from wrong clocks");
+        assert!(share(&|r| r.events.is_empty()) > 5, "too few requests have only bad lines");
         assert!(
             share(&|r| r.body.contains("\"vote\"")) > 50 && share(&|r| r.body.contains("2020-12-01")) > 50
         );
-        assert!((5..30).contains(&share(&|r| r.events.len() == LARGE_LINES)), "large");
-        assert!(share(&|r| r.hostile > 0) > 200, "with hostile fields");
+        assert!((5..30).contains(&share(&|r| r.events.len() == LARGE_LINES)), "number of large requests");
+        assert!(share(&|r| r.hostile > 0) > 200, "too few requests have hostile fields");
         assert!(requests(4, false).iter().all(|r| !r.repeatable));
     }
 
     #[test]
     fn a_large_request_fits_into_one_record() {
-        // What the edge adds to each line, including the line break.
+        // What the edge adds to each line. It also adds a line break, which is the `+ 1` below.
         let added =
             r#""tenant":"default","ip":"127.0.0.1","server_time":"2026-01-01 00:30:00.000","country":"DE","#;
         let large = requests(5, true).into_iter().filter(|request| request.events.len() == LARGE_LINES);

@@ -15,12 +15,12 @@ use crate::chaos::observe::{Clock, RunStats};
 use crate::client::{Http, HttpResponse};
 use crate::oracle::now;
 
-/// Requests a second on average. After an outage the sender catches up.
+/// Requests a second on average. After an outage, the sender sends faster until all delayed requests are sent.
 const RATE: u32 = 200;
 /// Maximum number of concurrent requests. While this many are unanswered, no other request is sent.
 const AT_ONCE: usize = 32;
-/// Longest wait for an answer: longer than any short pause of a process, and longer than the edge itself waits before
-/// it answers.
+/// Timeout of a request. It is longer than any pause of the edge, which is at most 20 s, and longer than the edge waits
+/// for Kafka before it answers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 /// Pause between two attempts of a request.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -45,8 +45,8 @@ impl Sender {
         }
     }
 
-    /// Makes requests until `clock` shows `length`, and sends each until its outcome is known. A request whose outcome
-    /// is still unknown after another `grace` stays unanswered.
+    /// Makes and sends requests until `clock` shows `length`. Then waits up to `grace` for the outcomes of the open
+    /// requests; a request without an outcome stays unanswered.
     pub(crate) async fn send(self, clock: &Clock, length: Duration, grace: Duration) {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut under_way = JoinSet::new();
@@ -71,14 +71,15 @@ impl Sender {
             () = clock.wait_until(length) => {}
         }
         let all = async { while under_way.join_next().await.is_some() {} };
-        // Requests that are still open stay unanswered.
+        // The journal keeps requests that are still open as unanswered.
         let _late = time::timeout(grace, all).await;
         self.give_up.cancel();
         under_way.shutdown().await;
     }
 
     async fn send_until_answered(&self, request: &Request) -> Outcome {
-        // After an attempt that may have succeeded, the outcome stays open until another attempt is acknowledged.
+        // If one attempt may have stored the request, only an acknowledgement of a later attempt settles the outcome: a
+        // later refusal says nothing about the earlier attempt.
         let mut outcome = Outcome::Refused;
         while !self.give_up.is_cancelled() {
             match send_once(&self.http, request, &self.stats).await {
@@ -111,7 +112,7 @@ async fn send_once(http: &Http, request: &Request, stats: &RunStats) -> Try {
     match http.try_send("POST", &request.path, headers, request.body.as_bytes()).await {
         Ok(answer) => judge(&answer, request).unwrap_or_else(|| {
             stats.problem(format!(
-                "request {} was answered {} {}",
+                "request {} got an answer that the edge must not give: {} {}",
                 request.number, answer.status, answer.text
             ));
             Try::Unknown
