@@ -1,7 +1,7 @@
 //! The pure steps that process an event, as separate functions, so that the instructions of each can be counted.
 //!
 //! On a shared machine, elapsed times differ from run to run. The number of instructions is the same for the same
-//! program and data, so it shows in a single run that a step needs more work than before.
+//! program and data, so a single run shows whether a step needs more instructions than before.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -26,16 +26,16 @@ use uuid::Uuid;
 
 use crate::input::{Work, records};
 
-/// 2026-11-21 04:10:00, the arrival time of all requests and records.
+/// The arrival time of all requests and records: 2026-11-21 04:10:00 UTC.
 const NOW: UnixMillis = UnixMillis(1_795_234_200_000);
 const TENANT: &str = "default";
 /// Number of events in each request and in each record.
 const LINES: u32 = BATCH as u32;
-/// Number of requests in a round.
+/// Number of requests that one run of the step `split` or `enrich` processes.
 const REQUESTS: usize = 64;
 /// Number of records in a batch of the aggregator.
 const RECORDS: usize = 500;
-/// The partitions of the topic, in the form in which the edge knows them.
+/// The steps `enrich` and `reaction` distribute lines over eight partitions.
 const PARTITIONS: Partitions<'static> =
     Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, hot_keys: None };
 
@@ -43,7 +43,7 @@ const PARTITIONS: Partitions<'static> =
 pub struct Step {
     /// The name on the command line.
     pub name: &'static str,
-    /// Events that one run processes.
+    /// Number of events that one run processes.
     pub events: u64,
     once: Box<dyn Fn()>,
 }

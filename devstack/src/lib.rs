@@ -1,7 +1,7 @@
 //! Runs real Kafka and ClickHouse as local child processes.
 //!
 //! Invariants: on Linux, a child never outlives this process, however this process ends; two stacks never share a data
-//! directory; every wait for a condition has a deadline, and the error of a wait that reached it names the condition.
+//! directory; every wait for a condition has a deadline, and if the condition is not met in time, the error names it.
 //! Nothing in this crate is used in production.
 
 pub mod wait;

@@ -1,4 +1,4 @@
-//! The `devstack` program: the `up` command, and the child processes that it starts.
+//! The `devstack` program: the command `up`, and the hidden commands that this crate runs as child processes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ struct Arguments {
 enum Command {
     /// Start everything and serve until Ctrl-C.
     Up(devstack::up::Options),
-    /// A program that dies with its parent.
+    /// Run a program. On Linux, the kernel kills the program when the process `parent` dies.
     #[command(hide = true)]
     Guarded {
         parent: u32,
@@ -25,7 +25,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// A ClickHouse server that dies with its parent.
+    /// Run a ClickHouse server. On Linux, the kernel kills the server when the process `parent` dies.
     #[command(hide = true)]
     ClickhouseServer {
         parent: u32,
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code of a child. If the start failed, prints the reason to standard error, which is the child's log.
+/// The exit code of a hidden command. Prints an error to standard error, which is the log of this child process.
 #[expect(clippy::print_stderr, reason = "a child's standard error is its log")]
 fn child(ended: anyhow::Result<i32>) -> ExitCode {
     match ended {

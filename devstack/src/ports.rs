@@ -1,9 +1,10 @@
 //! Free ports on the loopback interface, reserved for one process.
 //!
-//! Another process could take a free port before the server that should use it has started, and would then answer
-//! the server's requests. So each port is reserved by a lock on a file, which the kernel releases when the process
-//! ends: no two processes that use this module get the same port. Free ports come from below the kernel's range for
-//! outgoing connections, so that no outgoing connection takes the port of a server while the server restarts.
+//! A server needs time to start. Meanwhile another process could bind the server's port, and would then get the
+//! requests that are meant for the server. So this module reserves each port with a lock on a file, and no two
+//! processes that use this module get the same port. The kernel releases the lock when the process ends. Free ports
+//! come from below the kernel's range for outgoing connections, so that no outgoing connection takes the port of a
+//! server while the server restarts.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

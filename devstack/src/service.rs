@@ -44,8 +44,8 @@ impl Program {
 }
 
 impl Service {
-    /// Starts the workspace's program `name` on free ports, with these variables and no others. Does not wait until
-    /// the service is ready. Its log is a file in `directory`.
+    /// Starts the workspace's program `name`. Its environment has only these variables, and `LISTEN_ADDR` and
+    /// `ADMIN_ADDR` with free ports. Its log is a file in `directory`. Does not wait until the service is ready.
     pub fn start(name: &str, vars: &[(&str, &str)], directory: &DataDirectory) -> anyhow::Result<Self> {
         let http_port = ports::free().context("find a free port")?;
         let admin_port = ports::free().context("find a free port")?;
@@ -72,8 +72,9 @@ impl Service {
         Ok(())
     }
 
-    /// Runs the workspace's program `name`, such as `stream-agg migrate`, with these arguments and variables until
-    /// it exits. Returns an error if the program fails.
+    /// Runs a command of the workspace's program `name`, for example `stream-agg migrate`, and waits until the program
+    /// has exited. Its environment has only these variables. Returns an error if the program fails or does not exit
+    /// within `deadline`.
     pub async fn run(
         name: &str,
         arguments: &[&str],
@@ -99,7 +100,7 @@ impl Service {
         format!("http://{}", ports::local(self.admin_port))
     }
 
-    /// Waits until `/readyz` answers 200.
+    /// Waits until `/readyz` answers 200, and returns how long that took.
     pub async fn wait_ready(&mut self) -> anyhow::Result<Duration> {
         let (client, url) = (self.client.clone(), format!("{}/readyz", self.admin()));
         let ready = async || client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());

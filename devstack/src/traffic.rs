@@ -11,11 +11,11 @@ use uuid::Builder;
 
 /// Number of events in a batch. A client sends a batch in one request.
 pub const BATCH: usize = 30;
-/// One batch in this many comes from a new device, which replaces an active one.
+/// On average, one in `REPLACED_ONE_IN` batches comes from a new device, which replaces an active device.
 const REPLACED_ONE_IN: u32 = 20;
-/// One event in this many has the time of a past hour.
+/// On average, one in `HISTORIC_ONE_IN` events has a time in a past hour.
 const HISTORIC_ONE_IN: u32 = 20;
-/// Number of past hours over which the events with the time of a past hour are spread.
+/// Events with a time in a past hour are spread over this number of hours.
 const PAST_HOURS: i64 = 24;
 
 /// Event names, the frequent ones first.
@@ -36,7 +36,7 @@ const COUNTRIES: [&str; 30] = [
     "US", "IN", "BR", "DE", "ID", "JP", "GB", "FR", "MX", "RU", "TR", "IT", "ES", "CA", "KR", "PL", "VN",
     "PH", "TH", "NL", "AR", "EG", "AU", "CO", "UA", "SE", "CZ", "RO", "PT", "CH",
 ];
-/// Options of the poll, the frequent ones first.
+/// Options of the poll on which the people vote, the frequent ones first.
 const OPTIONS: [&str; 4] = ["boot", "sneaker", "sandal", "clog"];
 /// Operating systems, the frequent ones first.
 const SYSTEMS: [&str; 4] = ["android", "ios", "windows", "linux"];

@@ -64,12 +64,12 @@ impl Row {
         Self { what: what.into(), unit, repeats: Vec::new(), note: String::new() }
     }
 
-    /// Units of all repeats.
+    /// The number of units, summed over all repeats.
     pub fn units(&self) -> u64 {
         self.repeats.iter().map(|repeat| repeat.units).sum()
     }
 
-    /// The median rate in per cent of `other`'s.
+    /// The median rate as a percentage of the median rate of `other`.
     pub fn percent_of(&self, other: &Self) -> f64 {
         100.0 * self.rate().median / other.rate().median
     }
@@ -80,13 +80,13 @@ impl Row {
         Spread::of(self.repeats.iter().map(cores)).median
     }
 
-    /// The median CPU seconds per million units, summed over all processes.
+    /// CPU seconds per million units of all processes together: the median over all repeats.
     pub fn total_cpu(&self) -> f64 {
         let total = |repeat: &Repeat| repeat.cpu_per_million().map(|(_, seconds)| seconds).sum();
         Spread::of(self.repeats.iter().map(total)).median
     }
 
-    /// The greatest peak memory in MiB, if it was measured.
+    /// The greatest peak memory of any repeat in MiB, or `None` if no repeat measured it.
     pub fn peak_mib(&self) -> Option<f64> {
         self.repeats.iter().filter_map(|repeat| repeat.peak_mib).reduce(f64::max)
     }
@@ -123,7 +123,8 @@ impl Row {
         [self.what.clone(), format!("{rate} {}/s", self.unit.name()), latency, self.cpu(), self.note.clone()]
     }
 
-    /// The median CPU seconds of each process per million units, in the order of the first repeat.
+    /// The text of the CPU column: for each process, its name and its median CPU seconds per million units. The
+    /// processes are in the order in which the first repeat has them.
     fn cpu(&self) -> String {
         let processes = self.repeats[0].cpu_seconds.iter().map(|(process, _)| *process);
         let medians = processes.map(|process| {
@@ -147,7 +148,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The spread of at least one figure.
+    /// The spread of `figures`. There must be at least one figure.
     pub fn of(figures: impl Iterator<Item = f64>) -> Self {
         let mut sorted: Vec<_> = figures.collect();
         sorted.sort_by(f64::total_cmp);
@@ -166,7 +167,7 @@ pub fn markdown(rows: &[Row]) -> String {
     aligned(&HEADER, &rows)
 }
 
-/// Any rows as an aligned Markdown table.
+/// An aligned Markdown table of a header and rows of text, with any number of columns.
 pub fn aligned<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> String {
     let header = header.map(str::to_owned);
     let widths: [usize; N] = array::from_fn(|at| {

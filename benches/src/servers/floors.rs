@@ -1,5 +1,5 @@
-//! Floors: servers that do a known part of Millrace's work and nothing else. They show the best figures that this
-//! machine can reach, so that Millrace's figures can be given as a share of them.
+//! Floors: servers that do a known part of Millrace's work and nothing else. A floor shows the best figures that this
+//! machine can reach for that part of the work, so the reports can give Millrace's figures as a share of them.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,12 +27,12 @@ pub enum Floor {
     /// Floor B: reads the body, writes it to Kafka as one record, answers once Kafka has acknowledged the record with
     /// `acks=all`.
     Produce,
-    /// Floor C: answers with a constant that has the length of an answer to a read.
+    /// Floor C: answers with a constant text, which is about as long as an answer of the query API.
     Constant,
 }
 
 impl Floor {
-    /// The name in the variable `FLOOR`.
+    /// The value of the variable `FLOOR` that selects this floor.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -97,8 +97,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
 const CONSTANT: &str = "unique_users,1000\nclicks,1000\nimpressions,1000\n";
 
-/// A producer with the same acknowledgements, compression and queue as the edge's producer. But here each request
-/// becomes a record of its own.
+/// A producer with the same acknowledgements, compression, linger time and queue limit as the edge's producer. But the
+/// edge groups the lines of several requests into one record, and this floor sends one record for each request.
 fn producer(brokers: &str) -> anyhow::Result<FutureProducer> {
     let mut config = ClientConfig::new();
     config

@@ -1,11 +1,12 @@
-//! ClickHouse's own Kafka engine as a floor for the drain. Materialized views fill the raw table and two rollups,
-//! with the settings that ClickHouse's documentation recommends for speed. The peer Spate fills tables with the same
-//! definitions.
+//! ClickHouse's own Kafka engine. The bench of the drain compares it with the aggregator: each of them stores the
+//! records that a topic already holds. Materialized views fill the raw table and two rollups, with the settings that
+//! ClickHouse's documentation recommends for speed. The bench also compares the program Spate, which fills tables with
+//! the same definitions.
 //!
 //! The engine needs a column for each additional field of a rich event, whereas Millrace accepts any field without one.
 //! The engine stores neither partition nor offset, and it guarantees less: after a crash it may count a block twice.
-//! With its default settings it stores a block after a million rows or 7.5 s. So it may store the last rows of a drain
-//! some seconds late, and its CPU time is more meaningful than its rate.
+//! With its default settings it stores a block after a million rows or 7.5 s. So the last, incomplete block of a drain
+//! may wait some seconds, which lowers the rate but costs no CPU time. Compare its CPU time rather than its rate.
 
 use std::num::NonZero;
 use std::thread;
@@ -28,7 +29,8 @@ const COLUMNS: [(&str, &str); 12] = [
     ("country", "LowCardinality(String)"),
 ];
 
-/// The statements that create the tables, and the views that fill the rollups from the raw table.
+/// The statements that create the raw table, two rollups, and the materialized views that fill the rollups from the raw
+/// table.
 pub(crate) fn tables(work: Work) -> [String; 5] {
     let columns = definitions(work);
     [
@@ -103,7 +105,7 @@ mod tests {
             assert!(line.contains(&format!("\"{name}\":")), "{name} is not in {line}");
         }
         let fields = line.matches("\":").count() - if work == Work::Rich { 3 } else { 0 };
-        // The edge adds three fields.
+        // The edge adds the other three columns: `tenant`, `server_time` and `ip`.
         assert_eq!(fields + 3, columns(work).count(), "{line}");
     }
 

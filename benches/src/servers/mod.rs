@@ -1,5 +1,5 @@
-//! The servers of a run: the services of a [`World`], which are measured, and the servers that they are compared with,
-//! which are floors and ClickHouse's Kafka engine.
+//! The servers of a run. The bench measures the services of a [`World`] and compares them with floors and with
+//! ClickHouse's Kafka engine.
 
 pub mod world;
 

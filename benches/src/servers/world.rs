@@ -26,9 +26,10 @@ pub struct World {
     topic: String,
     /// The file that declares rollups in place of the built-in ones, if there is one.
     rollups: Option<String>,
-    /// Number of partitions of the topic, if `migrate` creates it; the default of `TOPIC_PARTITIONS` if absent.
+    /// Number of partitions with which `migrate` creates a missing topic. If `None`, `migrate` uses the default of
+    /// `TOPIC_PARTITIONS`.
     partitions: Option<String>,
-    /// The database of views, if it is not the default one.
+    /// The database of the analysts' views, if it is not the default of `BI_DATABASE`.
     views: Option<&'static str>,
     brokers: String,
     clickhouse: String,
@@ -36,7 +37,7 @@ pub struct World {
     http: reqwest::Client,
 }
 
-/// The SQL expression for the CPU seconds of rows in one of ClickHouse's system log tables.
+/// The SQL expression that sums the CPU seconds over rows of `system.query_log` or `system.part_log`.
 const CPU: &str =
     "sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6";
 
@@ -83,7 +84,7 @@ impl World {
     pub fn with_rollups(self, rollups: &str) -> anyhow::Result<Self> {
         let file = self.directory.path().join("rollups.toml");
         fs::write(&file, rollups).with_context(|| format!("write {}", file.display()))?;
-        let file = file.into_os_string().into_string().ok().context("read the file's name as text")?;
+        let file = file.into_os_string().into_string().ok().context("read rollups.toml's path as UTF-8")?;
         Ok(Self { rollups: Some(file), ..self })
     }
 
@@ -92,7 +93,7 @@ impl World {
         Service::run("stream-agg", &["migrate"], &self.vars(), &self.directory, MIGRATE_DEADLINE).await
     }
 
-    /// Creates an empty database, for tables of other consumers.
+    /// Creates an empty database for a consumer that is compared with the aggregator and has tables of its own.
     pub async fn create_database(&self) -> anyhow::Result<()> {
         let url = self.clickhouse.clone();
         self.post(Url::parse(&url)?, &format!("CREATE DATABASE {}", self.name)).await.map(drop)
@@ -118,7 +119,8 @@ impl World {
         Service::start(service, &self.vars(), &self.directory)
     }
 
-    /// Starts a peer; the variable `WORK` names the kind of events.
+    /// Starts a peer: a program that does the aggregator's work with another library, for comparison. It reads the kind
+    /// of events from the variable `WORK`.
     pub fn start_peer(&self, program: &str, work: Work) -> anyhow::Result<Service> {
         let mut vars = self.vars();
         vars.push(("WORK", work.name()));
@@ -137,7 +139,7 @@ impl World {
         ready(Service::start("floor", &vars, &self.directory)?).await
     }
 
-    /// Number of events in the raw table.
+    /// Number of events in the raw table. Marker rows, whose tenant is empty, are not events.
     pub async fn stored(&self) -> anyhow::Result<u64> {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
@@ -148,7 +150,7 @@ impl World {
         self.number("SELECT sum(stored) FROM ledger").await
     }
 
-    /// CPU seconds and number of inserts into each table, from ClickHouse's query log.
+    /// For each table, the CPU seconds of all inserts and the number of inserts, from ClickHouse's query log.
     pub async fn cpu_of_inserts(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.cpu_by_table(&format!(
             "SELECT replaceOne(arrayFirst(name -> startsWith(name, '{0}.'), tables), '{0}.', '') AS name, {CPU}, count()
@@ -159,7 +161,7 @@ impl World {
         .await
     }
 
-    /// CPU seconds and number of background merges of each table, from ClickHouse's part log.
+    /// For each table, the CPU seconds of all background merges and the number of merges, from ClickHouse's part log.
     pub async fn cpu_of_merges(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.cpu_by_table(&format!(
             "SELECT table, {CPU}, count() FROM system.part_log
@@ -180,7 +182,7 @@ impl World {
         lines.collect()
     }
 
-    /// Merges all parts of each table, and returns the bytes that each table then has on disk.
+    /// Merges the parts of each table partition into one part. Returns the bytes that each table then has on disk.
     pub async fn merged_bytes(&self) -> anyhow::Result<BTreeMap<String, u64>> {
         let engines = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' AND NOT startsWith(name, '.')";
         for table in self.query(engines).await?.lines() {
@@ -257,12 +259,12 @@ async fn ready(mut service: Service) -> anyhow::Result<Service> {
     Ok(service)
 }
 
-/// The address that a service listens on.
+/// The socket address on which a service accepts requests of users.
 pub fn addr(service: &Service) -> anyhow::Result<SocketAddr> {
     addr_of(&service.http())
 }
 
-/// The address in the URL of a server.
+/// The socket address in `url`, which must have the form `http://ip:port`.
 pub fn addr_of(url: &str) -> anyhow::Result<SocketAddr> {
     url.trim_start_matches("http://").parse().with_context(|| format!("read the address {url}"))
 }

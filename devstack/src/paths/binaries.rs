@@ -1,4 +1,5 @@
-//! The programs of this workspace. Cargo builds them into the directory that also holds the running program.
+//! The programs of this workspace. Cargo builds all of them into one directory, and [`directory`] finds it from the
+//! path of the running program.
 
 use std::env;
 use std::path::PathBuf;

@@ -14,7 +14,7 @@ pub(crate) fn kafka_jars() -> anyhow::Result<PathBuf> {
     Ok(home.join("lib"))
 }
 
-/// The library that contains ClickHouse.
+/// The shared library that contains the ClickHouse server.
 pub(crate) fn clickhouse_library() -> anyhow::Result<PathBuf> {
     let home = home("clickhouse", "package-lock.json", include_str!("../../package-lock.json"))?;
     Ok(home.join("libchdb.so"))
@@ -38,13 +38,13 @@ pub fn bi_superset_python() -> anyhow::Result<PathBuf> {
     Ok(home("bi_superset", "requirements.txt", pins)?.join("bin/python"))
 }
 
-/// The directory of ClickHouse's client for Node.
+/// The `node_modules` directory with ClickHouse's client for Node.
 pub fn bi_clients_node_modules() -> anyhow::Result<PathBuf> {
     let lock = include_str!("../../../e2e/bi_clients/js/package-lock.json");
     Ok(home("bi_clients_node", "package-lock.json", lock)?.join("node_modules"))
 }
 
-/// The directory of the packages that build and test the page.
+/// The `node_modules` directory of the packages that build and test the web page of the query API.
 pub(crate) fn page_packages() -> anyhow::Result<PathBuf> {
     let lock = include_str!("../../../query-api/page/package-lock.json");
     Ok(home("page", "package-lock.json", lock)?.join("node_modules"))
@@ -60,7 +60,7 @@ fn home(name: &str, pins: &str, expected: &str) -> anyhow::Result<PathBuf> {
     let current = fs::read_to_string(home.join(pins)).is_ok_and(|found| found == expected);
     ensure!(
         current,
-        "find {name} in {}: it is missing or outdated; run `./dev up` or `./dev test`",
+        "find {name} in {}: it is missing or outdated; run `./dev up` or `./dev test` (for bi_*: `./dev test --full`)",
         home.display()
     );
     Ok(home)

@@ -21,7 +21,8 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Opens the directory at `path` with its contents, or creates it.
+    /// Opens the directory at `path` and keeps its contents, or creates an empty one. Returns an error if the directory
+    /// is in use.
     pub fn open(path: impl Into<PathBuf>) -> anyhow::Result<Self> {
         let path = path.into();
         match Self::try_open(&path)? {
@@ -34,17 +35,17 @@ impl DataDirectory {
     /// contents remain until the next run of the same test.
     pub fn for_test(name: &str) -> anyhow::Result<Self> {
         let home = binaries::directory()?.join("devstack-data");
-        // A test may run twice at the same time: the second run takes the next name.
+        // Two runs of a test may overlap: the second run takes a directory with the next number.
         for n in 1..=64 {
             if let Some(directory) = Self::try_open(&home.join(format!("{name}-{n}")))? {
                 directory.clear()?;
                 return Ok(directory);
             }
         }
-        bail!("find an unused directory for {name} in {}", home.display())
+        bail!("find an unused directory for {name} in {}: all 64 are in use", home.display())
     }
 
-    /// Removes the contents of the directory.
+    /// Removes everything in the directory except the lock file.
     pub fn clear(&self) -> anyhow::Result<()> {
         let entries = fs::read_dir(&self.path).with_context(|| format!("list {}", self.path.display()))?;
         for entry in entries {
@@ -60,7 +61,7 @@ impl DataDirectory {
         Ok(())
     }
 
-    /// The path.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! The tools that build and test the query API's page: node, its packages, a browser.
+//! The tools that build and test the web page of the query API: scripts for Node, their packages, and a browser.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -9,18 +9,18 @@ use runtime::vars::Vars;
 
 use super::cache;
 
-/// The sources of the page.
+/// The directory with the sources of the page.
 fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("query-api").join("page")
 }
 
 /// The path of a script of the page. If no packages are installed next to the sources, first links
-/// `node_modules` to the packages that `./dev up` or `./dev test` has downloaded.
+/// `node_modules` to the packages that `./dev test` has downloaded.
 pub fn tool(script: &str) -> anyhow::Result<PathBuf> {
     let sources = sources();
     let packages = sources.join("node_modules");
     if !packages.exists() {
-        // Node looks for packages next to the sources.
+        // Node finds packages only in a `node_modules` of the script's directory or of a parent directory.
         match symlink(cache::page_packages()?, &packages) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(error).with_context(|| format!("link {}", packages.display()));
@@ -31,7 +31,7 @@ pub fn tool(script: &str) -> anyhow::Result<PathBuf> {
     Ok(sources.join(script))
 }
 
-/// Chromium: the program that the variable `CHROMIUM` names, or Debian's.
+/// The path of Chromium: the value of the variable `CHROMIUM`, or else the path that Debian's package uses.
 pub fn chromium(vars: &Vars) -> anyhow::Result<PathBuf> {
     let program = PathBuf::from(vars.string_or("CHROMIUM", "/usr/bin/chromium"));
     ensure!(

@@ -1,7 +1,7 @@
 //! Child processes that die with their parent, even if the parent is killed.
 //!
-//! Only unsafe code could set the parent-death signal between fork and exec. So the child first runs our own
-//! program, which sets the signal and then replaces itself with the real program.
+//! Only unsafe code could set the parent-death signal between fork and exec. So the child first runs the program
+//! `devstack`, which sets the signal and then calls exec to replace itself with the wanted program.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -23,7 +23,8 @@ pub(crate) fn command(program: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Runs in the child: sets the parent-death signal, then executes `program`. Returns only if that failed.
+/// Runs in the child: sets the parent-death signal, then replaces this process with `program`. Returns only if one of
+/// these steps failed.
 pub fn exec(parent: u32, program: &Path, arguments: &[OsString]) -> anyhow::Result<Infallible> {
     die_with(parent)?;
     let error = Command::new(program).args(arguments).exec();

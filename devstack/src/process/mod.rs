@@ -21,9 +21,9 @@ pub mod usage;
 
 mod spawner;
 
-/// Lines at the end of a log that an error quotes.
+/// Number of lines that an error quotes from the end of a log.
 const TAIL_LINES: usize = 15;
-/// Bytes that are read from the end of a log to find these lines.
+/// Number of bytes that are read from the end of a log to find these lines.
 const TAIL_BYTES: u64 = 8 * 1024;
 
 /// A child process.
@@ -35,8 +35,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` and appends its output to the file `log`. Its standard input is a pipe that stays open
-    /// until [`Process::close_input`].
+    /// Starts `command` and appends its output to the file `log`. The standard input of the child is a pipe that stays
+    /// open until [`Process::close_input`].
     pub fn start(name: &str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let output = OpenOptions::new().create(true).append(true).open(log);
         let output = output.with_context(|| format!("open {}", log.display()))?;
@@ -59,8 +59,8 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits until `condition` holds. Fails if the child exits before that, or after `deadline`.
-    /// `what` is what the child should do, such as "answer on port 18123".
+    /// Waits until `condition` holds, and returns how long that took. Returns an error if the child exits first or if
+    /// `deadline` passes first. The error names the condition as `what`, such as "answer on port 18123".
     pub async fn wait_until(
         &mut self,
         what: &str,
@@ -103,7 +103,7 @@ impl Process {
             (Some(status), _) => Ok(status),
             (None, Err(overdue)) => {
                 self.kill9();
-                bail!("{overdue}, so it was killed; {}", self.log_tail())
+                bail!("{overdue}, so the process was killed; {}", self.log_tail())
             }
             (None, Ok(_)) => unreachable!("the wait ends with a status"),
         }
@@ -142,7 +142,7 @@ impl Drop for Process {
     }
 }
 
-/// The last lines of a log, with the name of the file.
+/// A text for an error: the last lines of a log and the name of the file, or that the log is empty or unreadable.
 pub fn log_tail(log: &Path) -> String {
     match read_tail(log) {
         Ok(text) if text.trim().is_empty() => format!("its log {} is empty", log.display()),
@@ -197,7 +197,7 @@ mod tests {
         let deaf = async || fs::read_to_string(&log).is_ok_and(|text| text.contains("deaf"));
         child.wait_until("ignore SIGTERM", Duration::from_secs(10), deaf).await.unwrap();
         let error = child.terminate(Duration::from_millis(50)).await.unwrap_err().to_string();
-        assert!(error.contains("so it was killed"), "{error}");
+        assert!(error.contains("so the process was killed"), "{error}");
         assert!(child.exited().is_some());
     }
 }

@@ -10,7 +10,8 @@ use anyhow::Context;
 pub fn seconds(pid: u32) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    // The name of the program, in parentheses, may contain spaces and parentheses; no later field does.
+    // The second field is the name of the program in parentheses. The name may contain spaces and parentheses, but no
+    // later field has a parenthesis, so the last `)` ends the name.
     let after_name = stat.rsplit_once(')').with_context(|| format!("find the program's name in {path}"))?.1;
     let mut fields = after_name.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
     let mut ticks =

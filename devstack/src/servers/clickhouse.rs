@@ -1,4 +1,4 @@
-//! ClickHouse: a local server, or the one that the environment names.
+//! ClickHouse: a local server, or the external server at `CLICKHOUSE_URL`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::process::Process;
 
 /// Longest wait from the start of the process to the first answer.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// Longest wait from the request to stop until the process has exited.
+/// Longest wait for the process to exit after its standard input was closed.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for the answer to one ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ struct Server {
     directory: PathBuf,
     http_port: u16,
     native_port: u16,
-    /// The value of the server's environment variable `TZ`; not set if absent.
+    /// The value of the environment variable `TZ` for the server. If `None`, the server inherits this process's `TZ`.
     time_zone: Option<&'static str>,
     process: Option<Process>,
 }
@@ -58,7 +58,7 @@ impl ClickHouse {
 
     /// A local server, not yet started, with its data in `directory` and these ports.
     pub fn prepare(directory: PathBuf, http_port: u16, native_port: u16) -> anyhow::Result<Self> {
-        let path = directory.to_str().context("read the data directory's name as text")?;
+        let path = directory.to_str().context("read the data directory's path as UTF-8")?;
         render(
             include_str!("../../config/clickhouse.xml"),
             &[("directory", path)],
@@ -69,8 +69,8 @@ impl ClickHouse {
         Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
     }
 
-    /// Declares these users in addition to those of the services and of the readers of views. Must be called before a
-    /// local server starts, because the library reads its users only at start. Does nothing for an external server.
+    /// Declares these users in addition to the users of the services and of the readers of views. Must be called before
+    /// a local server starts, because the server reads its users only at start. Does nothing for an external server.
     pub fn declare_users(&self, users: &[User]) -> anyhow::Result<()> {
         let Some(server) = &self.local else { return Ok(()) };
         write_users(&server.directory, users)
@@ -93,14 +93,15 @@ impl ClickHouse {
         self.local.as_ref().map(|server| server.native_port)
     }
 
-    /// The address of the views in `database` for `user`, one of [`BI_READER`] and [`BI_JDBC`], over HTTP:
-    /// `clickhouse://user:password@host:port/database`. `None` if the server is not local.
+    /// The URL with which an analyst's client connects to the views in `database` over HTTP:
+    /// `clickhouse://user:password@host:port/database`. `user` is [`BI_READER`] or [`BI_JDBC`]. Returns `None` if the
+    /// server is external.
     pub fn bi_dsn(&self, user: &str, database: &str) -> Option<String> {
         let port = self.local.as_ref()?.http_port;
         Some(format!("clickhouse://{user}:{LOCAL_PASSWORD}@127.0.0.1:{port}/{database}"))
     }
 
-    /// A client without a database.
+    /// A client that has no default database.
     pub fn client(&self) -> Client {
         Client::default().with_url(&self.url)
     }
@@ -148,14 +149,14 @@ impl ClickHouse {
     }
 }
 
-/// The comment at the top of the users file. The users have rights on patterns of databases, because tests also use
-/// databases with names other than `millrace`, and databases `bi_…` for their views. A deployment grants rights only
-/// on its `millrace` and its `bi`.
+/// The comment at the top of the users file. The users have rights on patterns of database names, because each test may
+/// use a database other than `millrace` for its tables, and a database `bi_…` for its views. A deployment grants rights
+/// only on its databases `millrace` and `bi`.
 const ABOUT: &str =
-    "Users of this machine, with a password for this machine only, and rights on all databases of tests.";
+    "Users of a local stack, with rights on the databases of all tests and a password for this machine only.";
 
-/// Writes the users file: the users of the services and the readers, with rights on the databases of all tests, and the
-/// users in `more`.
+/// Writes the users file. It has the users of the services and of the readers of views, who have rights on the
+/// databases of all tests, and the users in `more`.
 fn write_users(directory: &Path, more: &[User]) -> anyhow::Result<()> {
     let scope = DatabaseScope::any();
     let are_declared = access::services(&scope).into_iter().chain(access::readers(&scope));

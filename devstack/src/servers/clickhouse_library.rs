@@ -31,7 +31,7 @@ pub fn serve(parent: u32, library: &Path, options: Vec<OsString>) -> anyhow::Res
     // SAFETY: the symbol has this type in the library's header.
     let query = unsafe { library.get::<QueryCmdline>(b"chdb_query_cmdline") };
     let query = query.context("find `chdb_query_cmdline` in the ClickHouse library")?;
-    // SAFETY: `argv` holds `argc` strings that end in a zero byte and live until the
-    // call returns, and a null after them, as for any `main`.
+    // SAFETY: as for any `main`, `argv` holds `argc` pointers to strings that end in a zero byte, and then a null
+    // pointer. The strings live until the call returns.
     Ok(unsafe { query(argc, argv.as_mut_ptr()) })
 }

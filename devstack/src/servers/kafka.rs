@@ -1,4 +1,4 @@
-//! Kafka: one local broker, or the brokers that the environment names.
+//! Kafka: one local broker, or the external brokers in `KAFKA_BROKERS`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::process::{Process, guard};
 
 /// Longest wait from the start of the process to the first answer.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// Longest wait from the request to stop until the process has exited.
+/// Longest wait for the process to exit after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for the answer to one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ impl Kafka {
     /// A local broker, not yet started, with its data in `directory` and these ports.
     pub fn prepare(directory: PathBuf, ports: KafkaPorts) -> anyhow::Result<Self> {
         let KafkaPorts { plain: port, login, controller } = ports;
-        let path = directory.to_str().context("read the data directory's name as text")?;
+        let path = directory.to_str().context("read the data directory's path as UTF-8")?;
         let values = [
             ("port", port.to_string()),
             ("login_port", login.to_string()),
@@ -147,8 +147,8 @@ impl Kafka {
         config
     }
 
-    /// The log end offset of each partition of a topic, in the order of the partitions: the offset of the next
-    /// record. Blocks until the broker has answered, or until a request times out.
+    /// The log end offset of each partition of a topic, in the order of the partitions. The log end offset is the
+    /// offset that the next record gets. Blocks until the broker has answered, or until a request times out.
     pub fn log_ends(&self, topic: &str) -> anyhow::Result<Vec<u64>> {
         let admin = self.admin()?;
         let client = admin.inner();
@@ -165,8 +165,8 @@ impl Kafka {
         ends.with_context(|| format!("read the log end offsets of `{topic}`"))
     }
 
-    /// Creates a topic whose records get the broker's timestamps, as `stream-agg migrate` does, but with one replica.
-    /// Does nothing if the topic exists.
+    /// Creates a topic with one replica and with timestamps from the broker. `stream-agg migrate` also creates topics
+    /// with timestamps from the broker. Does nothing if the topic exists.
     pub async fn create_topic(&self, name: &str, partitions: u16) -> anyhow::Result<()> {
         let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(1))
             .set("message.timestamp.type", "LogAppendTime");
@@ -242,8 +242,8 @@ impl Broker {
         Ok(command)
     }
 
-    /// An empty directory for Kafka's temporary files. At each start the compression libraries unpack files there, and
-    /// a killed process leaves them behind.
+    /// Empties the directory for Kafka's temporary files and returns its path. The compression libraries unpack files
+    /// into the directory at each start, and a killed process does not remove its files.
     fn temporary(&self) -> anyhow::Result<PathBuf> {
         let temporary = self.directory.join("tmp");
         match fs::remove_dir_all(&temporary) {
@@ -272,7 +272,7 @@ fn write_certificate(directory: &Path) -> anyhow::Result<()> {
 /// Whether a broker answers a metadata request.
 async fn answers(admin: &AdminClient<DefaultClientContext>) -> bool {
     let client = admin.inner();
-    // The call blocks its thread for at most this long, which is harmless while a stack starts. A caller that does
-    // other work meanwhile starts Kafka on a thread of its own.
+    // This call blocks its thread for at most 250 ms, which is harmless while a stack starts. A caller that does other
+    // work at the same time starts Kafka on a thread of its own.
     client.fetch_metadata(None, Duration::from_millis(250)).is_ok_and(|found| !found.brokers().is_empty())
 }

@@ -58,11 +58,11 @@ impl Ports {
 /// Kafka and ClickHouse, in a data directory that no other stack uses.
 #[derive(Debug)]
 pub struct Stack {
-    /// The broker.
+    /// The Kafka brokers.
     pub kafka: Kafka,
-    /// The database.
+    /// The ClickHouse server.
     pub clickhouse: ClickHouse,
-    /// Data and logs.
+    /// The directory for data and logs.
     pub directory: DataDirectory,
 }
 
