@@ -24,7 +24,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Compares a generated page with its expected text. Rewrites the page if it is stale.
+/// Compares a generated page with its expected text. If the page is stale, rewrites the page and fails the test.
 #[track_caller]
 fn check_page(name: &str, page: &str) {
     let file = root().join("docs").join(name);
@@ -151,7 +151,8 @@ fn meaning(source: &str, variable: &str) -> Option<String> {
     Some(format!("{what}{values}. {advice}").trim_end().to_owned())
 }
 
-/// The pages of the repository: those at its root, and those for users and contributors.
+/// The Markdown files at the root of the repository, and those in the folders with documentation, benchmark runs and
+/// mutants.
 fn pages() -> Vec<PathBuf> {
     let root = root();
     let top = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
@@ -210,7 +211,7 @@ fn the_first_pages_stay_short() {
 #[test]
 fn the_page_on_stopped_partitions_has_messages_of_the_aggregator() {
     let sources = ["stream-agg", "schemas"].map(|folder| sources(&root().join(folder).join("src")));
-    // A string literal that continues on the next line of the source is one text.
+    // Joins each string literal that continues on the next line, so that a search finds a message that spans two lines.
     let source: String =
         sources.iter().flatten().flat_map(|source| source.split("\\\n").map(str::trim_start)).collect();
     let page = read(&root().join("docs/stopped-partitions.md"));
@@ -221,7 +222,7 @@ fn the_page_on_stopped_partitions_has_messages_of_the_aggregator() {
             texts.flat_map(|text| text.split(['…', 'N'])).map(|text| text.trim_matches([' ', ':']));
         unknown.extend(fragments.filter(|text| !source.contains(text)).map(str::to_owned));
     }
-    assert!(unknown.is_empty(), "no message of the aggregator contains {unknown:?}");
+    assert!(unknown.is_empty(), "docs/stopped-partitions.md has texts that no message contains: {unknown:?}");
 }
 
 #[test]
@@ -268,8 +269,9 @@ fn the_recipes_name_only_files_that_exist() {
     let mut folder = root();
     let mut missing = Vec::new();
     for name in names.filter(|name| [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end))) {
-        // A short name is relative to a folder of the full name before it: `rollup/layout.rs` after
-        // `schemas/src/rollup/measure.rs`.
+        // A name with `/src/` is a path from the root of the repository. A name without it is relative to one of the
+        // folders of the last such path: after `schemas/src/rollup/measure.rs`, the name `rollup/layout.rs` means
+        // `schemas/src/rollup/layout.rs`.
         if name.contains("/src/") {
             folder = root().join(name);
         }
@@ -285,7 +287,7 @@ fn the_bundle_of_the_page_is_built_from_its_sources() {
     let node = |script: &str, arguments: &[&Path]| {
         let script = devstack::page::tool(script).unwrap();
         let output = Command::new("node").arg(&script).args(arguments).output();
-        let output = output.expect("node runs: apt install nodejs");
+        let output = output.expect("run node, which `apt install nodejs` installs");
         let printed = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&printed));
     };

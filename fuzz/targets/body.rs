@@ -18,12 +18,13 @@ const LIMIT: usize = 256 * 1024;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     let vars = [("KAFKA_BROKERS", "none:1"), ("MAX_DECODED_BYTES", "256KiB")];
-    Config::from_vars(&Vars::from_pairs(vars)).expect("the variables are good")
+    Config::from_vars(&Vars::from_pairs(vars)).expect("the variables are valid")
 });
 
 fuzz_target!(|input: &[u8]| {
     let Some((first, body)) = input.split_first() else { return };
-    // The first byte names the encoding. Add new encodings at the end, so that kept inputs keep their meaning.
+    // The first byte selects the encoding. Add new encodings at the end, so that stored inputs with the first byte 0, 1
+    // or 2 keep their encoding.
     let encodings = [Encoding::Gzip, Encoding::Zstd, Encoding::Identity];
     let encoding = encodings[usize::from(*first) % encodings.len()];
     let budget = Arc::new(Semaphore::new(1 << 20));

@@ -1,4 +1,5 @@
-//! With any headers, the edge finds a client address. If the peer is not trusted, it is the address of the peer.
+//! For any headers, the edge finds the address of the client. If the peer is not a trusted proxy, the address of the
+//! client is the address of the peer.
 
 #![no_main]
 

@@ -12,7 +12,7 @@ fuzz_target!(|body: &[u8]| {
     let votes = Votes::read(&lines);
     assert_eq!(votes.lines().len(), lines.len());
     for text in votes.lines().iter().filter_map(|line| line.text.ok()) {
-        // The rewriting does not find all faults of a line, so the rewritten line may still be invalid.
+        // `Votes::read` does not find all faults of a line, so a rewritten line may still be an invalid event.
         if let Ok(parsed) = event::parse::<()>(text) {
             assert_eq!(parsed.event.event, "vote");
         }

@@ -73,7 +73,8 @@ fn every_code_is_in_one_row_with_its_status() {
     }
 }
 
-/// Every client retries after the same answers: those for which the edge's hint says to send the request again.
+/// Clients retry after the answers whose hint says "send the request again". The advice in docs/events.md, the list in
+/// docs/clients.md and the two client libraries must name the same answers.
 #[test]
 fn the_page_the_hints_and_the_client_libraries_agree_on_which_answers_to_retry() {
     const CLIENTS: &str = include_str!("../../docs/clients.md");

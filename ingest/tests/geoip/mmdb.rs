@@ -1,8 +1,8 @@
-//! Builds databases of countries by address, in MaxMind's format (MMDB).
+//! Builds databases that map IP addresses to countries, in MaxMind's format (MMDB).
 
 use std::net::IpAddr;
 
-/// Where one side of a node in the search tree leads.
+/// What follows a node of the search tree if the next bit of the address is 0, or if it is 1.
 #[derive(Clone, Copy)]
 enum Side {
     Nothing,
@@ -14,7 +14,7 @@ enum Side {
 pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
     let (mut nodes, mut data) = (vec![[Side::Nothing; 2]], Vec::new());
     for (network, country) in networks {
-        // The search tree is for IPv6; IPv4 addresses follow 96 zero bits.
+        // The search tree is for IPv6 addresses. An IPv4 address is in the tree as 96 zero bits and its 32 bits.
         let (address, length) = network.split_once('/').unwrap();
         let length: u32 = length.parse().unwrap();
         let (bits, length) = match address.parse().unwrap() {

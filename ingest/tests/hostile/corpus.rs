@@ -22,9 +22,9 @@ const GOOD: &[u8] = br#"{"event":"a"}"#;
 pub(crate) struct Case {
     /// What is hostile about the body.
     pub(crate) name: String,
-    /// `Content-Type`; empty for none.
+    /// The value of the header `Content-Type`. The edge treats an empty value like a missing header.
     pub(crate) content_type: &'static str,
-    /// `Content-Encoding`; empty for none.
+    /// The value of the header `Content-Encoding`. The edge treats an empty value like a missing header.
     pub(crate) encoding: &'static str,
     /// The body as sent.
     pub(crate) body: Vec<u8>,
@@ -69,7 +69,7 @@ fn bad(code: &'static str, field: &'static str) -> Result<(), Fault> {
     Err((code, Some(field)))
 }
 
-/// Lines of one body, joined by line breaks, each with its verdict.
+/// A case whose body has these lines, joined by line breaks. The second item of a pair says whether the line is valid.
 fn lines(name: &str, lines: &[(&[u8], Result<(), Fault>)]) -> Case {
     let body = lines.iter().map(|(text, _)| *text).collect::<Vec<_>>().join(&b'\n');
     plain(name, body, reported(lines))
@@ -80,7 +80,7 @@ fn reported(lines: &[(&[u8], Result<(), Fault>)]) -> Expected {
         number,
         verdict: verdict.map(|()| {
             let text = text.strip_suffix(b"\r").unwrap_or(text);
-            String::from_utf8(text.to_vec()).expect("a good line is text")
+            String::from_utf8(text.to_vec()).expect("a valid line is UTF-8")
         }),
     };
     Expected::Lines((1..).zip(lines).map(line).collect())
@@ -96,13 +96,13 @@ fn json(name: &str, body: impl Into<Vec<u8>>, expected: Expected) -> Case {
 
 /// A report of one valid line, for a body whose other lines are all blank.
 fn good(number: usize, text: &[u8]) -> Expected {
-    let text = String::from_utf8(text.to_vec()).expect("a good line is text");
+    let text = String::from_utf8(text.to_vec()).expect("a valid line is UTF-8");
     Expected::Lines(vec![Line { number, verdict: Ok(text) }])
 }
 
-/// A report of a valid event as line 1, and of text after the event that is not JSON as line 2.
+/// A report of two lines: line 1 is a valid event, and line 2 is the text that follows the event and is not JSON.
 fn then_bad(text: &[u8]) -> Expected {
-    let text = String::from_utf8(text.to_vec()).expect("a good line is text");
+    let text = String::from_utf8(text.to_vec()).expect("a valid line is UTF-8");
     let bad = Line { number: 2, verdict: Err(("bad_json", None)) };
     Expected::Lines(vec![Line { number: 1, verdict: Ok(text) }, bad])
 }
@@ -124,7 +124,7 @@ fn nested(open: &str, inner: &str, close: &str, depth: usize) -> String {
     format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
 }
 
-/// Values: nesting and numbers.
+/// Cases with deeply nested values and with huge or malformed numbers.
 fn values() -> Vec<Case> {
     let arrays = |depth| nested("[", "1", "]", depth);
     let objects = |depth| nested(r#"{"a":"#, "{}", "}", depth);
@@ -194,7 +194,7 @@ fn values() -> Vec<Case> {
     ]
 }
 
-/// Keys: duplicate, escaped, reserved, long.
+/// Cases with keys that are duplicate, escaped, reserved or long.
 fn keys() -> Vec<Case> {
     let longest = |name: &str| {
         let rest = LONGEST - with(name, "1").len();
@@ -241,7 +241,7 @@ fn keys() -> Vec<Case> {
     ]
 }
 
-/// Strings: surrogates, NUL, bytes that are not UTF-8.
+/// Cases with surrogates, control characters and bytes that are not UTF-8.
 fn texts() -> Vec<Case> {
     let raw = |bytes: &[u8]| [b"{\"event\":\"a\",\"x\":\"".as_slice(), bytes, b"\"}"].concat();
     let bad_utf8: [&[u8]; 12] = [
@@ -319,7 +319,7 @@ fn texts() -> Vec<Case> {
     ]
 }
 
-/// Where lines begin and end.
+/// Cases about where lines begin and end.
 fn breaks() -> Vec<Case> {
     let two = |first: usize, second: usize| {
         let line = |number| Line { number, verdict: Ok(r#"{"event":"a"}"#.to_owned()) };
@@ -382,19 +382,18 @@ fn breaks() -> Vec<Case> {
             ],
         ),
         plain(
-            "one line cut anywhere",
+            "the first 1, 2, 3, … bytes of a line as lines",
             {
                 let line = br#"{"event":"a","x":[1,{"y":"\u00e4"}]}"#;
                 (1..line.len()).take(20).flat_map(|end| [&line[..end], b"\n"]).collect::<Vec<_>>().concat()
             },
-            // The edge reports one invalid line for the whole body, because the body may be one truncated object over
-            // several lines.
+            // The edge treats this body as one truncated object over several lines, so it reports one invalid line.
             one_bad(("bad_json", None)),
         ),
     ]
 }
 
-/// Lengths of lines and bodies, and numbers of events.
+/// Cases with long lines, long bodies and many events.
 fn lengths() -> Vec<Case> {
     let fits = |line: usize| with("x", &format!("\"{}\"", "y".repeat(line - with("x", "\"\"").len())));
     let (longest, longer) = (fits(LONGEST), fits(LONGEST + 1));
@@ -434,7 +433,7 @@ fn lengths() -> Vec<Case> {
     ]
 }
 
-/// Arrays, and objects over several lines.
+/// Cases with arrays, and with objects over several lines.
 fn arrays() -> Vec<Case> {
     let number = |number, verdict: Result<&str, Fault>| Line { number, verdict: verdict.map(str::to_owned) };
     let no_object = || Err(("not_an_object", None));
@@ -533,13 +532,14 @@ fn compressed(encoding: &'static str, compress: fn(&[u8]) -> Vec<u8>) -> Vec<Cas
     let case = |name, body, expected| encoded(encoding, name, body, expected);
     let whole = compress(GOOD);
     let two = [compress(&[GOOD, b"\n{\"ev"].concat()), compress(b"ent\":\"a\"}")].concat();
-    // 40 MiB that compress to about a tenth, as events do.
+    // 40 MiB that compress to about a tenth, as events do. So the body exceeds the limit of 32 MiB for decompressed
+    // bodies, but not the limit for the ratio of decompressed to compressed bytes.
     let honest: String = (0..40 * MIB / 32).map(|n| format!("{n:031}\n")).collect();
     vec![
         case("a bomb", compress(&vec![b' '; 64 * MIB]), TOO_LARGE_DECODED),
         case("a bomb in many members", compress(&vec![b'['; MIB]).repeat(64), TOO_LARGE_DECODED),
-        case("too many bytes within the ratio", compress(honest.as_bytes()), TOO_LARGE_DECODED),
-        case("all that the ratio allows", compress(&vec![b'\n'; MIB]), EMPTY),
+        case("too many bytes at a low ratio", compress(honest.as_bytes()), TOO_LARGE_DECODED),
+        case("one MiB at a high ratio", compress(&vec![b'\n'; MIB]), EMPTY),
         case(
             "a line in two members",
             two,

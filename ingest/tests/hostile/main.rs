@@ -63,7 +63,7 @@ impl Spooling {
                 looks.tick().await;
             }
         };
-        timeout(DEADLINE, ready).await.expect("the spool is open");
+        timeout(DEADLINE, ready).await.expect("wait until the spool is open");
         spooling
     }
 
@@ -103,7 +103,7 @@ impl Spooling {
                 };
             }
         };
-        let store = timeout(DEADLINE, open).await.expect("the edge has ended");
+        let store = timeout(DEADLINE, open).await.expect("wait until the edge has closed the spool");
         let records = store.oldest(Uuid::nil(), usize::MAX, usize::MAX).unwrap();
         let text = |line: &[u8]| String::from_utf8(line.to_vec()).unwrap();
         records.iter().flat_map(|record| record::lines(&record.value).map(text)).collect()

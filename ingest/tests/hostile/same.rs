@@ -20,8 +20,8 @@ pub(crate) fn fields(object: &str) -> BTreeMap<String, String> {
     all.into_iter().filter(|(name, _)| !ours(name)).map(|(name, value)| (name, text(&value))).collect()
 }
 
-/// Checks that the stored line contains what was sent and what the edge adds, both as the aggregator reads it and as
-/// plain serde reads it.
+/// Checks that the stored line has the fields that were sent and the fields that the edge adds. Reads the line with the
+/// aggregator's parser and, independently, with `serde_json`.
 #[track_caller]
 pub(crate) fn assert_same(stored: &str, sent: &str) {
     type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;

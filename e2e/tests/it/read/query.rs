@@ -249,8 +249,8 @@ async fn many_users_are_estimated_from_a_sample_unless_the_query_asks_for_exact_
     let world = World::new("query_accuracy").await;
     let api = world.query_api().await;
     let http = &api.http;
-    // Writes two states, as the aggregator does: `uniq1` has the hashes of all users, and `sample1` has only the hashes
-    // below 2^60.
+    // Inserts a row with two aggregate states, as the aggregator does: `uniq1` has the hashes of all users, and
+    // `sample1` has only the hashes below 2^60, which is a sixteenth of the range.
     let many = async |day: &str, users: u64| {
         let insert = format!(
             "INSERT INTO rollup_states (tenant, rollup, bucket, expires, rows, uniq1, sample1)
@@ -274,7 +274,8 @@ async fn many_users_are_estimated_from_a_sample_unless_the_query_asks_for_exact_
     let (users, meta) = ask(14, "").await;
     let error = meta["error"]["users"].as_f64().unwrap();
     assert!((0.003..0.004).contains(&error), "{meta}");
-    // The hashes are the same in each run of the test, so this check cannot fail by chance.
+    // Each run of the test inserts the same users, so the estimate is always the same, and this check cannot fail by
+    // chance.
     assert!(users != 5_200_000 && off(users, 5_200_000) < error, "{users}");
     assert_eq!(meta["exact"], false);
     let (users, meta) = ask(14, "&accuracy=exact").await;
@@ -379,8 +380,8 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let minute = now().floor(MINUTE).0;
     let at = |minutes: i64| UnixMillis(minute - minutes * MINUTE).to_string();
     let day = 24 * 60;
-    // Five events are about a day old: three are at or just before the current minute of the day, and two are a few
-    // minutes after it. Two events are of the last minutes, and two are about two days old.
+    // The ages of the events: three are a day old or up to two minutes older, two are two or three minutes younger than
+    // a day, two are one or two minutes old, and two are about two days old.
     let times = [
         at(day),
         at(day + 1),
@@ -404,7 +405,7 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let total = api.http.get("/v1/query?from=-1d&compare=previous").await.json();
     let cut = &total["meta"]["compare"]["cut"];
     if cut.is_null() {
-        // In the first minute of a UTC day there is no part of the day to compare yet.
+        // In the first minute of a UTC day, `cut` is null: no minute of the day is over, so nothing can be compared.
         return;
     }
     let moment =
@@ -534,15 +535,15 @@ async fn query_apis_answer_only_from_rollups_that_the_aggregator_declares_too() 
     let other = world.start("query-api", &[("ROLLUPS_FILE", &file)]);
     let other = Http::new(other.http());
     let path = "/v1/query?from=2025-11-15&to=2025-11-16";
-    let waited = wait_for("the other query API", DEADLINE, async || {
+    let waited = wait_for("an answer from the second query API", DEADLINE, async || {
         other.try_send("GET", path, &[], "").await.is_ok_and(|answer| answer.status == 200)
     });
     waited.await.unwrap();
     for http in [&api.http, &other] {
         assert_eq!(http.get(path).await.json()["data"], json!([{"events": 1}]));
     }
-    // The aggregator does not declare `users_quarterly` and stores nothing in it, so an answer from it would wrongly have
-    // only zeros.
+    // The aggregator does not declare the rollup `users_quarterly` and stores nothing in it, so an answer from this
+    // rollup would have no users, which is wrong.
     let by_country = "/v1/query?measures=users&dimensions=country&from=2025-11-15&to=2025-11-16";
     let answer = other.get(by_country).await;
     assert_eq!((answer.status, answer.problem()), (422, "not_covered".to_owned()));
@@ -556,7 +557,7 @@ async fn query_apis_answer_only_from_rollups_that_the_aggregator_declares_too() 
     let mut aggregator = world.start("stream-agg", &declared);
     aggregator.wait_ready().await.unwrap();
     let waited =
-        wait_for("an answer of the rollup", DEADLINE, async || other.get(by_country).await.status == 200);
+        wait_for("an answer from the rollup", DEADLINE, async || other.get(by_country).await.status == 200);
     waited.await.unwrap();
     assert_eq!(api.http.get(path).await.json()["data"], json!([{"events": 1}]));
 }

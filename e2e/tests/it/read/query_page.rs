@@ -38,8 +38,8 @@ fn members(json: &str) -> Vec<&str> {
 
 /// Runs a block of commands against `address`. Returns what the block prints, and the HTTP status of each answer.
 fn run(commands: &str, address: &str, directory: &Path) -> (String, Vec<String>) {
-    // `curl` appends the status of each answer to the file `statuses`, because an example may redirect the standard
-    // output of `curl`, which has the body, to a file.
+    // This shell function replaces `curl` in the examples and appends the status of each answer to the file `statuses`.
+    // The status does not go to standard output, because an example may redirect the standard output to a file.
     let curl = "curl() { command curl -sS -w '%{stderr}%{http_code}\\n' \"$@\" 2>>statuses; }\n";
     let script = format!("set -e\n{curl}{}", commands.replace("http://localhost:8080", address));
     std::fs::write(directory.join("statuses"), "").unwrap();
@@ -53,7 +53,8 @@ fn run(commands: &str, address: &str, directory: &Path) -> (String, Vec<String>)
 async fn every_example_on_the_query_page_gives_the_answer_on_the_page() {
     let world = World::new("query_page").await;
     let (edge, _aggregator, api) = world.pipeline().await;
-    // Events of more countries than any example ranks, now and in the month that the examples query.
+    // In each of these hours, seven countries have an event, which is more than the highest `top` in the examples. The
+    // examples query the current time and November 2026.
     let mut rng = fastrand::Rng::with_seed(5);
     let hours = [now(), UnixMillis(now().0 - HOUR), UnixMillis::parse("2026-11-10 12:00:00").unwrap()];
     let events: Vec<_> = hours

@@ -1,7 +1,8 @@
-//! The answers of `/v1/query` to random queries, in every format, are those of plain counting of the accepted events.
+//! Sends random queries to `/v1/query`, in every format, and compares each answer with the rows that this test computes
+//! from the list of accepted events.
 //!
-//! The oracle does not compute calendars itself. The starts of hours, days, weeks and months come from Python's
-//! `zoneinfo`, which is independent of the library that the service uses.
+//! The test takes the starts of hours, days, weeks and months from Python's `zoneinfo`, which is independent of the
+//! calendar library of the query API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -15,9 +16,10 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent};
 use crate::world::World;
 
-/// UTC, and three zones that put their clocks back on one of [`EVENT_DAYS`]. Havana puts them back to midnight.
+/// UTC, and three zones that put their clocks back on one of [`EVENT_DAYS`]. In Havana, the clocks go back from 01:00
+/// to midnight, so that day has two midnights.
 const ZONES: [&str; 4] = ["Europe/Berlin", "America/New_York", "America/Havana", "UTC"];
-/// The hours that the oracle knows: the first hour, and the hour after the last one.
+/// The hours for which [`CALENDAR`] prints buckets: the first hour, and the hour after the last one.
 const KNOWN_HOURS: (&str, &str) = ("2025-07-20 00:00:00", "2025-12-20 00:00:00");
 /// The days that have events: the first day, and the number of days.
 const EVENT_DAYS: (&str, i64) = ("2025-10-24 00:00:00", 12);
@@ -45,7 +47,8 @@ for name in zones:
 print(json.dumps(known))
 "#;
 
-/// What [`CALENDAR`] prints: zone → known hours → the start of the hour's bucket by each of [`GRAINS`].
+/// What [`CALENDAR`] prints. For each zone, there is a list with an item for each hour of [`KNOWN_HOURS`]. An item has
+/// the start of the hour's bucket for each of [`GRAINS`].
 struct Calendars(Value);
 
 impl Calendars {
@@ -57,7 +60,7 @@ impl Calendars {
         Self(serde_json::from_slice(&python.stdout).unwrap())
     }
 
-    /// The start of the bucket that contains an hour, in the format of an answer; none for the grain `none`.
+    /// The start of the bucket that contains an hour, as answers write it, or `None` if the grain is `none`.
     fn bucket(&self, zone: usize, grain: &str, hour: usize) -> Option<String> {
         let at = GRAINS.iter().position(|name| *name == grain)?;
         Some(self.0[ZONES[zone]][hour][at].as_str().unwrap().to_owned())
@@ -98,7 +101,8 @@ struct RandomQuery {
     form: &'static str,
 }
 
-/// Bucket and dimensions of a row.
+/// What identifies a row: the start of its bucket, and its value of each dimension. The value is `None` in the row
+/// `others`.
 type Key = (Option<String>, Vec<Option<String>>);
 
 /// The measures of a row: their values, their values in the compared window, and the changes.
@@ -158,8 +162,8 @@ impl RandomQuery {
             days: (from, from + rng.i64(1..=longest)),
             filters,
             fills: rng.bool(),
-            // With `week`, the compared window is the queried window a week earlier. If the queried window consists of
-            // whole months, the compared window does not.
+            // The query API refuses `compare=week` for `grain=month`, because a window of whole months that is moved by
+            // a week does not consist of whole months.
             compare: compare.filter(|compare| *compare != "week" || grain != "month"),
             accuracy: ["auto", "exact"][rng.usize(..2)],
             form: ["json", "ndjson", "csv"][rng.usize(..3)],
@@ -278,7 +282,7 @@ impl RandomQuery {
         Some(ranked.iter().take(count).map(|(_, value)| (*value).to_owned()).collect())
     }
 
-    /// The result of plain counting.
+    /// The rows that the answer must have, if `all` are the accepted events.
     fn expected(&self, calendars: &Calendars, all: &[TestEvent]) -> Rows {
         let window = self.hours(calendars, &date(self.days.0), &date(self.days.1));
         let within = |(from, to): (usize, usize)| {
@@ -307,7 +311,7 @@ impl RandomQuery {
         let others = self.compare.map(|compare| grouped(self.other_hours(calendars, compare, window)));
         if self.fills {
             let other_keys = others.iter().flat_map(|(_, groups)| groups.keys());
-            // A bucket of the compared window that has no counterpart in the queried window adds no keys.
+            // The compared window may have more buckets than the queried window. The additional buckets add no rows.
             let other_keys = other_keys.filter(|(at, _)| *at < buckets.len());
             let mut keys: BTreeSet<_> =
                 groups.keys().chain(other_keys).map(|(_, keys)| keys.clone()).collect();
@@ -343,7 +347,7 @@ impl RandomQuery {
         groups.iter().map(row).collect()
     }
 
-    /// The rows of an answer as JSON objects, whatever the format of the answer.
+    /// Parses an answer, which is in the format of the query. Returns its rows as JSON objects.
     fn objects(&self, text: &str) -> Vec<Value> {
         match self.form {
             "json" => {
@@ -366,7 +370,7 @@ impl RandomQuery {
         }
     }
 
-    /// A line of CSV as the object that the same row has in a JSON answer.
+    /// Converts a line of CSV to the object that a JSON answer has for the same row.
     fn object(&self, header: &[&str], fields: &[&str]) -> Value {
         let mut object = json!({});
         assert_eq!(header.len(), fields.len(), "{fields:?}");
@@ -388,7 +392,7 @@ impl RandomQuery {
         object
     }
 
-    /// The rows in the answer.
+    /// Parses the text of an answer.
     fn found(&self, text: &str) -> Rows {
         let row = |row: &Value| {
             let text = |name: &str| row[name].as_str().map(str::to_owned);
@@ -404,7 +408,7 @@ impl RandomQuery {
         };
         let objects = self.objects(text);
         let rows: Rows = objects.iter().map(row).collect();
-        assert_eq!(rows.len(), objects.len(), "a key is in two rows: {text}");
+        assert_eq!(rows.len(), objects.len(), "two rows have the same bucket and dimensions: {text}");
         rows
     }
 

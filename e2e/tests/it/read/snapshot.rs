@@ -65,7 +65,7 @@ async fn click_and_read(name: &'static str, hour: i64) {
         assert_eq!(edge.http.post(&format!("/analytics/{hour}/user-{n}/click")).await.status, 204);
         let clicked = now();
         let mut answer = api.http.get(&path).await;
-        let covered = wait_for(format!("an answer of a moment after click {n}"), DEADLINE, async || {
+        let covered = wait_for(format!("an answer with an `as_of` after click {n}"), DEADLINE, async || {
             answer = api.http.get(&path).await;
             assert_eq!(answer.status, 200, "{}", answer.text);
             as_of(&answer) > Some(clicked)
@@ -93,7 +93,7 @@ async fn hot_hours_stay_fresh_while_old_hours_of_two_million_users_are_read() {
 #[tokio::test]
 #[ignore = "takes two minutes: ./dev test --full"]
 async fn hot_hours_stay_fresh_while_old_hours_of_forty_million_users_are_read() {
-    // Less than the default, so that the cold hours need more refreshes than a read waits for.
+    // This limit is below the default, so that merging all cold hours takes more refreshes than one read waits for.
     let few = ("REFRESH_MAX_USERS", "8000000");
     read_old_hours("snapshot_most_users", 80, 500_000, &[("REFRESH_INTERVAL", "3s"), few]).await;
 }
@@ -164,7 +164,7 @@ async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&st
     for reader in readers {
         refused += reader.await.unwrap();
     }
-    assert!(refused > 0, "one refresh merged more users than it may");
+    assert!(refused > 0, "no read was refused, so a refresh merged more than `REFRESH_MAX_USERS` users");
 }
 
 #[tokio::test]
@@ -235,8 +235,8 @@ async fn the_as_of_is_known_once_every_partition_of_the_topic_has_reported() {
     report(0, 0, 2000).await;
     report(0, 1, 1000).await;
     found(Some(1000)).await;
-    // A new topic has replaced the old topic, of which everything is counted. The second partition of the new topic has
-    // not reported its progress yet.
+    // A new topic (generation 1) has replaced the old topic, whose records are all counted. The second partition of the
+    // new topic has not reported its progress yet.
     report(1, 0, 3000).await;
     found(None).await;
     report(1, 1, 4000).await;

@@ -17,8 +17,8 @@ use crate::world::{ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 const HASH: &str = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
 const PASSWORD: &str = "password";
 
-/// Permits databases of tenants on an old ClickHouse. The local ClickHouse library is older than the versions that keep
-/// tenants apart.
+/// Makes `migrate` create databases of tenants although the local ClickHouse library is older than the versions that
+/// isolate tenants from each other.
 const OLD_SERVER: (&str, &str) = ("BI_ALLOW_OLD_SERVER", "1");
 
 /// The text of a `TENANTS_FILE` that declares these tenants.
@@ -94,7 +94,7 @@ async fn insert_rows(world: &World, tenant: &str) {
     }
 }
 
-/// Settings that make ClickHouse move filters, or that change which errors occur. The queries set them in a subquery,
+/// Settings that change where ClickHouse evaluates a filter, or which errors occur. The queries set them in a subquery,
 /// because the local ClickHouse library does not check there whether the user may change settings.
 const SETTINGS: [&str; 8] = [
     "max_threads = 1",
@@ -221,7 +221,7 @@ async fn a_removed_tenant_loses_its_database_and_login_and_all_tenants_get_new_r
     let expected = ["acme", "theirs"].map(|name| vec![database(&world, name)]);
     assert_eq!(databases(&world).await, expected);
 
-    // The ClickHouse library reads its users only at start.
+    // The ClickHouse library reads its users only at start, so it needs a restart to lose the users of `shop`.
     let on = Databases { tables: world.name(), views: &world.bi_database() };
     let users = access::of_views(&rollups, on, Definers::DEFAULT, &tenants(&["acme"]));
     stack.clickhouse.stop().await.unwrap();
@@ -231,8 +231,8 @@ async fn a_removed_tenant_loses_its_database_and_login_and_all_tenants_get_new_r
     assert!(error.contains("Code: 516"), "{error}");
     assert_eq!(ask(&world, "acme", count).await.as_deref(), Ok("0"));
 
-    // Without a file, `migrate` removes the databases of all tenants. It keeps a table that an administrator
-    // created in one of them.
+    // Without a `TENANTS_FILE`, `migrate` removes the databases of all tenants. If an administrator created a table in
+    // such a database, `migrate` keeps the database with this table.
     let kept = format!("{}.kept", database(&world, "acme"));
     world.rows(&format!("CREATE TABLE {kept} (x UInt8) ENGINE = MergeTree ORDER BY x")).await;
     world.migrate_with(&[declared]).await;
@@ -249,8 +249,8 @@ async fn a_migration_after_two_concurrent_ones_leaves_exactly_the_databases_of_i
     let (_stack, world) =
         World::on_own_servers_with_tenants("tenants_twice", &rollups, &tenants(&["acme", "shop"])).await;
     for last in [&["acme"][..], &["shop"], &["acme", "shop"], &[]] {
-        // The second migration may remove the database of `shop` while the first migration creates it. If a migration
-        // fails because of this, its error must name the database.
+        // The migration without `shop` may remove the database of `shop` while the other migration creates it. If a
+        // migration fails because of this, its error must name the database.
         let (one, other) = tokio::join!(
             migrate(&world, &["acme", "shop"], &[OLD_SERVER]),
             migrate(&world, &["acme"], &[OLD_SERVER])
@@ -282,7 +282,7 @@ async fn tenants_are_refused_on_servers_that_would_not_isolate_them() {
     let refused = migrate(&world, &["acme"], &[OLD_SERVER]).await.unwrap_err();
     assert!(refused.contains("takes its users from a file"), "{refused}");
     let views = format!("SELECT count() FROM system.tables WHERE database = '{}'", database(&world, "acme"));
-    assert_eq!(world.number(&views).await, 0, "there are no views");
+    assert_eq!(world.number(&views).await, 0, "`migrate` failed but created views");
 }
 
 #[tokio::test]
@@ -300,7 +300,7 @@ async fn no_views_are_created_for_a_definer_without_its_row_policy() {
         assert!(refused.contains("they would show all tenants"), "{refused}");
         let views =
             format!("SELECT count() FROM system.tables WHERE database = '{}'", database(&world, "acme"));
-        assert_eq!(world.number(&views).await, 0, "there are no views");
+        assert_eq!(world.number(&views).await, 0, "`migrate` failed but created views");
     }
 }
 
@@ -335,7 +335,7 @@ async fn clickhouse_parses_every_statement_and_the_users_file_sets_the_same_limi
     assert_eq!(parts(printed.unwrap()), parts(&loaded));
 }
 
-/// The variables of a service that runs as `user`.
+/// The variables with which a service logs in to ClickHouse as `user`.
 fn login(user: &str) -> [(&str, &str); 2] {
     [("CLICKHOUSE_USER", user), ("CLICKHOUSE_PASSWORD", LOCAL_PASSWORD)]
 }
@@ -360,8 +360,8 @@ async fn row_policies_of_tenants_hide_no_rows_from_the_services() {
         let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
         oracle.record_report(&edge.http.post_lines(&text).await, &lines);
         sent += text.len();
-        // After the kill, the restarted aggregator may have to rebuild a declared batch, for which it reads the
-        // markers.
+        // After the kill, the restarted aggregator may have to rebuild a declared batch. For this, it reads the
+        // markers, which the row policies must not hide.
         aggregator.kill9();
         aggregator.restart().unwrap();
     }
@@ -397,7 +397,7 @@ async fn a_service_that_row_policies_hide_rows_from_reports_it_and_stores_nothin
     }
     assert!(
         rows[0] > 0 && rows[0] == rows[1],
-        "a migration that cannot see its rows writes no more of them: {rows:?}"
+        "the first migration must insert rows, and the second one must add none: {rows:?} rows"
     );
     for (service, user) in [("stream-agg", "blind_loader"), ("query-api", "blind_poller")] {
         let mut blind = world.start(service, &login(user));

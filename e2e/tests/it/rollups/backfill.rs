@@ -1,4 +1,5 @@
-//! A backfill adds the events that were stored before a rollup was declared, exactly once, even if it is killed.
+//! A backfill adds to a rollup the events that were stored before the rollup was declared. It adds each event exactly
+//! once, even if the backfill is killed and runs again.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use serde_json::json;
 use crate::oracle::now;
 use crate::world::{DEADLINE, Edge, World, with_sources};
 
-/// Rollups that are declared after events were stored. The first one has a field of `props`, a condition, a sum and
-/// exact users. The second one has a sum, a maximum and a retention.
+/// Rollups that are declared after events were stored. The first one has a field of `props`, a condition, a sum and an
+/// exact number of users. The second one has a sum, a maximum and a retention.
 const PLANS: &str = r#"
 [[rollup]]
 name = "plans_daily"
@@ -116,7 +117,7 @@ impl Growing {
         self.world.run("stream-agg", &["backfill", rollup], &self.variables()).await
     }
 
-    /// Runs the backfill of `rollup` until it succeeds. It fails until every partition uses the new declaration.
+    /// Repeats the backfill of `rollup` until it succeeds. A backfill fails while a partition uses the old declaration.
     async fn backfill_until_done(&self, rollup: &str) {
         let mut last = String::new();
         let waited = wait_for(format!("`{rollup}` to be filled"), DEADLINE, async || {
@@ -144,7 +145,11 @@ impl Growing {
             });
             if let Err(overdue) = waited.await {
                 let differs = found.0.iter().zip(&found.1).find(|(sum, raw)| sum != raw);
-                panic!("{overdue}; {} and {} rows, first {differs:?}", found.0.len(), found.1.len());
+                panic!(
+                    "{overdue}; {} rows of the rollup, {} rows from raw rows, the first difference is {differs:?}",
+                    found.0.len(),
+                    found.1.len()
+                );
             }
             assert!(!found.0.is_empty(), "`{rollup}` has rows");
         }
@@ -225,18 +230,19 @@ async fn a_backfill_that_is_killed_again_and_again_and_runs_twice_at_once_counts
     old.terminate().await.unwrap();
     growing.world.migrate_with(&growing.variables()).await;
     let _aggregator = growing.aggregator().await;
-    // Backfills the small rollup first. When this succeeds, every partition uses the new declaration.
+    // When this backfill has succeeded, every partition uses the new declaration, so the backfills below are not
+    // refused.
     growing.backfill_until_done("plans_of_late").await;
 
     let mut killed = 0;
     for _ in 0..12 {
         let moment = Duration::from_millis(growing.rng.u64(100..1500));
-        // The timeout drops the process, which kills it.
+        // If the backfill still runs at the timeout, its future is dropped, which kills the process.
         let ended = tokio::time::timeout(moment, growing.backfill("plans_daily")).await;
         killed += u32::from(ended.is_err());
         growing.post().await;
     }
-    assert!(killed >= 4, "killed only {killed} times");
+    assert!(killed >= 4, "the backfill was killed only {killed} times");
     let (one, other) = tokio::join!(growing.backfill("plans_daily"), growing.backfill("plans_daily"));
     one.and(other).unwrap();
     growing.wait_until_stored().await;

@@ -1,5 +1,5 @@
-//! Rollups are declared in one file. A new rollup can be queried after a restart. A query API whose declarations differ
-//! from the aggregator's does not refresh its answers.
+//! Rollups are declared in one file. A new rollup can be queried after the services were restarted with the new file. A
+//! query API whose declarations differ from those of the aggregator does not refresh its answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ where = { event = ["play", "purchase"] }
 measures = { events = "count", value = "sum(param_int)", users = "uniq_exact(user)" }
 "#;
 
-/// A file with the built-in rollups and [`PLANS`].
+/// Writes a file with the built-in rollups and [`PLANS`]. Returns its path.
 fn with_plans(world: &World) -> String {
     world.write("rollups.toml", &format!("{}{PLANS}", Rollups::built_in()))
 }
@@ -99,7 +99,8 @@ async fn a_rollup_over_a_field_of_props_can_be_queried_after_a_restart() {
         "SELECT toUnixTimestamp(toDateTime(day, 'UTC')), plan, events, value, users FROM {}.plans_daily ORDER BY plan",
         world.bi_database()
     );
-    // Reads the view several times, because ClickHouse compiles the expressions of the view only after some uses.
+    // ClickHouse compiles the expressions of a view to machine code only after several uses. The repeated reads check
+    // both ways of evaluation.
     for _ in 0..8 {
         assert_eq!(world.rows(&view).await, expected, "the rows of the view");
     }
@@ -163,13 +164,13 @@ async fn a_query_api_with_other_rollups_logs_the_fix_and_keeps_its_last_answers(
     let starting = world.start("query-api", &[]);
     let admin = Http::new(starting.admin());
     let mut last = String::new();
-    let waited = wait_for("readiness to name the reason", DEADLINE, async || {
+    let waited = wait_for("`/readyz` to name the reason", DEADLINE, async || {
         let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await else { return false };
         last = answer.text;
         answer.status == 503 && last.contains(&reason)
     });
     if let Err(overdue) = waited.await {
-        panic!("{overdue}; readiness is {last:?}");
+        panic!("{overdue}; the last answer of `/readyz` is {last:?}");
     }
     assert_eq!(Http::new(starting.http()).get("/v1/counters").await.status, 503);
 

@@ -95,11 +95,11 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
         ]
     );
     let admin = Http::new(aggregator.admin());
-    // The metric counts a batch once all of its tables have it, which may be after its raw rows are visible.
+    // The metric includes a batch only when all tables have the batch, which may be after its raw rows are visible.
     let counted = async || admin.metric("stream_agg_fields_mistyped_total").await == Some(5);
     wait_for("five mistyped fields", DEADLINE, counted).await.unwrap();
 
-    // The type of an existing column cannot change.
+    // `migrate` refuses to change the type of an existing column.
     let changed = world
         .write("changed.toml", &format!("{}{}", Rollups::built_in(), FIELDS.replace("\"int\"", "\"float\"")));
     let error = world.run("stream-agg", &["migrate"], &[("ROLLUPS_FILE", &changed)]).await.unwrap_err();
@@ -159,7 +159,8 @@ async fn an_integer_field_is_summed_for_new_events_and_by_a_backfill_for_earlier
         [["DE", "8", "4", "18446744073709553614", "1000"], ["FR", "2", "0", "0", &neutral]]
     );
     // If a sum exceeds 64 bits, the view shows the largest 64-bit integer. If no event of a group has an amount, the
-    // view shows 0 as the minimum, and 0 in `least_rows`.
+    // view shows 0 as the minimum `least`. The column `least_rows` is then 0 too, so readers can see that this 0 is not
+    // an amount.
     let view = format!(
         "SELECT country, events, sales, total, least, least_rows FROM {}.spent ORDER BY country",
         world.bi_database()

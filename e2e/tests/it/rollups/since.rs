@@ -11,7 +11,8 @@ use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, Wor
 
 /// The partitions with records. The topic's two other partitions stay empty.
 const USED: [i32; 2] = [0, 2];
-/// The moment that `rollup_since` has while the events of a partition are not counted in the rollup.
+/// The value of the column `since` in a row of `rollup_since`, while the rollup of the row does not count the events of
+/// the partition of the row.
 const NOT_COUNTED: &str = "2299-12-31 00:00:00.000";
 
 /// A world in which aggregators with and without [`ADDED_ROLLUP`] run.
@@ -19,7 +20,7 @@ struct Late {
     world: World,
     rng: fastrand::Rng,
     oracle: Oracle,
-    /// The file that declares the rollup.
+    /// The path of the `ROLLUPS_FILE` that declares [`ADDED_ROLLUP`].
     file: String,
 }
 
@@ -49,14 +50,14 @@ impl Late {
         self.world.assert_counted(&self.oracle.counts()).await;
     }
 
-    /// Starts an aggregator without the rollup.
+    /// Starts an aggregator that does not declare [`ADDED_ROLLUP`].
     async fn start_without_rollup(&self) -> Service {
         let mut aggregator = self.world.start("stream-agg", &[STATIC_MEMBER]);
         aggregator.wait_ready().await.unwrap();
         aggregator
     }
 
-    /// Starts an aggregator with the rollup.
+    /// Starts an aggregator that declares [`ADDED_ROLLUP`].
     async fn start_with_rollup(&self) -> Service {
         let mut aggregator = self.world.start("stream-agg", &self.variables());
         aggregator.wait_ready().await.unwrap();
@@ -72,7 +73,7 @@ impl Late {
         self.world.rows(&sql).await
     }
 
-    /// Waits until these moments are noted.
+    /// Waits until `rollup_since` has exactly these pairs of a partition and a moment.
     async fn wait_for_moments(&self, expected: &[[String; 2]]) {
         let mut found = Vec::new();
         let waited = wait_for("the moments of the rollup", DEADLINE, async || {
@@ -123,14 +124,14 @@ async fn an_added_rollup_begins_after_the_last_uncounted_event_and_earlier_after
     late.count().await;
     assert_eq!(late.noted().await, noted);
     let others = format!("SELECT count() FROM rollup_since WHERE rollup != '{ADDED_ROLLUP}'");
-    assert_eq!(late.world.number(&others).await, 0, "the other rollups have every event");
+    assert_eq!(late.world.number(&others).await, 0, "`rollup_since` must name only the added rollup");
 
     late.world.run("stream-agg", &["backfill", ADDED_ROLLUP], &late.variables()).await.unwrap();
     let first_day = now().floor(DAY).0 - 31 * DAY;
     let days = [first_day, first_day + DAY].map(|day| UnixMillis(day).to_string());
     let moved = late.noted().await;
     assert_eq!(moved.len(), USED.len());
-    assert!(moved.iter().all(|row| days.contains(&row[1])), "{moved:?} instead of {days:?}");
+    assert!(moved.iter().all(|row| days.contains(&row[1])), "{moved:?} must have one of the days {days:?}");
     let all = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
     assert_eq!(late.world.number(&all).await, 6);
 }
@@ -171,7 +172,7 @@ async fn a_rollup_is_incomplete_until_processes_with_it_own_all_partitions() {
     let declared = [("ROLLUPS_FILE", late.file.as_str())];
     late.world.migrate_with(&declared).await;
     let _new = late.world.start("stream-agg", &declared);
-    // Each of the two processes owns two partitions.
+    // Each of the two processes gets two partitions. The rollup counts only the events of the partitions of `_new`.
     let counts = async |expected: [usize; 2]| {
         let mut found = Vec::new();
         let waited =
@@ -185,8 +186,8 @@ async fn a_rollup_is_incomplete_until_processes_with_it_own_all_partitions() {
         }
     };
     counts([2, 2]).await;
-    // In `progress`, each process also stores the number of partitions, so that readers see whether a partition has not
-    // reported.
+    // In `progress`, each process also stores the number of partitions of the topic, so that readers see whether every
+    // partition has reported its progress.
     let progress = "SELECT kp, partitions FROM progress FINAL ORDER BY kp";
     let all: [[String; 2]; 4] = std::array::from_fn(|partition| [partition.to_string(), "4".to_owned()]);
     assert_eq!(late.world.rows(progress).await, all);
@@ -204,8 +205,8 @@ async fn a_process_that_dies_before_it_notes_the_moment_leaves_the_rollup_incomp
     let closed = format!("ADD CONSTRAINT closed CHECK since = '{NOT_COUNTED}'");
     late.world.rows(&format!("ALTER TABLE rollup_since {closed}")).await;
 
-    // The process commits under its declaration, but cannot note the moment from which the rollup has every event.
-    // Until that moment is noted, the process inserts nothing.
+    // The process commits its declaration with the new rollup. Because of the constraint, it cannot store the moment
+    // from which the rollup has every event. Until the process has stored this moment, it inserts no events.
     let mut dying = late.world.start("stream-agg", &late.variables());
     wait_for_readyz(&dying, &["Constraint `closed`"]).await;
     late.wait_for_moments(&Late::not_counted()).await;

@@ -13,7 +13,8 @@ use crate::world::{DEADLINE, World};
 
 const EVENTS: [&str; 3] = ["view", "play", "click"];
 
-/// For each country: the count of each of [`EVENTS`] in the last seven days, and the total of all three of all time.
+/// For each country: how often it had each of [`EVENTS`] in the last seven days, and how often it had any of them over
+/// all time.
 #[derive(Default)]
 struct Sums(BTreeMap<String, ([u64; 3], u64)>);
 
@@ -24,7 +25,7 @@ impl Sums {
         *total += times;
     }
 
-    /// The expected countries with their recent counts, in order.
+    /// The countries that the answer must have, in the order of the answer, each with its recent counts.
     fn top(&self) -> Vec<(String, [u64; 3])> {
         let mut all: Vec<_> = self.0.iter().collect();
         all.sort_by_key(|(country, (_, total))| (u64::MAX - total, *country));
@@ -48,7 +49,7 @@ impl Sums {
 
 async fn assert_answered(api: &Http, sums: &Sums) {
     let mut last = String::new();
-    let waited = wait_for("the counters of all countries", DEADLINE, async || {
+    let waited = wait_for("the counters of the top countries", DEADLINE, async || {
         last = api.get("/v1/counters?format=csv").await.text;
         last == sums.csv()
     });
@@ -67,12 +68,12 @@ async fn post(edge: &Http, path: &str, body: String) {
 #[tokio::test]
 async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days() {
     let world = World::new("country_counters").await;
-    // To accept events, the edge needs Kafka but not ClickHouse: no aggregator reads the topic yet.
+    // The edge accepts the events before an aggregator runs: it needs Kafka, but nothing behind Kafka.
     let edge = world.edge().await;
     let mut sums = Sums::default();
     let today = now().floor(DAY);
-    // RU has the most events of all time but no recent events. DE and US have equally many events. FR and IT are not in
-    // the top five.
+    // RU has the most events of all time but no recent events. DE and US have equally many events, so they are sorted
+    // by name. FR and IT are not in the top five.
     let posted = [
         ("RU", 40, 30),
         ("GB", 0, 9),
@@ -104,7 +105,7 @@ async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days()
     assert_answered(&api.http, &sums).await;
     assert_eq!(api.http.get("/web/get.php?format=csv").await.text, sums.csv());
 
-    // Raw rows can be archived without changing an answer.
+    // The answers come from rollups, so they stay the same when raw rows are dropped.
     let before = api.http.get("/v1/counters").await.json()["data"].clone();
     let parts = world.rows("SELECT DISTINCT _partition_id FROM events").await;
     for id in parts.iter().flatten() {
@@ -115,7 +116,7 @@ async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days()
     world.rows("SYSTEM WAIT VIEW country_totals").await;
     post(&edge.http, "/v1/counters", json!({"country": "IT", "event": "view"}).to_string()).await;
     sums.add("IT", 0, true, 1);
-    let waited = wait_for("the post after the archiving", DEADLINE, async || {
+    let waited = wait_for("the event that was posted last", DEADLINE, async || {
         world.number("SELECT sum(events) FROM rollup.event_daily WHERE country = 'IT'").await == 4
     });
     waited.await.unwrap();

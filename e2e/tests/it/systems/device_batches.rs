@@ -1,4 +1,4 @@
-//! Batches of devices, with 30 events a request. The edge adds `ip` and `server_time` to each event, and each event is
+//! Devices send batches of 30 events per request. The edge adds `ip` and `server_time` to each event, and each event is
 //! stored.
 
 use schemas::time::{HOUR, UnixMillis};
@@ -38,7 +38,7 @@ async fn an_event_of_2020_is_stored_as_sent_and_counts_in_2020() {
     let server_time: i64 = row[3].parse().unwrap();
     assert!(
         (before.0..=now().0).contains(&server_time),
-        "server_time {server_time} is the time of the request"
+        "server_time {server_time} must be the time of the request"
     );
     let others: Vec<_> =
         row.iter().enumerate().filter(|(at, _)| *at != 3).map(|(_, text)| text.as_str()).collect();
@@ -77,13 +77,13 @@ async fn accepted_events_survive_a_stop_of_the_edge_and_of_the_aggregator() {
         match stop {
             0 => {
                 edge.assert_balanced().await;
-                assert!(edge.service.terminate().await.unwrap().success(), "the edge exits without an error");
+                assert!(edge.service.terminate().await.unwrap().success(), "the edge exited with an error");
                 edge = world.edge().await;
             }
             1 => {
                 assert!(
                     aggregator.terminate().await.unwrap().success(),
-                    "the aggregator exits without an error"
+                    "the aggregator exited with an error"
                 );
                 aggregator = world.aggregator().await;
             }

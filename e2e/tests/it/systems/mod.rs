@@ -1,5 +1,5 @@
 //! What Millrace counts, from the request to the answer: votes, batches of devices, reactions and counters by country.
-//! Also tests the load that it must handle.
+//! The votes and the batches are also tested under the load that Millrace must handle.
 
 mod votes;
 

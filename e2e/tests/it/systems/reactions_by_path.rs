@@ -1,5 +1,5 @@
 //! Reactions by path: `POST /analytics/{ms}/{user}/{click|impression}`, and the answer of three lines for the hour.
-//! Services can be added at any time.
+//! More edges, aggregators and query APIs can be started while events are counted.
 
 use crate::oracle::now;
 use crate::world::World;
@@ -24,7 +24,7 @@ async fn services_can_be_added_while_events_are_counted() {
     react(&other_edge, 25..75).await;
     react(&edge, 50..100).await;
 
-    // In all, 100 users have sent 150 times two clicks and an impression.
+    // Each of the 100 users has reacted once or twice, 150 times in total, each time with two clicks and an impression.
     api.assert_hour(time.0, 100, 300, 150).await;
     other_api.assert_hour(time.0, 100, 300, 150).await;
 }

@@ -27,7 +27,7 @@ impl Results {
         option.1.extend(voter.map(str::to_owned));
     }
 
-    /// The expected results of a poll, in order.
+    /// The results that an answer must have for a poll: options with more votes first, and ties by name.
     fn of(&self, poll: &str) -> Value {
         let mut options: Vec<_> = self.0[poll].iter().collect();
         options.sort_by_key(|(option, (votes, _))| (u64::MAX - votes, *option));
@@ -58,10 +58,10 @@ async fn vote(edge: &Edge, body: &Value) -> HttpResponse {
     edge.http.send("POST", "/v1/votes", &[JSON], body.to_string()).await
 }
 
-/// Waits until the query API answers exactly this for the poll.
+/// Waits until the answer of the query API for the poll at `path` has exactly the results `expected`.
 async fn assert_poll(api: &QueryApi, path: &str, expected: &Value) {
     let mut last = Value::Null;
-    let waited = wait_for(format!("{path} to be counted"), DEADLINE, async || {
+    let waited = wait_for(format!("the results of {path}"), DEADLINE, async || {
         last = api.http.get(path).await.json()["data"].take();
         last == *expected
     });
@@ -193,11 +193,12 @@ async fn load(name: &'static str, duration: Duration) {
     });
     waited.await.unwrap();
     let most = (elapsed.as_secs_f64() / (INTERVAL.as_secs_f64() * 0.9)).floor() as u64 + 1;
-    assert!(asked <= most, "{asked} statements in {elapsed:?}");
+    assert!(asked <= most, "ClickHouse got {asked} queries in {elapsed:?}, but at most {most} are allowed");
 }
 
-/// Sends a thousand votes a second. The load is an open loop: every vote is sent at its scheduled time, whether or not
-/// earlier ones are answered.
+/// Sends a thousand votes per second. Each connection has its own schedule with a vote every second, so votes on other
+/// connections do not wait for a slow answer. A vote is late only if the previous answer on its own connection takes
+/// longer than that.
 async fn send(edge: &Edge, duration: Duration) -> Results {
     const CONNECTIONS: u32 = 1000;
     let started = Instant::now();
