@@ -74,7 +74,7 @@ impl Http {
         &self.base
     }
 
-    /// Sends a request and reads the answer.
+    /// Sends a request and reads the answer. Panics if there is no answer.
     pub async fn send(
         &self,
         method: &str,
@@ -85,7 +85,7 @@ impl Http {
         self.try_send(method, path, headers, body).await.unwrap()
     }
 
-    /// Like [`Http::send`], for a request that may fail.
+    /// Like [`Http::send`], but returns an error instead of a panic.
     pub async fn try_send(
         &self,
         method: &str,

@@ -1,4 +1,4 @@
-//! Fields and lines that are valid JSON but may break a store.
+//! Fields and lines that are valid JSON, but that a database may reject, change or misread.
 //!
 //! The generator uses few names, so that the same path is often a number in one line and an object in another. Pure.
 
@@ -7,7 +7,7 @@ use std::iter::repeat_with;
 use fastrand::Rng;
 use schemas::event;
 
-/// Maximum depth of nesting below the object that is the line.
+/// Maximum depth of a value in a line. The object of the line itself does not count.
 const MAX_DEPTH: usize = 15;
 /// Number of fields in a line with many fields.
 const MANY_FIELDS: usize = 500;
@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 32 * 1024;
 /// Number of letters in a long text. Each letter has two bytes.
 const LONG_TEXT_LETTERS: usize = 10_000;
 
-/// Fields that once broke a store, or easily could, as written in a line.
+/// Fields that a database once stored wrongly or rejected, or easily might, in the form that they have in a line.
 const FIELDS: [&str; 27] = [
     // Arrays with elements of several types, and empty arrays.
     r#""a":[1,"two",null,true,{"three":3}]"#,
@@ -31,8 +31,8 @@ const FIELDS: [&str; 27] = [
     r#""o":{"p":1},"o":{"p":2,"q":3}"#,
     r#""o.p":1,"o":{"p":"x"}"#,
     r#""o":{"p":{"q":1}},"o.p":2"#,
-    // Escaped lone surrogates, which are not valid Unicode, characters at which some stores cut a text off, and texts
-    // that look like another type.
+    // Escaped lone surrogates, which are not valid Unicode. Characters at which some databases truncate a text. Texts
+    // that look like SQL or like a value of another type.
     r#""t":"\ud800""#,
     r#""t":"\udc00\ud800""#,
     r#""t":{"\udc00":["\ud83d"]}"#,
@@ -40,19 +40,19 @@ const FIELDS: [&str; 27] = [
     r#""t":"a\u0000b""#,
     r#""t":"'; DROP TABLE events; --\\""#,
     r#""t":"2026-01-01","u":["2026-01-01 00:00:00","2026-13-45","1e5"]"#,
-    // Unusual names.
+    // Unusual names, and null values.
     r#""":1"#,
     r#""":{"":{"":1}},".":2,"a.":3,".a":4,"a..b":5"#,
     r#""naïve key · ключ":"ü","😀":"😀""#,
     r#""quote\"back\\slash`":1,"nul\u0000":2,"line\nbreak":3"#,
     r#""null":null"#,
     r#""o":{"p":null,"q":{"r":null}}"#,
-    // Fields that only the edge may set, which the edge replaces, and names that a store might use itself.
+    // Fields that only the edge may set, so that the edge replaces them, and names that a database might use itself.
     r#""tenant":"somebody","ip":"::1""#,
     r#""server_time":"1970-01-01 00:00:00","tenant":{"of":["nobody"]}"#,
     r#""_time":0,"events":{"tenant":""}"#,
 ];
-/// Numbers at the limits of some type, in the forms that JSON allows.
+/// Numbers in all notations of JSON, most of them at or near the limits of a numeric type.
 const NUMBERS: [&str; 32] = [
     "0",
     "-0",
@@ -91,7 +91,7 @@ const NUMBERS: [&str; 32] = [
 /// Numbers beyond the range of a double, which the edge rejects.
 const TOO_LARGE: [&str; 4] = ["1.7976931348623159e308", "1e309", "-1e400", "1e18446744073709551616"];
 
-/// JSON texts without their quotes. Some look like another type, and some escape a lone surrogate, which is not valid
+/// JSON strings without their quotes. Some look like another type, and some escape a lone surrogate, which is not valid
 /// Unicode.
 const TEXTS: [&str; 30] = [
     "",
@@ -160,8 +160,8 @@ const NAMES: [&str; 30] = [
     "1",
 ];
 
-/// At least one field for a line. The edge accepts all of these fields. None of them is a known field, so a line with
-/// them counts in the same way as without them.
+/// Returns one or more random fields to insert into a line. The edge accepts all of them, and none of them is a known
+/// field. A line is therefore counted in the same way with them as without them.
 pub fn fields(rng: &mut Rng) -> String {
     loop {
         let fields = unknown(rng).join(",");
@@ -213,7 +213,7 @@ fn pick<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
     of[rng.usize(..of.len())]
 }
 
-/// Any JSON value, nested at most `depth` deep.
+/// Any JSON value. If `depth` is 0, it is a scalar; otherwise it is nested at most one level deeper than `depth`.
 fn value(rng: &mut Rng, depth: usize) -> String {
     match rng.u8(..10) {
         0..4 if depth > 0 => array(rng, depth - 1),
@@ -227,7 +227,7 @@ fn nested(rng: &mut Rng, depth: usize) -> Vec<String> {
     repeat_with(|| format!(r#""{}":{}"#, name(rng), value(rng, depth))).take(count).collect()
 }
 
-/// An array with elements of all kinds or of one kind. If all are of one kind, a store might choose a type for them.
+/// An array with elements of all kinds or of one kind. From elements of one kind, a database might infer a type.
 fn array(rng: &mut Rng, depth: usize) -> String {
     let count = rng.usize(..5);
     let kind = rng.u8(..6);
@@ -294,7 +294,8 @@ mod tests {
 
     use super::*;
 
-    /// The lines of a seed that the edge accepts, and the codes with which it rejects the others.
+    /// Generates lines from a fixed seed. Returns the lines that the edge accepts, and the codes with which it rejects
+    /// the others.
     fn lines() -> (Vec<String>, Vec<Code>) {
         let mut rng = Rng::with_seed(1);
         let (mut good, mut bad) = (Vec::new(), Vec::new());

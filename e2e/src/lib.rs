@@ -1,5 +1,5 @@
-//! Code that the end-to-end tests in `tests/it` and the program `chaos` share, and the code of `chaos`. Both run the
-//! real programs on a real Kafka and ClickHouse, from the HTTP request to the answer.
+//! The code of the program `chaos`, and code that `chaos` shares with the end-to-end tests in `tests/it`. `chaos` and
+//! the tests run the real programs on a real Kafka and ClickHouse, from the HTTP request to the answer.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 

@@ -12,13 +12,13 @@ use crate::client::HttpResponse;
 pub struct TestEvent {
     /// When the event happened.
     pub time: UnixMillis,
-    /// The name.
+    /// The name of the event.
     pub event: String,
     /// The device id, which also identifies the user, because the line has no `user_id`; empty for none.
     pub user: String,
     /// The country.
     pub country: String,
-    /// The operating system of its device.
+    /// The operating system of the device.
     pub device_os: String,
     /// The `param_int`.
     pub value: i64,
@@ -38,7 +38,7 @@ impl TestEvent {
         }
     }
 
-    /// The line in a request.
+    /// The event as a line of a request.
     pub fn line(&self) -> String {
         json!({
             "client_time": self.time.to_string(), "device_id": self.user, "device_os": self.device_os,
@@ -56,8 +56,8 @@ impl TestEvent {
 
 type HourlyKey = (i64, String, String, String);
 
-/// The number of events and the sum of their values by hour, event, country and operating system; users by hour and
-/// event.
+/// The number of events and the sum of their `param_int` by hour, event, country and operating system; the number of
+/// users by hour and event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     events: BTreeMap<HourlyKey, (u64, i64)>,
@@ -70,8 +70,8 @@ impl Counts {
         self.events.values().map(|(events, _)| events).sum()
     }
 
-    /// The counts from rows of the rollups: `events` has hour, event, country, system, events and value; `users` has
-    /// hour, event and users.
+    /// The counts from rows of two rollups. A row of `events` has hour, event, country, operating system, number of
+    /// events and sum of `param_int`. A row of `users` has hour, event and number of users.
     pub fn from_rows(events: &[Vec<String>], users: &[Vec<String>]) -> Self {
         let events = events.iter().map(|row| {
             let key = (row[0].parse().unwrap(), row[1].clone(), row[2].clone(), row[3].clone());
@@ -92,8 +92,8 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Records the report on a batch of lines. A valid line is `Some`, and a line that is invalid on purpose is `None`.
-    /// Checks that the report accepts exactly the valid lines.
+    /// Records the edge's answer to a batch of lines. A valid line is `Some`, and a line that is invalid on purpose is
+    /// `None`. Checks that the edge accepted exactly the valid lines.
     #[track_caller]
     pub fn record_report(&mut self, answer: &HttpResponse, lines: &[Option<TestEvent>]) {
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -136,7 +136,7 @@ impl Oracle {
         }
     }
 
-    /// Users, clicks and impressions of the hour of `time`. Only users with a click or an impression count.
+    /// Users, clicks and impressions of the hour of `time`. Leaves out users without a click or an impression.
     pub fn hour(&self, time: UnixMillis) -> (u64, u64, u64) {
         let hour = time.floor(HOUR).0 / 1000;
         let count = |event: &str| -> u64 {

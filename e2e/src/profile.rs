@@ -1,4 +1,4 @@
-//! Servers for a test whose ClickHouse has a special settings profile for the user that inserts.
+//! Kafka and ClickHouse for one test, with a special settings profile for the ClickHouse user that inserts.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,7 +21,7 @@ pub struct Profiled {
 }
 
 impl Profiled {
-    /// Servers on which `defaults` is the settings profile of [`LOADER`]. A request may override these settings.
+    /// Servers on which the user of [`LOADER`] has the settings profile `defaults`. A request may override a setting.
     pub async fn new(name: &'static str, defaults: &[(&str, &str)]) -> Self {
         let mut stack = Stack::for_test(name).unwrap();
         write_profile(&stack, defaults);

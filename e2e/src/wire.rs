@@ -14,7 +14,7 @@ pub fn enriched(line: &str) -> String {
     format!(r#"{{"tenant":"default","ip":"203.0.113.7","server_time":"{time}",{}"#, &line[1..])
 }
 
-/// Appends a record of these events to a partition of the topic, and waits until Kafka has acknowledged it.
+/// Appends a record with these events to a partition of the topic, and waits until Kafka has acknowledged it.
 pub fn produce(world: &World, partition: i32, made: &[TestEvent]) {
     let (id, lines) = (Uuid::now_v7().to_string(), made.len().to_string());
     let value: Vec<_> = made.iter().map(|made| enriched(&made.line())).collect();
@@ -34,10 +34,11 @@ pub async fn connect_and_send(edge: &Edge, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// Reads until the edge closes the connection; the client does not close it.
+/// Reads until the edge closes the connection, and returns what was read. The client leaves the connection open.
 pub async fn read_until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut received = Vec::new();
-    // The edge resets a connection that it closes with unread bytes.
+    // An error of the read is ignored: if the edge closes the connection before it has read all bytes, the connection
+    // is reset.
     let _reset =
         timeout(DEADLINE, stream.read_to_end(&mut received)).await.expect("the edge closes the connection");
     received

@@ -4,19 +4,19 @@ use serde_json::json;
 
 use crate::chaos::schedule::Kind;
 
-/// Minimum number of kills of each kind of process. With fewer, a run proves nothing.
+/// Minimum number of kills of each kind of process. A run with fewer kills fails, because it proves too little.
 const LEAST_KILLS: u64 = 3;
-/// Minimum number of recovered batches. With fewer, a run proves nothing.
+/// Minimum of [`Report::recovered_intents`]. A run with fewer fails, because it proves too little.
 const LEAST_RECOVERED: u64 = 5;
-/// Maximum share of unanswered requests, in percent. With more, a run proves too little, because the events of an
-/// unanswered request may or may not be stored.
+/// Maximum share of unanswered requests, in percent. A run with more fails, because it proves too little: the events of
+/// an unanswered request may or may not be stored.
 const MAX_UNANSWERED_PERCENT: usize = 5;
 
-/// Further figures of a long run.
+/// The additional figures of a long run: a run with long faults and a change in the middle.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Long {
-    /// Pauses of at least 60 s, which is longer than an aggregator's session timeout, the deadline of an insert, and
-    /// any insert.
+    /// Pauses of aggregators of at least 60 s. That is longer than the session timeout (6 s) and longer than the time
+    /// in which a sent insert must end (55 s: it must start within 30 s, and ClickHouse stops it 25 s later).
     pub pauses: u64,
     /// Outages of ClickHouse of at least 40 s.
     pub clickhouse_away: u64,
@@ -45,15 +45,15 @@ impl Long {
 pub struct Report {
     /// Number of kills of each kind of process, in the order of [`Kind::ALL`].
     pub kills: [u64; 4],
-    /// Pauses.
+    /// Number of times that a process was paused with SIGSTOP.
     pub pauses: u64,
-    /// Requests.
+    /// Number of requests that the load made. A retried request counts once.
     pub requests: usize,
     /// Requests that the edge acknowledged.
     pub acked: usize,
-    /// Requests without an answer, or with one that does not say whether the events are stored.
+    /// Requests without an answer, or with an answer that does not say whether the events are stored.
     pub unanswered: usize,
-    /// Batches that were declared by one process and finished by another one, or by a later start of the same one.
+    /// Batches that one process declared and another process finished, or the same process after a restart.
     pub recovered_intents: u64,
     /// Cells that a process did not insert, because their markers showed that an earlier owner had inserted them.
     pub conditional_skips: u64,
@@ -67,13 +67,13 @@ pub struct Report {
     pub spooled: u64,
     /// Whether the edge had a spool.
     pub spool: bool,
-    /// Further figures of a long run.
+    /// The additional figures of a long run; `None` for other runs.
     pub long: Option<Long>,
     /// Missing events, summed over all tables and answers.
     pub missing: u64,
     /// Events that are counted too often, summed over all tables and answers.
     pub duplicated: u64,
-    /// All problems, one line each. They also describe the first missing and duplicated events of each table.
+    /// All problems, one line each. Some lines describe the first missing and duplicated events of each table.
     pub problems: Vec<String>,
 }
 
@@ -114,7 +114,8 @@ impl Report {
         failures
     }
 
-    /// What must have happened at least once in every run, with its count.
+    /// What must happen at least once in a run, and how often it happened. Only a run with a spool must have events in
+    /// the spool.
     fn needed(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let spooled = self.spool.then_some(("events in the spool", self.spooled));
         let others =
@@ -122,7 +123,7 @@ impl Report {
         others.into_iter().chain(spooled)
     }
 
-    /// The last line of the output.
+    /// The report as one line of text.
     pub fn line(&self) -> String {
         let kills =
             Kind::ALL.into_iter().zip(self.kills).map(|(kind, kills)| format!("{}:{kills}", kind.name()));

@@ -1,4 +1,4 @@
-//! The rollups of a run: the built-in ones, and one whose groups are folded.
+//! The rollups of a run: the built-in ones, and one with so many groups that some are folded into `(other)`.
 
 use schemas::rollup::Rollups;
 
@@ -6,8 +6,8 @@ use crate::world::ADDED_ROLLUP_TOML;
 
 /// A rollup in which each line of a large request is a group of its own.
 pub const FOLDING_ROLLUP: &str = "lines_hourly";
-/// The maximum number of groups in a batch. In a run, no built-in rollup reaches it, but a batch with a few large
-/// requests has more groups in [`FOLDING_ROLLUP`].
+/// The `ROLLUP_MAX_GROUPS` of the aggregators: how many groups each rollup may have in a batch. In a run, no built-in
+/// rollup reaches this limit, but [`FOLDING_ROLLUP`] exceeds it in a batch with a few large requests.
 pub const MAX_GROUPS: usize = 5000;
 
 const DECLARED: &str = r#"
@@ -27,12 +27,12 @@ pub fn declaration() -> String {
     format!("{}{DECLARED}", Rollups::built_in())
 }
 
-/// The declaration after the change in the middle of a long run.
+/// The declaration after the change in the middle of a long run, which adds a rollup.
 pub fn declaration_after_change() -> String {
     format!("{}{ADDED_ROLLUP_TOML}", declaration())
 }
 
-/// All rollups of a run, parsed.
+/// The rollups of [`declaration`], parsed.
 ///
 /// # Panics
 /// If the declaration is not valid.

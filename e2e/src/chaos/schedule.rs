@@ -13,7 +13,7 @@ use fastrand::Rng;
 /// A run is divided into slots of about this length, in seconds. In each slot every process is killed, except the
 /// last aggregator, which is killed in about half of the slots.
 const SLOT_SECONDS: f64 = 14.0;
-/// In this many seconds at the end of a run no fault begins, so that each process recovers under load.
+/// Length of the end of a run in which no fault begins, in seconds. Each process can thus recover under load.
 const FAULT_FREE_END_SECONDS: f64 = 3.0;
 /// Number of aggregators. The last one leaves and joins the group again in every slot.
 pub const AGGREGATORS: usize = 3;
@@ -33,9 +33,9 @@ pub enum Target {
     Edge,
     /// An aggregator, by its number.
     Aggregator(usize),
-    /// The broker.
+    /// The Kafka broker.
     Kafka,
-    /// The database.
+    /// The ClickHouse server.
     ClickHouse,
 }
 
@@ -50,7 +50,7 @@ impl Target {
         Self::ClickHouse,
     ];
 
-    /// The kind of process, by which the report counts.
+    /// The kind of this process. The report counts kills by kind.
     pub fn kind(self) -> Kind {
         match self {
             Self::Edge => Kind::Edge,
@@ -77,9 +77,9 @@ pub enum Kind {
     Edge,
     /// All aggregators.
     Aggregator,
-    /// The broker.
+    /// The Kafka broker.
     Kafka,
-    /// The database.
+    /// The ClickHouse server.
     ClickHouse,
 }
 
@@ -98,7 +98,7 @@ impl Kind {
     }
 }
 
-/// A fault of a process, or an aggregator that leaves or joins the consumer group.
+/// What happens to a process: a fault or, for an aggregator, leaving or joining the consumer group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// SIGKILL, and a restart after this time.
@@ -112,7 +112,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// How long the process is down or paused; zero for [`Action::Leave`], which lasts until [`Action::Join`].
+    /// How long the process is down or paused; zero for [`Action::Leave`] and [`Action::Join`].
     fn lasts(self) -> Duration {
         match self {
             Self::Kill(lasts) | Self::Pause(lasts) => lasts,
@@ -163,8 +163,8 @@ impl Schedule {
     }
 
     /// Adds the faults of a long run, before and after the change in the middle: three pauses of aggregators and two
-    /// outages of ClickHouse. Each pause is longer than the session timeout, the deadline of an insert and any insert.
-    /// The outages last 40 s, one as a pause and one as a kill.
+    /// outages of ClickHouse. Each pause lasts at least 60 s: the session of the aggregator expires, and no insert can
+    /// run that long. Each outage lasts 40 s; one is a pause, the other a kill.
     pub fn with_long_faults(mut self, length: Duration) -> Self {
         let pause = |seconds| Action::Pause(Duration::from_secs(seconds));
         let [long, longer] = LONG_PAUSE_SECONDS;
@@ -233,8 +233,8 @@ impl Plan {
         slot.start + length * (part.start + self.rng.f64() * (part.end - part.start))
     }
 
-    /// The time from a kill to the next start. For one kill of an aggregator in four, it is longer than the session
-    /// timeout.
+    /// The time from a kill to the next start. For one in four kills of an aggregator, this time is longer than the
+    /// session timeout.
     fn down(&mut self, target: Target) -> Duration {
         let seconds = match target.kind() {
             Kind::Aggregator if self.rng.u8(..4) == 0 => SESSION_SECONDS + 1.0 + self.rng.f64(),

@@ -38,7 +38,7 @@ pub(crate) enum Supervised {
 }
 
 impl Supervised {
-    /// Starts the process. Waits until a server answers, but not until a service is ready.
+    /// Starts the process. Waits until Kafka or ClickHouse answers, but does not wait until a service is ready.
     async fn start(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Kafka(kafka) => kafka.start().await,
@@ -65,9 +65,9 @@ pub(crate) struct Supervisor {
     clock: Arc<Clock>,
     /// The change in the middle of a long run, until it is applied to the process.
     change: Option<Arc<MidRunChange>>,
-    /// The metrics of the process, if it is a service of Millrace.
+    /// A client for the metrics of the process, if the process is a service of Millrace.
     metrics: Option<Http>,
-    /// The most recently read counters of the process, which count since its last start.
+    /// The counters of the process since its last start, as they were last read.
     counters: [u64; Counter::ALL.len()],
     /// Whether the process should run.
     should_run: bool,
@@ -140,8 +140,8 @@ impl Supervisor {
         {
             let text = format!("{} ended unexpectedly, {status}", self.target);
             match self.target {
-                // An aggregator must exit if the group has fenced it because a process that started later joined as
-                // the same member.
+                // An exit without a panic can be right for an aggregator: it must exit if Kafka has fenced it, because
+                // a process that started later joined the group as the same static member.
                 Target::Aggregator(_) if status.code() != Some(PANIC_CODE) => self.stats.note(text),
                 Target::Aggregator(_) | Target::Edge => self.stats.problem(text),
                 Target::Kafka | Target::ClickHouse => self.stats.note(text),
@@ -153,8 +153,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Kills an aggregator when it is due to restart with the changed rollups. The kill can leave a declared batch
-    /// unfinished. A process with other rollups must then finish it.
+    /// Gives an aggregator the changed settings once its turn has come, then kills and restarts it. The kill can leave
+    /// a declared batch unfinished. Then a process with other rollups must finish the batch.
     async fn follow_change(&mut self) -> anyhow::Result<()> {
         let (Target::Aggregator(number), Supervised::Service(service)) = (self.target, &mut self.process)
         else {
@@ -168,7 +168,7 @@ impl Supervisor {
             service.set(name, &value);
         }
         let at = self.clock.elapsed().as_secs_f64();
-        self.stats.note(format!("{at:.1} {} changes to the other rollups and small windows", self.target));
+        self.stats.note(format!("{at:.1} {} gets one more rollup and a small dedup window", self.target));
         if self.should_run { self.apply(Action::Kill(Duration::ZERO)).await } else { Ok(()) }
     }
 

@@ -1,4 +1,4 @@
-//! The world's topic and consumer group, as Kafka's tools see them.
+//! Direct access to the topic and the consumer group of a [`World`], without the services of Millrace.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ impl World {
         producer.flush(DEADLINE).unwrap();
     }
 
-    /// Commits an offset with metadata for every partition, as Kafka's tools do.
+    /// Commits an offset with metadata for every partition, without joining the consumer group.
     pub fn commit(&self, offset: i64, metadata: &str) {
         (0..PARTITIONS).for_each(|partition| self.commit_partition(partition, offset, metadata));
     }
@@ -68,7 +68,7 @@ impl World {
         reader.assign(&from).unwrap();
         let mut records = Vec::new();
         while left > 0 {
-            let record = reader.poll(DEADLINE).expect("every record is read").unwrap();
+            let record = reader.poll(DEADLINE).expect("Kafka returns all records in time").unwrap();
             if record.offset() >= ends[&record.partition()] {
                 continue;
             }
@@ -113,7 +113,7 @@ impl World {
         self.kafka().create().unwrap()
     }
 
-    /// Settings of a client of the world's Kafka.
+    /// The configuration of a client, with the brokers of this world.
     pub fn kafka(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);

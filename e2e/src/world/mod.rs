@@ -29,7 +29,7 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 /// Partitions of a world's topic.
 const PARTITIONS: i32 = 4;
 
-/// Makes an aggregator a static member of the group, so that the next process with the same name gets its partitions
+/// Makes an aggregator a static member of the group, so that the next process with this instance id gets its partitions
 /// at once.
 pub const STATIC_MEMBER: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
 
@@ -96,8 +96,8 @@ impl World {
             .await
     }
 
-    /// The world of the test `name` on its own servers, migrated. Its ClickHouse has these users in addition to those
-    /// of the services and the readers of all views.
+    /// The world of the test `name` on its own servers, migrated. Its ClickHouse has `users` in addition to the users
+    /// that it always has: the services, and readers of all views.
     pub async fn on_own_servers_with_users(name: &'static str, users: Vec<User>) -> (Stack, Self) {
         let mut stack = Stack::for_test(name).unwrap();
         stack.clickhouse.declare_users(&users).unwrap();

@@ -6,7 +6,7 @@ use crate::chaos::schedule::Kind;
 /// A counter of one kind of process. It starts at 0 with each start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
-    /// Batches that were declared by one process and finished by another one, or by a later start of the same one.
+    /// Batches that one process declared and another process finished, or the same process after a restart.
     RecoveredIntents,
     /// Cells that a process did not insert, because their markers showed that an earlier owner had inserted them.
     SkippedCells,

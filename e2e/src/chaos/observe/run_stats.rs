@@ -36,8 +36,7 @@ impl RunStats {
         self.count_clickhouse_outage(target, lasts);
     }
 
-    /// Counts an outage of ClickHouse if `target` is ClickHouse and its pause or restart lasts at least
-    /// [`OUTAGE_SECONDS`].
+    /// Counts an outage if `target` is ClickHouse and is paused or down for at least [`OUTAGE_SECONDS`].
     pub(crate) fn count_clickhouse_outage(&self, target: Target, lasts: Duration) {
         if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE_SECONDS {
             self.clickhouse_outages.fetch_add(1, Ordering::Relaxed);
@@ -52,7 +51,7 @@ impl RunStats {
         self.clickhouse_outages.load(Ordering::Relaxed)
     }
 
-    /// Adds the counters of a process that has exited, or that still runs at the end of the run.
+    /// Adds the final counters of a process to the sums. They are final when the process exits or the run ends.
     pub(crate) fn add_counters(&self, counted: [u64; Counter::ALL.len()]) {
         for (sum, counted) in self.counters.iter().zip(counted) {
             sum.fetch_add(counted, Ordering::Relaxed);

@@ -30,7 +30,7 @@ impl Accumulator {
     pub(crate) fn add(&mut self, measure: &Measure, event: &Event<'_>) {
         let number = |of: &Number| match of {
             Number::ParamInt => event.param_int,
-            Number::Sequence => i64::try_from(event.sequence).expect("the load counts from 1"),
+            Number::Sequence => i64::try_from(event.sequence).expect("the load sends small sequences"),
             Number::Field(_) => unreachable!("no rollup of a run measures a field of `props`"),
         };
         match measure {
@@ -55,18 +55,18 @@ impl Accumulator {
     fn number(&mut self) -> &mut i64 {
         match self {
             Self::Number(number) => number,
-            Self::Distinct(_) => unreachable!("an accumulator belongs to its measure"),
+            Self::Distinct(_) => unreachable!("the accumulator was made for another measure"),
         }
     }
 
     fn distinct(&mut self) -> &mut HashSet<u64> {
         match self {
             Self::Distinct(seen) => seen,
-            Self::Number(_) => unreachable!("an accumulator belongs to its measure"),
+            Self::Number(_) => unreachable!("the accumulator was made for another measure"),
         }
     }
 
-    /// The value.
+    /// The value of the measure over the events that were added.
     pub(crate) fn value(&self) -> i64 {
         match self {
             Self::Number(number) => *number,

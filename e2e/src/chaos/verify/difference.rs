@@ -6,7 +6,7 @@ use std::fmt;
 
 use schemas::time::UnixMillis;
 
-/// The key of a cell: the start of its bucket in seconds, then its dimensions.
+/// The key of a cell: the start of its bucket in Unix seconds, if the table has buckets, and then its dimensions.
 pub type Key = Vec<String>;
 
 /// The figures of each cell.
@@ -19,17 +19,18 @@ pub struct Difference {
     pub place: String,
     /// The expected figures; empty if the cell must not exist.
     pub expected: Vec<i64>,
-    /// The figures in the table; empty if the cell is missing.
+    /// The actual figures; empty if the cell is missing.
     pub found: Vec<i64>,
 }
 
 impl Difference {
-    /// Number of missing events; 1 if the number of events is right but another figure is too low.
+    /// Number of missing events. If the number of events is right, 1 if the first wrong figure is too low, otherwise 0.
     pub fn missing(&self) -> u64 {
         u64::try_from(-self.excess()).unwrap_or(0)
     }
 
-    /// Number of events that are counted too often; 1 if the number of events is right but another figure is too high.
+    /// Number of events that are counted too often. If the number of events is right, 1 if the first wrong figure is
+    /// too high, otherwise 0.
     pub fn duplicated(&self) -> u64 {
         u64::try_from(self.excess()).unwrap_or(0)
     }

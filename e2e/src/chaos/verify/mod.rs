@@ -64,16 +64,16 @@ pub(crate) async fn verify(journal: &SharedJournal, world: &World, api: &Http) -
     Ok(verdict)
 }
 
-/// The expected contents of all tables and answers, and the requests that the raw table does not hold as expected.
+/// The expected contents of all tables and answers, and the requests that have wrong rows in the raw table.
 struct Expected {
     /// Rows that belong to no request of the journal.
     unknown_rows: u64,
     mismatches: Vec<RequestMismatch>,
     totals: Vec<Totals>,
     answers: HourlyAnswers,
-    /// Requests of thousands of lines.
+    /// Requests of thousands of lines that must be stored.
     large: u64,
-    /// Events with hostile fields.
+    /// Events with hostile fields that must be stored.
     hostile: u64,
 }
 
@@ -180,8 +180,8 @@ impl Verdict {
     }
 }
 
-/// Finds the line of the request that has the most rows, and describes the partition, offset and line number of each
-/// of these rows. Empty if no line is stored too often.
+/// Takes the line that has the most rows of all lines of the request, and describes the partition, offset and line
+/// number of each of its rows. Empty if no line is stored too often.
 async fn places(mismatch: &RequestMismatch, world: &World) -> anyhow::Result<String> {
     if mismatch.duplicated() == 0 {
         return Ok(String::new());
@@ -194,6 +194,6 @@ async fn places(mismatch: &RequestMismatch, world: &World) -> anyhow::Result<Str
     );
     let rows = world.try_rows(&sql).await?;
     let places =
-        rows.iter().map(|row| format!("; the line of sequence {} at (kp, ko, line) {}", row[0], row[1]));
+        rows.iter().map(|row| format!("; its line with sequence {} is at (kp, ko, line) {}", row[0], row[1]));
     Ok(places.collect())
 }

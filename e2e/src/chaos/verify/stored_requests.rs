@@ -13,7 +13,7 @@ use crate::chaos::load::{Outcome, Request};
 pub struct StoredRequest {
     /// Number of rows.
     pub rows: u64,
-    /// Number of different lines among them.
+    /// Number of different lines in these rows.
     pub lines: u64,
 }
 
@@ -23,25 +23,25 @@ pub type StoredRequests = HashMap<u32, StoredRequest>;
 /// A request whose rows in the raw table are not the expected ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestMismatch {
-    /// The number.
+    /// The number of the request.
     pub number: u32,
-    /// The outcome.
+    /// The outcome of the request, as its client knows it.
     pub outcome: Outcome,
     /// Whether the request may be retried.
     pub repeatable: bool,
     /// Number of events of the request.
     pub events: u64,
-    /// The rows.
+    /// The rows that the raw table has of the request.
     pub stored: StoredRequest,
 }
 
 impl RequestMismatch {
-    /// Events that are missing.
+    /// Number of events that are missing.
     pub fn missing(&self) -> u64 {
         if must_count(self.outcome, self.stored) { self.events.saturating_sub(self.stored.lines) } else { 0 }
     }
 
-    /// Rows that must not exist.
+    /// Number of rows that must not exist.
     pub fn duplicated(&self) -> u64 {
         if self.outcome == Outcome::Refused { self.stored.rows } else { self.stored.rows - self.stored.lines }
     }
@@ -70,7 +70,7 @@ pub fn must_count(outcome: Outcome, stored: StoredRequest) -> bool {
     }
 }
 
-/// Compares the rows of a request with the expected ones.
+/// Compares the rows of a request with the expected rows. `None` if they are equal.
 pub fn check_request(request: &Request, outcome: Outcome, all: &StoredRequests) -> Option<RequestMismatch> {
     let stored = all.get(&request.number).copied().unwrap_or_default();
     let events = request.events.len() as u64;

@@ -1,7 +1,7 @@
 //! The expected totals of a table, and how the actual totals differ from them.
 //!
 //! The expected totals are computed only from the declarations of the rollups and from the lines, without code of the
-//! aggregator, so that a bug in the aggregator cannot hide itself. Pure.
+//! aggregator. Therefore a bug in the aggregator cannot also make the expected totals wrong. Pure.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub struct Totals {
     grain: Grain,
     dimensions: Vec<Dimension>,
     measures: Vec<Measure>,
-    /// The rollup, if the table is one. Its conditions and retention decide which events count.
+    /// The rollup, whose conditions and retention decide which events count. `None` for the raw table and the ledger.
     rollup: Option<Rollup>,
     cells: BTreeMap<Key, Vec<Accumulator>>,
 }
@@ -114,7 +114,7 @@ impl Totals {
         Self::of_rollup(&Rollup { dimensions: Vec::new(), ..rollup.clone() })
     }
 
-    /// Adds an event that was sent at `sent`.
+    /// Adds an event that was sent at `sent`, if the table must count it.
     pub fn add(&mut self, line: &Line<'_>, sent: UnixMillis) {
         if !self.counts(line, sent) {
             return;
