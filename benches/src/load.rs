@@ -67,7 +67,8 @@ pub fn get(path: &str) -> Bytes {
 }
 
 impl Load {
-    /// Sends requests for `duration` and waits for their answers.
+    /// Sends requests for `duration` and waits for their answers. With a rate, sends all requests that are scheduled
+    /// within `duration`, even if that takes longer.
     pub async fn run(&self, duration: Duration) -> anyhow::Result<Outcome> {
         let mut streams = Vec::with_capacity(self.connections);
         for _ in 0..self.connections {
@@ -90,8 +91,8 @@ impl Load {
         Ok(outcome)
     }
 
-    /// Drives one connection: sends one request after another until `duration` is over. With a rate, sends each at its
-    /// scheduled time.
+    /// Drives one connection: sends one request after another, until the next one would start after `duration`. With a
+    /// rate, sends each request at its scheduled time, or later if the connection was busy at that time.
     async fn drive(
         self,
         mut stream: TcpStream,

@@ -1,8 +1,10 @@
-//! A program that uses Spate to drain a topic of JSON lines into a table, with the settings that Spate's documentation
-//! recommends for speed: simd-json, inserts in Native format from chunks of 512 KiB, and batches of 500,000 rows.
+//! Stores the JSON lines of a Kafka topic in the ClickHouse table `events`, with the pipeline library Spate. The
+//! settings are those that Spate's documentation recommends for speed: simd-json, inserts in Native format from chunks
+//! of 512 KiB, and batches of 500,000 rows.
 //!
-//! `./dev bench --peers` starts this program with the variables `KAFKA_BROKERS`, `TOPIC`, `GROUP`, `CLICKHOUSE_URL`,
-//! `CLICKHOUSE_DATABASE` and `WORK`. Materialized views on the table fill the rollups.
+//! `./dev bench --peers` compares this program with the aggregator. The bench creates the table, and materialized views
+//! on the table, which fill two rollups. Then it starts this program with the variables `KAFKA_BROKERS`, `TOPIC`,
+//! `GROUP`, `CLICKHOUSE_URL`, `CLICKHOUSE_DATABASE` and `WORK` (the kind of events).
 
 use std::env;
 use std::error::Error;
@@ -39,7 +41,8 @@ sink:
     chunk: { target_bytes: 512KiB }
 "#;
 
-/// Declares a type that is deserialized from a line and serialized as a row, with its fields in column order.
+/// Declares a type that is deserialized from a line and serialized as a row. The type has the fields of every event,
+/// then the `$further` fields. `COLUMNS` lists all fields in the same order.
 macro_rules! row {
     ($name:ident { $($(#[$attribute:meta])* $further:ident: $kind:ty),* $(,)? }) => {
         #[derive(Deserialize, Serialize)]
@@ -157,7 +160,8 @@ fn cents<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Decimal64<2>, D::Er
     Ok(Decimal64((f64::deserialize(deserializer)? * 100.0).round() as i64))
 }
 
-/// Deserializes the nested object `app` and formats it as JSON text again, because simd-json has no raw values.
+/// Deserializes the nested object `app` and formats it as JSON text again, because simd-json cannot return the original
+/// text of a value.
 fn app<'a, D: Deserializer<'a>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     struct App {

@@ -26,7 +26,7 @@ struct Arguments {
     /// measurements `queries` and `dashboards`
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
-    /// Length of each measurement while few events arrive (`rest`), in seconds
+    /// Length of each measurement in `rest`, and of each CPU measurement of the page in `queries`, in seconds
     #[arg(long, default_value_t = 60)]
     window: u64,
     /// Make only these measurements
@@ -35,7 +35,7 @@ struct Arguments {
     /// Use only this kind of events in the measurements `edge` and `drain`
     #[arg(long, value_enum)]
     work: Option<Work>,
-    /// Also measure the program Spate in the measurement `drain`; `./dev bench` builds Spate first
+    /// In the measurement `drain`, also measure a program that uses the library Spate; `./dev bench` builds it first
     #[arg(long)]
     peers: bool,
     /// Write the tables, every figure and the setup of the run into this directory
@@ -77,7 +77,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The tables of the report, for the parts that the run measured.
+/// The tables of the report, without those that have no rows.
 fn summary(report: &Report) -> String {
     let Report { rows, rests, goals } = report;
     let mut tables = Vec::new();

@@ -8,11 +8,12 @@ use benches::input::Work;
 use benches::steps::{self, Step};
 use clap::Parser;
 
-/// Number of rounds that the long run adds. Each step is counted in two processes: the short run executes the step
-/// [`WARM_UP`] times, and the long run executes it this many times more. The cost of an event is the difference between
-/// the two counts, divided by the number of events in the additional rounds.
+/// Number of rounds that only the long run has. A round executes a step once. The instructions of each step are counted
+/// in two processes: the short run has [`WARM_UP`] rounds, and the long run has `WARM_UP + ROUNDS` rounds. The
+/// difference between the two counts, divided by the number of events in `ROUNDS` rounds, is the number of instructions
+/// per event.
 const ROUNDS: u64 = 20;
-/// Number of rounds of the short run. The long run begins with this many rounds, too, so the difference excludes them.
+/// Number of rounds with which both runs begin. The difference between their counts excludes these rounds.
 const WARM_UP: u64 = 5;
 
 /// Counts the instructions of each step that processes an event, with valgrind.
@@ -54,7 +55,7 @@ fn run(only: Option<&str>, work: Option<Work>, times: Option<u64>) -> anyhow::Re
 fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
     println!("| work | step     | instructions an event |\n| ---- | -------- | --------------------- |");
     for (work, step) in works.iter().flat_map(|(work, steps)| steps.iter().map(move |step| (*work, step))) {
-        // Both runs start a process and generate data, so the difference does not contain the cost of that.
+        // Both runs start a process and generate the same data, so the difference excludes these instructions.
         let counted = instructions(work, step, WARM_UP + ROUNDS)? - instructions(work, step, WARM_UP)?;
         let each = counted as f64 / (ROUNDS * step.events) as f64;
         println!("| {} | {:8} | {each:21.0} |", work.name(), step.name);

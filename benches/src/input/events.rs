@@ -1,8 +1,8 @@
-//! The three kinds of events in all measurements: lean, rich and wild.
+//! The kinds of events that the measurements use: lean, rich and wild.
 //!
-//! Pure. The events must never change, because the results of runs on different days are compared; a test checks the
-//! exact text of some lines. No two bodies are equal: the producer compresses several records together, so equal bodies
-//! would compress better than the bodies of real clients.
+//! Pure: the caller passes the time. For the same times, the events must never change, because the results of runs on
+//! different days are compared; a test checks the exact text of some lines. No two bodies are equal: a Kafka producer
+//! compresses several records together, so equal bodies would compress better than the bodies of real clients.
 
 use std::fmt::Write as _;
 
@@ -22,7 +22,7 @@ const WILD_DAYS: i64 = 2_000;
 pub enum Work {
     /// Device events that have only known fields, 230 to 290 bytes a line.
     Lean,
-    /// Lean events with eight further fields, which become `props`: 420 to 500 bytes a line.
+    /// Lean events with eight further fields, which Millrace stores in the column `props`: 420 to 500 bytes a line.
     Rich,
     /// Lean events, of which one in a hundred has a random time in the last 2,000 days.
     Wild,
@@ -42,8 +42,8 @@ impl Work {
     }
 }
 
-/// The fields that a rich event has in addition to those of a lean event. Each has its column type in ClickHouse,
-/// because some consumers need a column for each field.
+/// The fields that a rich event has in addition to those of a lean event, each with the type of its column in
+/// ClickHouse. The Kafka engine and Spate need a column for each field; Millrace stores these fields in one column.
 pub(crate) const PROPS: [(&str, &str); 8] = [
     ("plan", "LowCardinality(String)"),
     ("screen", "LowCardinality(String)"),
@@ -113,7 +113,7 @@ impl Events {
             }
             body.push_str(&line.json());
             if self.work == Work::Rich {
-                assert_eq!(body.pop(), Some('}'), "a line ends with its object");
+                assert_eq!(body.pop(), Some('}'), "a line is a JSON object");
                 write_props(rng, &mut body);
                 body.push('}');
             }
@@ -122,7 +122,7 @@ impl Events {
         body
     }
 
-    /// The path of a `POST` request that sends one reaction of a person.
+    /// The path of a `POST` request that sends one person's reaction: a click or an impression.
     pub fn reaction(&mut self, now: UnixMillis) -> String {
         self.traffic.reaction(now)
     }

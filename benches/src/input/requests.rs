@@ -22,7 +22,7 @@ pub fn batches(work: Work) -> Arc<[Bytes]> {
     (0..REQUESTS).map(|_| load::post("/v1/events", events.batch(now).as_bytes())).collect()
 }
 
-/// Requests that each send one person's reaction.
+/// Requests that each send one person's reaction: a click or an impression.
 pub fn reactions() -> Arc<[Bytes]> {
     let (mut events, now) = (Events::new(Work::Lean), now());
     (0..REQUESTS).map(|_| load::post(&events.reaction(now), b"")).collect()

@@ -1,5 +1,5 @@
-//! Twelve queries of typical dashboards. The analysts' user sends them to the analysts' views, which hold a week of
-//! rich events.
+//! Twelve queries of typical dashboards. They are sent to ClickHouse as the analysts' user [`BI_READER`], and read the
+//! analysts' views of a week of rich events.
 
 use std::time::{Duration, Instant};
 
@@ -126,12 +126,14 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     let world = world.with_rollups(&declaration())?.with_views(DATABASES.views);
     ensure!(
         world.name() == DATABASES.tables,
-        "the definers of the views may read the database `{}`, but this measurement uses another one",
-        DATABASES.tables
+        "the definers of the views may read the database `{}`, but this measurement uses `{}`",
+        DATABASES.tables,
+        world.name()
     );
     world.migrate().await?;
-    progress::print("dashboards: filling the topic with a week");
-    // A little less than 7 days, so that every event arrived within the 7 days that the rollup by minutes keeps.
+    progress::print("dashboards: filling the topic with a week of events");
+    // The rollup `event_minutely` keeps 7 days. The span is 10 minutes shorter, because filling the topic and storing
+    // the events takes time: the oldest `server_time` should still be within the 7 days when the queries are sent.
     let span = 7 * DAY - 10 * MINUTE;
     let events = records::fill_over(&stack.kafka, world.topic(), Work::Rich, plan.events, span)?;
     progress::print("dashboards: storing the events");
@@ -184,7 +186,7 @@ impl Analyst {
             let good = answer.status().is_success();
             let text = answer.text().await?;
             taken.push(asked.elapsed().as_secs_f64() * 1e3);
-            ensure!(good && !text.is_empty(), "send the query `{}`: {text}", panel.name);
+            ensure!(good && !text.is_empty(), "the query `{}` failed or found no rows: {text}", panel.name);
         }
         taken.sort_by(f64::total_cmp);
         Ok(Repeat {

@@ -1,5 +1,6 @@
-//! The drain: the aggregator stores the records that a topic already holds. For comparison, ClickHouse's Kafka engine
-//! and, with `--peers`, the program Spate store the same records.
+//! The measurement `drain`: a consumer stores the records that a topic already holds. This task is called a drain.
+//! The aggregator is compared with ClickHouse's Kafka engine and, with `--peers`, with a program that uses the library
+//! Spate.
 //!
 //! For each kind of events there is one topic, which all consumers read in turn. After a drain that stored all events,
 //! ClickHouse's CPU time is counted until its merges have ended, for at most [`MERGES_DEADLINE`], so that the cost of a
@@ -32,7 +33,7 @@ const MERGES_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The program of the aggregator.
 const AGGREGATOR: &str = "stream-agg";
-/// Spate's program, built from `benches/peers`.
+/// The program that uses Spate, built from `benches/peers`.
 const SPATE: &str = "peer-spate";
 
 /// The two rollups that the Kafka engine and Spate fill too.
@@ -59,7 +60,7 @@ enum Consumer {
     AggregatorTwoRollups,
     /// ClickHouse's Kafka engine, which has no process of its own.
     KafkaEngine,
-    /// The peer Spate, which is measured only with `--peers`.
+    /// The program that uses Spate. It is measured only with `--peers`.
     Spate,
 }
 
@@ -266,7 +267,7 @@ async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow
     Ok((events, (events - head) as f64 / since.elapsed().as_secs_f64()))
 }
 
-/// Prints the cost of each table, and returns the bytes per event over all tables.
+/// Merges the parts of each table, prints the cost of the table, and returns the bytes per event over all tables.
 async fn print_cost_of_tables(world: &World, events: u64) -> anyhow::Result<f64> {
     let (inserts, merges) = (world.cpu_of_inserts().await?, world.cpu_of_merges().await?);
     let bytes = world.merged_bytes().await?;
@@ -279,9 +280,9 @@ async fn print_cost_of_tables(world: &World, events: u64) -> anyhow::Result<f64>
         let ((inserts, inserting), (merges, merging)) = (of(&inserts), of(&merges));
         // The inserts of the Kafka engine are not in `system.query_log`, so their number is 0 here.
         let inserting =
-            (inserts > 0).then(|| format!("{inserts} inserts of {inserting:.3} CPU s per M events, "));
+            (inserts > 0).then(|| format!("{inserts} inserts ({inserting:.3} CPU s per M events), "));
         progress::print(&format!(
-            "`{table}`: {}{merges} merges of {merging:.3}, {:.2} bytes an event",
+            "`{table}`: {}{merges} merges ({merging:.3} CPU s per M events), {:.2} bytes an event",
             inserting.unwrap_or_default(),
             per_event(*bytes)
         ));
@@ -290,7 +291,7 @@ async fn print_cost_of_tables(world: &World, events: u64) -> anyhow::Result<f64>
 }
 
 /// The figures that have goals, for this kind of events. `lean` is the CPU time of the aggregator and ClickHouse per
-/// million lean events.
+/// million lean events, if lean events were measured before.
 fn goals_of(work: Work, measured: &[Measured], lean: Option<f64>) -> Vec<Goal> {
     let name = work.name();
     let find = |consumer| measured.iter().find(|other| other.consumer == consumer).map(|found| &found.row);
@@ -322,7 +323,7 @@ fn goals_of(work: Work, measured: &[Measured], lean: Option<f64>) -> Vec<Goal> {
         goals.push(goal("5b", "events/s with two rollups, ratio to Spate", share, AtLeast(1.0)));
     }
     if let (Work::Wild, Some(lean)) = (work, lean) {
-        goals.push(goal("5c", "CPU, ratio to lean work", ours.total_cpu() / lean, AtMost(1.15)));
+        goals.push(goal("5c", "CPU, ratio to lean events", ours.total_cpu() / lean, AtMost(1.15)));
     }
     let peak =
         ours.peak_mib().map(|peak| goal("9", "peak memory of the aggregator, MiB", peak, AtMost(768.0)));

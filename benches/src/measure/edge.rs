@@ -13,8 +13,8 @@ use crate::servers::{Floor, World};
 /// Number of connections in the measurement with few but busy clients.
 const FEW_CONNECTIONS: usize = 32;
 
-/// Measures batches of each kind of events and single reactions, as fast as the edge answers them. Then measures lean
-/// batches, once at a low rate and once with few connections.
+/// Measures single reactions, and batches of each kind of events in the plan, as fast as the edge answers them. If the
+/// plan has lean events, then measures batches of them, once at a low rate and once with few connections.
 pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Vec<Row>> {
     let kafka = stack.kafka.process()?.id();
     let world = World::new("edge", stack).await?;
@@ -52,10 +52,12 @@ async fn at_full_speed(
         }
     }
     let mut rows = compare(&candidates, plan).await?;
-    let [floor_a, single, pairs @ ..] = &mut rows[..] else { unreachable!("these two were measured") };
+    let [floor_a, single, pairs @ ..] = &mut rows[..] else {
+        unreachable!("floor A and single reactions were measured")
+    };
     single.note = format!("{:.0} % of A's requests/s", single.percent_of(floor_a) * BATCH as f64);
     for pair in pairs.chunks_mut(2) {
-        let [floor_b, ours] = pair else { unreachable!("they were measured in pairs") };
+        let [floor_b, ours] = pair else { unreachable!("floor B and the edge were measured in pairs") };
         let [of_b, of_a] = [&*floor_b, floor_a].map(|floor| ours.percent_of(floor));
         ours.note = format!("{of_b:.0} % of B, {of_a:.0} % of A");
     }
@@ -82,7 +84,7 @@ async fn with_few_clients(
     ];
     let mut rows = compare(&candidates, plan).await?;
     let [floor_at_rate, at_rate, floor_of_few, few] = &mut rows[..] else {
-        unreachable!("four were measured")
+        unreachable!("four candidates were measured")
     };
     let [ours, floors] = [&*at_rate, floor_at_rate].map(|row| 100.0 * row.cores());
     at_rate.note = format!("{ours:.1} % of a core, B {floors:.1} %");

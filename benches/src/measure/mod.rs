@@ -1,4 +1,4 @@
-//! The measurements. Each one starts servers, measures them in turn, and returns rows or goals of the report.
+//! The measurements. Each one starts servers, measures them, and returns figures for the report.
 
 pub mod rest;
 
@@ -60,7 +60,8 @@ impl Bench {
     pub async fn run(self) -> anyhow::Result<Report> {
         let Self { plan, mut stack } = self;
         let mut report = Report::default();
-        // The measurement at rest comes first: merging the parts of an earlier measurement would use CPU time.
+        // `rest` comes first. After another measurement, ClickHouse would still merge parts of its tables, and `rest`
+        // would count the CPU time of these merges.
         if plan.includes(Measurement::Rest) {
             report.rests = rest::measure(&plan, &mut stack).await?;
             report.goals.extend(report.rests.iter().flat_map(Rest::goals));

@@ -1,4 +1,5 @@
-//! The page in a browser: how soon it shows numbers, and how much CPU time an open page costs the query API.
+//! The query API's web page in a browser: how soon the page shows numbers, and how much CPU time an open page costs the
+//! query API.
 //!
 //! Events arrive during the measurement, so that a page has new numbers in each refresh. The browser shares the machine
 //! with the servers.
@@ -59,13 +60,14 @@ pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> an
         time::sleep(plan.window).await;
         anyhow::Ok((usage::seconds(process)? - before) / plan.window.as_secs_f64())
     };
-    progress::print("page: the query API without pages");
+    progress::print("page: measuring the query API without open pages");
     let without = cores().await?;
-    progress::print("page: loading it");
+    progress::print(&format!("page: loading the page {LOADS} times"));
     let mut browser = Browser::start(&chromium, &api.http())?;
-    let times: Vec<f64> = serde_json::from_str(&browser.line().await?).context("read the times of loads")?;
+    let times: Vec<f64> =
+        serde_json::from_str(&browser.line().await?).context("read the load times of the page")?;
     ensure!(browser.line().await? == "open", "the browser did not open its pages");
-    progress::print(&format!("page: {PAGES} stay open"));
+    progress::print(&format!("page: measuring the query API with {PAGES} open pages"));
     let with = cores().await?;
     browser.close().await?;
     ensure!(!arriving.is_finished(), "the load ended before the pages were measured");

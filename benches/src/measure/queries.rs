@@ -1,5 +1,5 @@
 //! Queries of the query API's route `/v1/query` over the stored events: different queries, which ClickHouse answers,
-//! and equal queries, which the query API's cache answers. Then a browser opens the page.
+//! and equal queries, which the query API's cache answers. Then a browser opens the query API's web page.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(V
     let page = page::measure(plan, &world, &mut api).await?;
     api.terminate().await?;
     aggregator.terminate().await?;
-    let [_, different, cached] = &rows[..] else { unreachable!("three were measured") };
+    let [_, different, cached] = &rows[..] else { unreachable!("three candidates were measured") };
     let ((p50, p99), (cached_p50, _)) = (
         different.latency().context("find the latency of queries")?,
         cached.latency().context("find the latency of equal queries")?,

@@ -36,7 +36,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     ];
     let mut rows = compare(&candidates, plan).await?;
     api.terminate().await?;
-    let [floor, ours, _, steady] = &mut rows[..] else { unreachable!("four were measured") };
+    let [floor, ours, _, steady] = &mut rows[..] else { unreachable!("four candidates were measured") };
     let share = ours.percent_of(floor);
     ours.note = format!("{share:.0} % of C");
     let (_, p99) = steady.latency().context("find the latency of reads")?;
