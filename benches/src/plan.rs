@@ -13,19 +13,19 @@ pub struct Plan {
     pub window: Duration,
     /// How many times each measurement is made.
     pub repeats: usize,
-    /// Number of events that each consumer stores in the drain, and that ClickHouse holds while queries and dashboards
-    /// are measured.
+    /// Number of events that each consumer stores in [`Measurement::Drain`], and that ClickHouse holds while queries
+    /// and dashboards are measured.
     pub events: u64,
     /// The only measurements to make; all if empty.
     pub only: Vec<Measurement>,
-    /// The only kind of events for the edge and the drain; all kinds if absent.
+    /// The only kind of events for [`Measurement::Edge`] and [`Measurement::Drain`]; all kinds if absent.
     pub work: Option<Work>,
-    /// Whether Spate is also measured in the drain. It must have been built.
+    /// Whether [`Measurement::Drain`] also measures the program Spate, which must have been built.
     pub peers: bool,
 }
 
 impl Plan {
-    /// The kinds of events that the edge and the drain are measured with.
+    /// The kinds of events for [`Measurement::Edge`] and [`Measurement::Drain`].
     pub fn works(&self) -> impl Iterator<Item = Work> + use<> {
         let only = self.work;
         Work::ALL.into_iter().filter(move |work| only.is_none_or(|only| only == *work))

@@ -33,7 +33,7 @@ const TENANT: &str = "default";
 const LINES: u32 = BATCH as u32;
 /// Number of requests that one run of the step `split` or `enrich` processes.
 const REQUESTS: usize = 64;
-/// Number of records in a batch of the aggregator.
+/// Number of records that one run of the step `rows` or `cells` processes.
 const RECORDS: usize = 500;
 /// The steps `enrich` and `reaction` distribute lines over eight partitions.
 const PARTITIONS: Partitions<'static> =

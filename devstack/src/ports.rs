@@ -2,9 +2,9 @@
 //!
 //! A server needs time to start. Meanwhile another process could bind the server's port, and would then get the
 //! requests that are meant for the server. So this module reserves each port with a lock on a file, and no two
-//! processes that use this module get the same port. The kernel releases the lock when the process ends. Free ports
-//! come from below the kernel's range for outgoing connections, so that no outgoing connection takes the port of a
-//! server while the server restarts.
+//! processes of a user that use this module get the same port. The kernel releases the lock when the process ends.
+//! [`free`] returns ports below the kernel's range for outgoing connections, so that no outgoing connection takes the
+//! port of a server while the server restarts.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ pub fn free() -> io::Result<u16> {
     first_free((start..RANGE.end).chain(RANGE.start..start))
 }
 
-/// `preferred`, or the next free port after it.
+/// `preferred`, or the next free port after it that this process has not reserved before.
 pub fn from(preferred: u16) -> io::Result<u16> {
     first_free(preferred..preferred.saturating_add(NEARBY))
 }
@@ -52,7 +52,7 @@ fn first_free(candidates: impl Iterator<Item = u16>) -> io::Result<u16> {
             return Ok(port);
         }
     }
-    Err(io::Error::new(io::ErrorKind::AddrInUse, "all ports in the range are taken"))
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "every port that was tried is taken"))
 }
 
 #[cfg(test)]

@@ -37,7 +37,11 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Ro
         longest_wait = longest_wait.max(stored::wait_for_exactly(&world, accepted).await?);
         row.repeats.push(candidate.repeat(&outcome, &before)?);
     }
-    row.note = format!("{} events, all stored {:.1} s later", row.units(), longest_wait.as_secs_f64());
+    row.note = format!(
+        "{} events, stored at most {:.1} s after the last answer",
+        row.units(),
+        longest_wait.as_secs_f64()
+    );
     edge.terminate().await?;
     aggregator.terminate().await?;
     world.remove().await?;

@@ -14,7 +14,7 @@ pub enum Bound {
 /// A goal and the figure that a run measured.
 #[derive(Debug, Clone)]
 pub struct Goal {
-    /// The goal's name in the table of goals, such as `5b` or `page`.
+    /// The goal's name in the first column of the table, such as `5b` or `page`.
     pub number: &'static str,
     /// What was measured, with its unit.
     pub what: String,

@@ -1,12 +1,13 @@
-//! ClickHouse's own Kafka engine. The bench of the drain compares it with the aggregator: each of them stores the
+//! ClickHouse's own Kafka engine. The measurement `drain` compares it with the aggregator: each of them stores the
 //! records that a topic already holds. Materialized views fill the raw table and two rollups, with the settings that
-//! ClickHouse's documentation recommends for speed. The bench also compares the program Spate, which fills tables with
-//! the same definitions.
+//! ClickHouse's documentation recommends for speed. The measurement can also compare the program Spate, which fills
+//! tables with the same definitions.
 //!
 //! The engine needs a column for each additional field of a rich event, whereas Millrace accepts any field without one.
 //! The engine stores neither partition nor offset, and it guarantees less: after a crash it may count a block twice.
-//! With its default settings it stores a block after a million rows or 7.5 s. So the last, incomplete block of a drain
-//! may wait some seconds, which lowers the rate but costs no CPU time. Compare its CPU time rather than its rate.
+//! It stores a block after about a million rows (`kafka_max_block_size`) or, by default, after 7.5 s. So the last,
+//! incomplete block may wait some seconds, which lowers the rate but costs no CPU time. Compare the engine's CPU time
+//! rather than its rate.
 
 use std::num::NonZero;
 use std::thread;
@@ -34,8 +35,8 @@ const COLUMNS: [(&str, &str); 12] = [
 pub(crate) fn tables(work: Work) -> [String; 5] {
     let columns = definitions(work);
     [
-        // Millrace's raw table had this sorting key when this floor was written. The floor does not follow later
-        // changes of that key.
+        // Millrace's raw table had this sorting key when this comparison was written. This table does not follow later
+        // changes of Millrace's key.
         format!(
             "CREATE TABLE events ({columns}) ENGINE = MergeTree
              PARTITION BY toYYYYMMDD(server_time)
@@ -104,6 +105,7 @@ mod tests {
         for (name, _) in columns(work).filter(|(name, _)| !["tenant", "server_time", "ip"].contains(name)) {
             assert!(line.contains(&format!("\"{name}\":")), "{name} is not in {line}");
         }
+        // The field `app` of a rich event is an object with three fields, which have no columns of their own.
         let fields = line.matches("\":").count() - if work == Work::Rich { 3 } else { 0 };
         // The edge adds the other three columns: `tenant`, `server_time` and `ip`.
         assert_eq!(fields + 3, columns(work).count(), "{line}");

@@ -42,14 +42,15 @@ const CPU: &str =
     "sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6";
 
 impl World {
-    /// A world called `name` on `stack`, with its topic and tables.
+    /// Prepares a world as [`World::prepare`] does, and creates its topic and tables.
     pub async fn new(name: &str, stack: &Stack) -> anyhow::Result<Self> {
         let world = Self::prepare(name, stack)?;
         world.migrate().await?;
         Ok(world)
     }
 
-    /// A world whose topic and tables do not exist yet. The topic has the name of the world.
+    /// A world on `stack` with the name `bench_<name>`. Creates neither its topic, which has the same name, nor its
+    /// tables.
     pub fn prepare(name: &str, stack: &Stack) -> anyhow::Result<Self> {
         let name = format!("bench_{name}");
         Ok(Self {

@@ -20,6 +20,11 @@ pub(crate) fn directory() -> anyhow::Result<PathBuf> {
 /// The path of the program `name`. Fails if it is not built.
 pub(crate) fn find(name: &str) -> anyhow::Result<PathBuf> {
     let path = directory()?.join(name);
-    ensure!(path.exists(), "find {}: it is not built; run `cargo build --workspace --bins`", path.display());
+    ensure!(
+        path.exists(),
+        "find {}: it is not built; run `cargo build --workspace --bins` (for target/release: with `--release`; for \
+         peer-*: `./dev bench --peers`)",
+        path.display()
+    );
     Ok(path)
 }

@@ -60,7 +60,8 @@ fn home(name: &str, pins: &str, expected: &str) -> anyhow::Result<PathBuf> {
     let current = fs::read_to_string(home.join(pins)).is_ok_and(|found| found == expected);
     ensure!(
         current,
-        "find {name} in {}: it is missing or outdated; run `./dev up` or `./dev test` (for bi_*: `./dev test --full`)",
+        "find {name} in {}: it is missing or outdated; run `./dev test` (for kafka and clickhouse, `./dev up` is \
+         enough; for bi_*: `./dev test --full`)",
         home.display()
     );
     Ok(home)

@@ -60,7 +60,8 @@ impl Process {
     }
 
     /// Waits until `condition` holds, and returns how long that took. Returns an error if the child exits first or if
-    /// `deadline` passes first. The error names the condition as `what`, such as "answer on port 18123".
+    /// `deadline` passes first. `what` names the condition in the error for a missed deadline, such as "answer on port
+    /// 18123".
     pub async fn wait_until(
         &mut self,
         what: &str,
@@ -111,7 +112,7 @@ impl Process {
 
     /// Sends SIGKILL and reaps the process.
     pub fn kill9(&mut self) {
-        // Both calls fail only if the process has already exited.
+        // Neither call fails for a child of this process, even if the child has already exited.
         let _exited = self.child.kill();
         let _reaped = self.child.wait();
     }

@@ -2,7 +2,7 @@
 //!
 //! The services run with the settings of `./dev up`, each in a process of its own. *Probes* measure the freshness: each
 //! probe sends reactions with the time of a past hour that no other traffic uses, so that the reactions change only the
-//! answer for that hour. Together the probes add about one event a second.
+//! answer for that hour. Together the probes add about two events a second.
 
 use std::array;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ fn spread(cores: Spread) -> String {
     format!("{:.3} ({:.3}–{:.3})", cores.median, cores.min, cores.max)
 }
 
-/// The loads as an aligned Markdown table.
+/// The measurements as an aligned Markdown table, with one line for each load.
 pub fn markdown(rests: &[Rest]) -> String {
     let header = [
         "at rest, cores: median",
@@ -215,7 +215,7 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Ve
     Ok(rests)
 }
 
-/// Sends the load to the edge for `duration`, and runs the probes at the same time.
+/// Measures one window: sends the load to the edge for `duration`, and runs the probes at the same time.
 async fn window(
     arrival: Arrival,
     edge: &Service,

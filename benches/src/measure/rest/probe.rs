@@ -8,8 +8,8 @@ use devstack::Service;
 use schemas::time::{HOUR, UnixMillis};
 use tokio::time;
 
-/// The hour of the first probe is this many hours ago, so that no other traffic has times in it: other traffic is at
-/// most a day old.
+/// The first probe uses the hour that began this many hours before the current hour, and each further probe uses the
+/// hour before. So no other traffic has times in these hours: its events are at most a day and a minute old.
 const PROBES_FROM: i64 = 26;
 /// Interval between two reads of the answer for a probe's hour.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -19,8 +19,9 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(60);
 /// Sends reactions with times in one hour, and measures how long it takes until each is counted.
 pub(super) struct Probe {
     number: i64,
-    /// The URL to which reactions are posted, and the URL of the answer for their hour.
+    /// The URL to which the probe posts reactions.
     write: String,
+    /// The URL of the answer for the hour of the reactions.
     read: String,
     client: reqwest::Client,
 }
@@ -41,20 +42,20 @@ impl Probe {
     }
 
     /// Sends reactions until `end`, each after the previous one has been counted. Waits until the last reaction is
-    /// counted, even after `end`. Returns the seconds from each reaction to the answer that counted it.
+    /// counted, even after `end`. Returns the seconds from the acknowledgement of each reaction to the answer that
+    /// counted it.
     pub(super) async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
-        // The query API reads an old hour in every refresh as long as requests for this hour keep arriving. This is the
-        // first of these requests.
+        // In an earlier window, a probe may have sent reactions with times in this hour.
         let mut clicks = self.clicks().await?;
         let mut freshness = Vec::new();
         // Probes start at different times, so that they are not in step with the refreshes of the query API.
         time::sleep(Duration::from_millis(37 + 631 * self.number as u64)).await;
         while Instant::now() < end {
-            self.client.post(&self.write).send().await?.error_for_status().context("send a probe")?;
+            self.client.post(&self.write).send().await?.error_for_status().context("send a reaction")?;
             let sent = Instant::now();
             clicks = time::timeout(PROBE_DEADLINE, self.more_than(clicks))
                 .await
-                .context("wait for a probe to be counted")?;
+                .context("wait for a reaction to be counted")?;
             freshness.push(sent.elapsed().as_secs_f64());
             time::sleep(Duration::from_millis(100 + 97 * (freshness.len() as u64 % 10))).await;
         }
@@ -74,7 +75,7 @@ impl Probe {
 
     async fn clicks(&self) -> anyhow::Result<u64> {
         let text = self.client.get(&self.read).send().await?.error_for_status()?.text().await?;
-        clicks(&text).with_context(|| format!("read the clicks in {text}"))
+        clicks(&text).with_context(|| format!("find a line `clicks,NUMBER` in the answer `{text}`"))
     }
 }
 
