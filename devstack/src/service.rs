@@ -11,9 +11,9 @@ use crate::paths::{DataDirectory, binaries};
 use crate::ports;
 use crate::process::{Process, guard};
 
-/// Longest wait from the start of a service to readiness, while Kafka and ClickHouse run.
+/// Longest wait for a service to be ready, while Kafka and ClickHouse run.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
-/// Longest wait from SIGTERM to the exit: more than a service's own drain deadline.
+/// Longest wait from SIGTERM to the exit. With the default settings, every service stops within a shorter time.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 /// Longest wait for the answer to one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);

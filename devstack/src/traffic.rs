@@ -1,4 +1,4 @@
-//! Generates traffic from a seed: devices that send batches, and people who react and vote.
+//! Generates traffic from a seed: devices that send batches, and people who send clicks, impressions and votes.
 //!
 //! Pure: the caller owns the clock and sends the requests.
 
@@ -41,7 +41,7 @@ const OPTIONS: [&str; 4] = ["boot", "sneaker", "sandal", "clog"];
 /// Operating systems, the frequent ones first.
 const SYSTEMS: [&str; 4] = ["android", "ios", "windows", "linux"];
 
-/// An endless stream of requests. The same seed and the same times give the same requests.
+/// An endless stream of requests. The same seed, the same number of devices and the same calls give the same requests.
 pub struct Traffic {
     rng: Rng,
     active: Vec<Device>,

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 /// User and system CPU seconds that all threads of process `pid` have used so far.
 ///
-/// From `/proc/<pid>/stat`, fields 14 and 15 (proc(5)), in clock ticks.
+/// The source is `/proc/<pid>/stat`, whose fields 14 and 15 count clock ticks (proc(5)).
 pub fn seconds(pid: u32) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;

@@ -21,12 +21,13 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for the answer to one ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A local server's user for analysts, who may read the analysts' views and nothing else.
+/// A local server's user for analysts. Of Millrace's data, this user may read the analysts' views and nothing else.
 pub const BI_READER: &str = "bi_reader";
-/// A local server's user for drivers that change settings, such as JDBC's. This user may read the same views as
-/// [`BI_READER`].
+/// A local server's user for tools with a JDBC driver. This user has the same rights as [`BI_READER`]; the second name
+/// tells these tools apart in ClickHouse's logs.
 pub const BI_JDBC: &str = "bi_jdbc";
-/// The password of every user in `users.xml` who has a password. It is valid on this machine only.
+/// The password of the services' users, [`BI_READER`] and [`BI_JDBC`] on a local server. It is valid on this machine
+/// only.
 pub const LOCAL_PASSWORD: &str = "local";
 
 /// The hidden subcommand of `devstack` that runs the server.
@@ -69,8 +70,9 @@ impl ClickHouse {
         Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
     }
 
-    /// Declares these users in addition to the users of the services and of the readers of views. Must be called before
-    /// a local server starts, because the server reads its users only at start. Does nothing for an external server.
+    /// Writes the users file of a local server again: the services' users, the readers of views and these users. Must
+    /// be called before the server starts, because the server reads its users only at start. Does nothing for an
+    /// external server.
     pub fn declare_users(&self, users: &[User]) -> anyhow::Result<()> {
         let Some(server) = &self.local else { return Ok(()) };
         write_users(&server.directory, users)
@@ -106,8 +108,8 @@ impl ClickHouse {
         Client::default().with_url(&self.url)
     }
 
-    /// Starts a local server, with the same ports and data as before, and waits until it answers. An external server
-    /// must already answer.
+    /// Starts a local server and waits until it answers. After a stop, the server starts with the same ports and data
+    /// again. An external server must already answer.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         let ping = Ping::new(&self.url)?;
         match &mut self.local {
@@ -115,7 +117,7 @@ impl ClickHouse {
             None => {
                 ensure!(
                     ping.is_answered().await,
-                    "reach ClickHouse at {} (CLICKHOUSE_URL): no answer",
+                    "reach ClickHouse at {} (CLICKHOUSE_URL): `GET /ping` did not succeed",
                     self.url
                 );
                 Ok(())
@@ -128,7 +130,8 @@ impl ClickHouse {
         let running = self.local.as_mut().and_then(|server| server.process.take());
         match running {
             Some(mut process) => {
-                // The server's last statement reads standard input, and the server exits when that statement ends.
+                // The last statement on the server's command line reads standard input to its end. Then the server
+                // exits.
                 process.close_input();
                 process.wait_for_exit(STOP_DEADLINE).await.map(drop)
             }
@@ -142,7 +145,8 @@ impl ClickHouse {
         Ok(())
     }
 
-    /// The process of a running local server, for its id, its log or a signal to it.
+    /// The process that [`Self::start`] started, for its id, its log or a signal to it. Returns an error before a
+    /// start, after [`Self::stop`], and for an external server.
     pub fn process(&mut self) -> anyhow::Result<&mut Process> {
         let running = self.local.as_mut().and_then(|server| server.process.as_mut());
         running.context("find the local ClickHouse: none is running")
@@ -150,17 +154,17 @@ impl ClickHouse {
 }
 
 /// The comment at the top of the users file. The users have rights on patterns of database names, because each test may
-/// use a database other than `millrace` for its tables, and a database `bi_…` for its views. A deployment grants rights
-/// only on its databases `millrace` and `bi`.
+/// use a database other than `millrace` for its tables, and a database `bi_…` for its views. In a deployment, the
+/// rights name the configured databases instead: by default `millrace`, `bi`, and `bi_…` for single tenants.
 const ABOUT: &str =
     "Users of a local stack, with rights on the databases of all tests and a password for this machine only.";
 
-/// Writes the users file. It has the users of the services and of the readers of views, who have rights on the
-/// databases of all tests, and the users in `more`.
+/// Writes the users file: the services' users and the readers of views, with rights on the databases of all tests, and
+/// the users in `more`.
 fn write_users(directory: &Path, more: &[User]) -> anyhow::Result<()> {
     let scope = DatabaseScope::any();
-    let are_declared = access::services(&scope).into_iter().chain(access::readers(&scope));
-    let users: Vec<_> = are_declared.chain(more.iter().cloned()).collect();
+    let always = access::services(&scope).into_iter().chain(access::readers(&scope));
+    let users: Vec<_> = always.chain(more.iter().cloned()).collect();
     let path = directory.join("users.xml");
     let text = xml::file(ABOUT, &users, xml::LoginSource::Local(LOCAL_PASSWORD));
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
@@ -182,7 +186,8 @@ impl Server {
             .args(["--log-level=error", "--listen_host=127.0.0.1"])
             .arg(format!("--http_port={}", self.http_port))
             .arg(format!("--tcp_port={}", self.native_port))
-            // The last statement reads the server's standard input, so it ends when this process closes that input.
+            // The last statement reads the server's standard input, so the statement ends, and with it the server, when
+            // this process closes that input.
             .args(["--input-format=LineAsString", "--structure=line String", "--query"])
             .arg("SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT count() FROM table");
         command.envs(self.time_zone.map(|name| ("TZ", name)));

@@ -19,14 +19,14 @@ use super::template::render;
 use crate::paths::cache;
 use crate::process::{Process, guard};
 
-/// Longest wait from the start of the process to the first answer.
+/// Longest wait from the start of the broker to its first answer, and longest wait for the storage tool to exit.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// Longest wait for the process to exit after SIGTERM.
+/// Longest wait for the broker to exit after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for the answer to one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// File name of a local broker's certificate, in its directory.
+/// Name of the certificate's file in the directory of a local broker.
 const CERTIFICATE: &str = "certificate.pem";
 
 /// User and password of a local broker.
@@ -100,8 +100,8 @@ impl Kafka {
         Ok((format!("127.0.0.1:{}", local.login_port), local.directory.join(CERTIFICATE)))
     }
 
-    /// Starts a local broker, with the same ports and data as before, and waits until it answers. External brokers
-    /// must already answer.
+    /// Starts a local broker and waits until it answers. After a stop, the broker starts with the same ports and data
+    /// again. External brokers must already answer.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         let admin = self.admin()?;
         match &mut self.local {
@@ -128,7 +128,8 @@ impl Kafka {
         Ok(())
     }
 
-    /// The process of a running local broker, for its id, its log or a signal to it.
+    /// The process that [`Self::start`] started, for its id, its log or a signal to it. Returns an error before a
+    /// start, after [`Self::stop`], and for external brokers.
     pub fn process(&mut self) -> anyhow::Result<&mut Process> {
         let running = self.local.as_mut().and_then(|broker| broker.process.as_mut());
         running.context("find the local broker: none is running")
@@ -165,8 +166,8 @@ impl Kafka {
         ends.with_context(|| format!("read the log end offsets of `{topic}`"))
     }
 
-    /// Creates a topic with one replica and with timestamps from the broker. `stream-agg migrate` also creates topics
-    /// with timestamps from the broker. Does nothing if the topic exists.
+    /// Creates a topic with one replica and, as `stream-agg migrate` does, with timestamps from the broker. Does
+    /// nothing if the topic exists.
     pub async fn create_topic(&self, name: &str, partitions: u16) -> anyhow::Result<()> {
         let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(1))
             .set("message.timestamp.type", "LogAppendTime");
@@ -206,7 +207,8 @@ impl Broker {
         let mut command = self.java(&jars, &["-Xmx512m", "-XX:+UseSerialGC"])?;
         command.arg("kafka.Kafka").arg(self.directory.join("server.properties"));
         let process = Process::start("Kafka", command, &self.directory.join("kafka.log"))?;
-        // The child is stored before the wait: if the wait is cancelled, `self` must still own it.
+        // The child is stored in `self` before the wait. Otherwise, a cancelled wait would drop the child, and thereby
+        // kill it, so that `stop` could not stop it cleanly.
         let process = self.process.insert(process);
         let what = format!("answer on port {}", self.port);
         process.wait_until(&what, START_DEADLINE, async || answers(admin).await).await?;

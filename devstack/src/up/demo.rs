@@ -1,8 +1,8 @@
 //! Sends the demo's live events and its generated history to the front port.
 //!
-//! Events are sent in rounds, one every [`INTERVAL`]. A round sends the live events that are due, and fills up with
-//! events of the history. History is sent backwards in time: first the latest two weeks, in larger rounds that take
-//! about a minute in total, and then the older events.
+//! Events are sent in rounds, one every [`INTERVAL`]. A round has the live events that are due, and is filled up to
+//! its size with events of the history. History is sent backwards in time: first the latest two weeks, in larger
+//! rounds that take about a minute in total, and then the older events.
 //!
 //! There is about one live event every two seconds. The history has the same rate, so that the page shows no break at
 //! the start of the demo.
@@ -33,12 +33,12 @@ const RECENT_HISTORY_MS: i64 = 15 * DAY;
 const HISTORY_MS: i64 = 400 * DAY;
 /// Seed of the events, the same in every demo.
 const SEED: u64 = 1;
-/// Timeout of a request. It is longer than the edge ever takes to answer.
+/// Timeout of a request. With its default settings, the edge answers earlier.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends events until `stop`. Skips the first `sent` events of the history, because earlier demos have sent them. The
-/// caller passes the number of all stored events. This is only an estimate of `sent`, because it includes live events.
-/// A failed request is logged and not retried.
+/// Sends events until `stop`. Skips the first `sent` events of the history, because earlier demos have sent them.
+/// `sent` is an estimate: the caller passes the number of all stored events, which also counts the live events of
+/// earlier demos. A failed request is logged and not retried.
 pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) {
     let client =
         Client::builder().timeout(TIMEOUT).build().expect("a client without TLS can always be built");
@@ -51,10 +51,10 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
     let mut ticks = time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let now = present.until(SystemTime::now().into());
-        let rate = if past.reaches(RECENT_HISTORY_MS) { EVENTS_PER_ROUND } else { RECENT_EVENTS_PER_ROUND };
-        let (others, events): (Vec<_>, Vec<_>) = now.into_iter().partition(has_own_endpoint);
-        let rest = rate.saturating_sub(others.len() + events.len());
+        let live = present.until(SystemTime::now().into());
+        let size = if past.reaches(RECENT_HISTORY_MS) { EVENTS_PER_ROUND } else { RECENT_EVENTS_PER_ROUND };
+        let (others, events): (Vec<_>, Vec<_>) = live.into_iter().partition(has_own_endpoint);
+        let rest = size.saturating_sub(others.len() + events.len());
         for line in others {
             post(request_to_own_endpoint(&at, &line)).await;
         }
@@ -67,8 +67,8 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
     }
 }
 
-/// Whether the edge has a separate endpoint for this kind of event. Clients send such events there and not to
-/// `/v1/events`.
+/// Whether the edge has a separate endpoint for this kind of event. The demo sends live events of such a kind to that
+/// endpoint, as clients do. All events of the history go to `/v1/events`.
 fn has_own_endpoint(line: &Line) -> bool {
     matches!(line.event, "click" | "impression" | "vote")
 }

@@ -135,7 +135,7 @@ impl Highest {
         output::print_line("peak values");
         output::print_line(&format!("  events accepted/s  {accepted_per_s:>8}"));
         output::print_line(&format!("  rows stored/s      {stored_per_s:>8}"));
-        output::print_line(&format!("  backlog (records)  {lag:>8}"));
+        output::print_line(&format!("  records behind     {lag:>8}"));
         output::print_line(&format!("  age of answers     {:>8}", seconds(age)));
     }
 }

@@ -1,8 +1,9 @@
-//! `./dev up`: runs Kafka, ClickHouse, the migrations, the three services and the front port until Ctrl-C. Then all
-//! of them stop in the order of the data flow.
+//! `./dev up`: starts Kafka and ClickHouse, runs the migrations, and runs the three services and the front port until
+//! Ctrl-C. Then the front port and the services stop in the order of the data flow, and after them ClickHouse and
+//! Kafka.
 //!
-//! Invariant: even if a step of the start or the stop fails, everything that was started is stopped. After a second
-//! Ctrl-C, dropping the [`Stack`] kills the servers that still run.
+//! Invariant: even if a step of the start or the stop fails, ClickHouse and Kafka are stopped if this process started
+//! them. After a second Ctrl-C, dropping the [`Stack`] kills those of the two that still run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,7 +45,7 @@ pub struct Options {
     /// Send generated events, so that the page has data to show
     #[arg(long)]
     demo: bool,
-    /// Start empty instead of with the data of the last run
+    /// First delete the data and logs of the last run; external servers keep their data
     #[arg(long)]
     fresh: bool,
     /// Keep data and logs in this directory instead of .cache/data
@@ -76,9 +77,10 @@ impl Config {
         vars.entry("DRAIN_DELAY".to_owned()).or_insert_with(|| "0s".to_owned());
         // Each partition makes its own inserts, so fewer partitions mean less work for a laptop.
         vars.entry("TOPIC_PARTITIONS".to_owned()).or_insert_with(|| "4".to_owned());
-        // If `./dev up` is killed, Kafka gives the partitions back at once when a static member with the same name
-        // joins; with a dynamic member, it would first wait for the session timeout of the killed one. In an external
-        // Kafka, another aggregator may have this name, and two static members with one name fence each other.
+        // If `./dev up` was killed and is started again, Kafka assigns the partitions at once to a static member with
+        // the same name. A dynamic member would wait until the session of the killed member times out. In an external
+        // Kafka, another aggregator may have this name, and two static members with one name fence each other. So the
+        // name is set only for a local Kafka.
         if self.given.kafka.is_none() {
             vars.entry("GROUP_INSTANCE_ID".to_owned()).or_insert_with(|| "stream-agg-0".to_owned());
         }

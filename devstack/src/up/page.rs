@@ -13,7 +13,7 @@ pub(super) fn print(stack: &Stack, at: &Addresses, bi: &str, demo: bool) {
     let native =
         stack.clickhouse.native_port().map(|port| format!(", native port {port}")).unwrap_or_default();
     let traffic = if demo {
-        "The demo first sends two weeks of generated history, then 340 events a second.\n"
+        "The demo first sends two weeks of generated history, then older history: 340 events a second.\n"
     } else {
         ""
     };
@@ -28,7 +28,7 @@ Millrace is ready. Ctrl-C stops it; data and logs stay in {directory}.
 {traffic}
   page        http://localhost:{front}/
   front       http://localhost:{front}{other}
-              POST goes to ingest, GET to query-api
+              GET and posted queries go to query-api, all other POST requests to ingest
   ingest      http://{ingest}    admin http://{ingest_admin}/metrics
   stream-agg                           admin http://{stream_agg}/metrics
   query-api   http://{query}    admin http://{query_admin}/metrics
@@ -37,7 +37,7 @@ Millrace is ready. Ctrl-C stops it; data and logs stay in {directory}.
 
 Store an event; the answer is a report with \"accepted\":1
   curl localhost:{front}/v1/events -d '{{\"event\":\"hello\",\"user_id\":\"me\"}}'
-Count a click; the answer is 204 once Kafka has stored it durably
+Count a click; the answer is 204 once Kafka has stored the click durably
   curl -i -X POST localhost:{front}/analytics/$(date +%s%3N)/me/click
 Vote; the answer has the results of the poll, which may be some seconds old
   curl localhost:{front}/v1/votes -d '{{\"poll\":\"best-shoe\",\"option\":\"boot\",\"voter\":\"me\"}}'

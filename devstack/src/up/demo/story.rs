@@ -2,7 +2,8 @@
 //!
 //! Time is divided into slices of ten minutes. The sessions of a slice depend only on the number of the slice, the
 //! seed and the start of the demo, so slices can be generated in any order. No person is stored: when someone comes
-//! back, the same person is computed once more from the slice of their first visit. Pure.
+//! back, the same person is computed once more from the slice of their first visit. This module is pure: it reads no
+//! clock and sends nothing.
 //!
 //! The numbers are chosen so that the page shows these facts:
 //!
@@ -22,7 +23,8 @@ use serde::Serialize;
 pub(super) const SLICE_MS: i64 = 10 * MINUTE;
 /// Number of sessions in a slice, before the factors for the hour, the weekday and the growth; see [`Story::sessions`].
 const SESSIONS_PER_SLICE: f64 = 66.0;
-/// Growth of the number of sessions from one day to the next: 0.015 is 1.5 %.
+/// Growth of the number of sessions from one day to the next: 0.015 is 1.5 %. The number grows from 120 days before the
+/// start of the demo to 30 days after the start.
 const DAILY_GROWTH: f64 = 0.015;
 /// How long before the start of the demo the new version was released.
 const RELEASE_AGE_MS: i64 = 2 * DAY;
@@ -308,7 +310,7 @@ impl Session {
             poll: None,
             option: None,
         });
-        self.lines.last_mut().expect("it was pushed")
+        self.lines.last_mut().expect("a line was pushed")
     }
 }
 
