@@ -90,11 +90,12 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn of(page: &str) -> Self {
-        let line = |name: &str| page.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+    fn of(output: &str) -> Self {
+        let line = |name: &str| output.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
         let last = |name: &str| line(name).split_whitespace().next_back().unwrap();
-        let views = page.split_whitespace().find(|word| word.starts_with("clickhouse://bi_reader:")).unwrap();
-        let front = page.split_whitespace().find(|word| word.starts_with("http://localhost:")).unwrap();
+        let views =
+            output.split_whitespace().find(|word| word.starts_with("clickhouse://bi_reader:")).unwrap();
+        let front = output.split_whitespace().find(|word| word.starts_with("http://localhost:")).unwrap();
         Self {
             front: front.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned(),
             edge_admin: last("ingest ")
@@ -130,8 +131,8 @@ impl Addresses {
     }
 }
 
-/// Whether these commands only read, because they have none of the words of commands that write. Commands that only
-/// read may run again until they print what the page shows.
+/// Whether `commands` certainly only read: they contain none of the words that are in every command that writes.
+/// Commands that only read may run again until they print what the page shows.
 fn only_read(commands: &str) -> bool {
     !["POST", "--data", "-d '{", "<<"].iter().any(|word| commands.contains(word))
 }
@@ -143,9 +144,9 @@ async fn the_examples_of_the_pages_print_what_the_pages_show() {
     command.arg("up").arg("--data").arg(directory.path().join("data"));
     let mut up = Process::start("devstack up", command, &directory.path().join("up.log")).unwrap();
     let log = up.log().to_owned();
-    let page = || fs::read_to_string(&log).unwrap_or_default();
-    up.wait_until("be ready", DEADLINE, async || page().contains("Millrace is ready")).await.unwrap();
-    let stack = Addresses::of(&page());
+    let output = || fs::read_to_string(&log).unwrap_or_default();
+    up.wait_until("be ready", DEADLINE, async || output().contains("Millrace is ready")).await.unwrap();
+    let stack = Addresses::of(&output());
     let work = directory.path().join("work");
     fs::create_dir_all(work.join("schemas")).unwrap();
     fs::write(work.join("schemas/rollups.toml"), ROLLUPS).unwrap();
@@ -176,7 +177,7 @@ async fn the_examples_of_the_pages_print_what_the_pages_show() {
             let is_shown = is_as_shown(shown, &printed);
             assert!(in_time && is_shown, "{name}: {text}shows:\n{shown}printed:\n{printed}");
         }
-        assert!(ran > 0, "{name} has an example that runs");
+        assert!(ran > 0, "{name}: no example runs");
     }
     let listed: Vec<_> = NOT_RUN.into_iter().map(|(name, reason)| (name, reason.to_owned())).collect();
     assert_eq!(not_run, listed);

@@ -76,7 +76,7 @@ async fn the_demo_increases_the_counts_and_ctrl_c_prints_what_was_stored() {
     assert!(counts[0] > 0 && counts.iter().all(|count| *count == counts[0]), "{stored}");
 }
 
-/// `devstack up`, with its data in its own directory and its output in a file.
+/// Starts `devstack up`, which writes its data and its output below `directory`.
 fn up(directory: &DataDirectory, flags: &[&str]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_devstack"));
     command.arg("up").args(flags).arg("--data").arg(directory.path().join("data"));

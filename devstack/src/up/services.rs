@@ -21,7 +21,7 @@ use crate::wait::wait_for;
 
 /// The preferred front port.
 pub(super) const FRONT_PORT: u16 = 8080;
-/// Longest wait from the start of the services to readiness.
+/// Longest wait for the readiness of each service. The waits follow one another.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// Longest wait for open requests at the front port after Ctrl-C.
 const FRONT_DRAIN: Duration = Duration::from_secs(10);
@@ -52,8 +52,9 @@ pub(super) struct Services {
     ended: CancellationToken,
 }
 
-/// Declares the users that the analysts' views need to a ClickHouse that is not started yet. These are the definers,
-/// with whose rights the views read, and for each tenant the user that reads its views.
+/// Adds users to the users file of a local ClickHouse that is not started yet: the definers, with whose rights the
+/// analysts' views read, and for each tenant the user that reads the views of the tenant. Does nothing for an external
+/// ClickHouse.
 pub(super) fn declare_users_of_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
     clickhouse.declare_users(&config.migrate.users_of_views())
@@ -72,8 +73,8 @@ impl Services {
         let ingest = Listeners { http: listen(8081).await?, admin: listen(9081).await? };
         let stream_agg = listen(9082).await?;
         let query_api = Listeners { http: listen(8083).await?, admin: listen(9083).await? };
-        // The front port is chosen last: if 8080 is taken, it uses the next free port, which must not be one of those
-        // above.
+        // The front port is chosen last: if 8080 is taken, the front port is the next free port, and this port must not
+        // be one of the preferred ports above.
         let front = listen(FRONT_PORT).await?;
         let addresses = Addresses {
             front: front.local_addr()?,
@@ -137,14 +138,14 @@ impl Services {
         ];
         for (name, admin) in admin_ports {
             let url = format!("http://{admin}/readyz");
-            let mut reason = String::new();
+            let mut reason = "no answer".to_owned();
             let ready = wait_for(format!("{name} to be ready"), READY_DEADLINE, async || {
                 let Ok(answer) = probe.get(&url).send().await else { return self.have_ended() };
                 let ready = answer.status().is_success();
                 reason = answer.text().await.unwrap_or_default();
                 ready || self.have_ended()
             });
-            ready.await.with_context(|| format!("{name} answers: {}", reason.trim_end()))?;
+            ready.await.with_context(|| format!("ask {url} of {name}: {}", reason.trim_end()))?;
         }
         Ok(())
     }

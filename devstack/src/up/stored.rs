@@ -29,8 +29,9 @@ impl StoredRows {
         self.at_start
     }
 
-    /// Waits until `accepted` events have been stored since the start, for at most [`CATCH_UP_DEADLINE`]. If some are
-    /// still missing then, this is no error, because the next `./dev up` stores them.
+    /// Waits until `accepted` events have been stored since the start, for at most [`CATCH_UP_DEADLINE`]. Events that
+    /// are still missing then are no error: repeats and dead letters are never stored as events, and the next
+    /// `./dev up` stores the others.
     pub(super) async fn catch_up(&self, accepted: u64) -> anyhow::Result<()> {
         let expected = self.at_start + accepted;
         let caught_up = wait_for("the aggregator", CATCH_UP_DEADLINE, async || {

@@ -53,12 +53,12 @@ fn main() -> ExitCode {
 }
 
 fn start(options: &Options) -> anyhow::Result<Report> {
-    // More threads than a small machine has cores, because the start of a broker blocks a thread.
+    // Chaos calls `task::block_in_place`, which needs a multi-threaded runtime.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     runtime.block_on(chaos::run(options, print))
 }
 
-#[expect(clippy::print_stdout, reason = "the outcome is the program's output")]
+#[expect(clippy::print_stdout, reason = "the report is the program's output")]
 fn conclude(report: &Report, json: bool) -> ExitCode {
     let failures = report.failures();
     failures.iter().for_each(|failure| print(&format!("FAILED: {failure}")));
@@ -66,7 +66,7 @@ fn conclude(report: &Report, json: bool) -> ExitCode {
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints progress to standard error; the outcome goes to standard output.
+/// Prints progress, failures and errors to standard error. The report goes to standard output.
 #[expect(clippy::print_stderr, reason = "a long run shows progress")]
 fn print(text: &str) {
     eprintln!("chaos: {text}");

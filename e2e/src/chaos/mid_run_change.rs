@@ -1,9 +1,9 @@
 //! The change in the middle of a long run, under load and faults. The topic gets more partitions, and the aggregators
 //! restart one after another with one more rollup and with deduplication windows so small that they drop records.
 //!
-//! Invariant: no request is retried across the change or after it. Such a retry could rightly be counted twice: with
-//! more partitions, the retry may get into another partition than the first attempt, and a small window drops event ids
-//! early. The guarantees exclude both cases.
+//! Invariant: no request that has reached the edge is retried across the change or after it. Such a retry could rightly
+//! be counted twice: with more partitions, the retry may get into another partition than the first attempt, and a small
+//! window drops event ids early. The guarantees exclude both cases.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -87,7 +87,7 @@ impl MidRunChange {
 /// Waits until every record that is in the topic now is in every table. Kafka may be killed meanwhile.
 async fn wait_until_applied(world: &World, kafka: &Kafka) -> anyhow::Result<()> {
     let mut ends = None;
-    wait_for("the records of retried requests to be applied", APPLIED_DEADLINE, async || {
+    wait_for("all records in the topic to be applied", APPLIED_DEADLINE, async || {
         task::block_in_place(|| {
             if ends.is_none() {
                 ends = kafka.log_ends(world.name()).ok();
@@ -107,7 +107,7 @@ async fn wait_until_applied(world: &World, kafka: &Kafka) -> anyhow::Result<()> 
 /// Adds partitions to the topic. Retries until the topic has them, because Kafka may be killed before it answers.
 async fn add_partitions(topic: &str, kafka: &Kafka) -> anyhow::Result<()> {
     let mut last = Ok(());
-    let added = wait_for("more partitions", DEADLINE, async || {
+    let added = wait_for(format!("topic {topic} to have {PARTITIONS} partitions"), DEADLINE, async || {
         last = kafka.add_partitions(topic, PARTITIONS).await;
         let ends = task::block_in_place(|| kafka.log_ends(topic));
         ends.is_ok_and(|ends| ends.len() == usize::from(PARTITIONS))

@@ -3,7 +3,8 @@
 //!
 //! Invariants: chaos uses only interfaces that users and operators of the services have; its time and memory are
 //! bounded by the length of the run; no process outlives the run. Chaos never relies on the services' own metrics to
-//! decide whether the counts are right; the metrics only help to decide when to count.
+//! decide whether the counts are right; the metrics only help to decide when to count and whether the run tested
+//! enough.
 
 use std::collections::HashMap;
 use std::iter;
@@ -49,7 +50,7 @@ mod mid_run_change;
 
 mod supervisor;
 
-/// Name of the topic, the database, the consumer group and the log directory.
+/// Name of the topic, the database, the consumer group and the directory with the data and logs of the services.
 const NAME: &str = "chaos";
 /// Longest wait from the end of the load until all processes run again.
 const RECOVER_DEADLINE: Duration = Duration::from_secs(90);
@@ -63,7 +64,8 @@ const CHANGE_AT: f64 = 0.6;
 const VERIFY_DEADLINE: Duration = Duration::from_secs(300);
 /// Interval between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// Log end offsets count as final once they have not changed for this long.
+/// Log end offsets count as final once they have not changed for this long. Also the timeout of requests to the admin
+/// ports of the edge and the aggregators.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// The options of a run.
@@ -189,7 +191,8 @@ struct Run {
     length: Duration,
     edge: String,
     edge_admin: Http,
-    /// The admin port and the log of each service. If events are not counted, both are reported to show the reason.
+    /// The admin ports and the logs of the edge and of each aggregator. If events are not counted, the readiness and
+    /// the end of each log are reported to show the reason.
     admin_ports: Vec<(Target, Http, PathBuf)>,
     kafka: Kafka,
     world: World,
@@ -254,7 +257,9 @@ impl Run {
             };
             let ((), recovered) = tokio::join!(sending, recovering);
             if recovered.is_err() {
-                self.stats.problem(format!("not all processes run again after {RECOVER_DEADLINE:?}"));
+                self.stats.problem(format!(
+                    "not all processes run again {RECOVER_DEADLINE:?} after the end of the load"
+                ));
             }
             self.wait_until_counted().await;
         };
@@ -288,7 +293,8 @@ impl Run {
         }
     }
 
-    /// Reports the readiness of each service, which usually names the reason why the service makes no progress.
+    /// Reports the readiness of the edge and of each aggregator, with the end of the log. The two texts usually show
+    /// why events are not counted.
     async fn report_readiness(&self) {
         for (target, admin, log) in &self.admin_ports {
             let readiness = match admin.try_send("GET", "/readyz", &[], "").await {
@@ -306,8 +312,8 @@ impl Run {
             async |name: &str| self.edge_admin.metric(name).await.context("read the metrics of the edge");
         let queued = edge("ingest_events_queued").await?;
         let spooled = edge("ingest_spool_records").await?;
-        // The number of records in the spool is unknown until the spool is open.
-        ensure!(!self.spool || edge("ingest_spool_up").await? == 1, "the spool is off");
+        // Until the spool is open, it accepts no records, and the number of records in it is unknown.
+        ensure!(!self.spool || edge("ingest_spool_up").await? == 1, "the spool accepts no records");
         *ends = task::block_in_place(|| self.kafka.log_ends(NAME))?;
         let sql =
             "SELECT kp, max(next_offset) FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp";
@@ -316,8 +322,9 @@ impl Run {
         let applied: HashMap<_, _> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
         let next = |partition: usize| applied.get(&Some(partition as u64)).copied().flatten().unwrap_or(0);
         let behind = ends.iter().enumerate().filter(|(partition, end)| next(*partition) < **end);
-        let behind = behind
-            .map(|(partition, end)| format!("partition {partition} is at {} of {end}", next(partition)));
+        let behind = behind.map(|(partition, end)| {
+            format!("partition {partition} is counted up to offset {} of {end}", next(partition))
+        });
         let waiting = (queued > 0).then(|| format!("{queued} events wait in the edge"));
         let kept = (spooled > 0).then(|| format!("{spooled} records wait in the spool"));
         Ok(waiting.into_iter().chain(kept).chain(behind).collect::<Vec<_>>().join(", "))
@@ -342,7 +349,7 @@ impl Run {
         let notes = self.stats.take_notes();
         let notes = if notes.is_empty() { "nothing".to_owned() } else { notes.join("; ") };
         format!(
-            "{:.0} s: {} requests, {} acked, {} refused, {} open; {notes}",
+            "{:.0} s: {} requests, {} acked, {} refused, {} unanswered; {notes}",
             self.clock.elapsed().as_secs_f64(),
             journal.requests(),
             journal.count(Outcome::Acked),

@@ -1,8 +1,8 @@
 //! A journal of all requests: when each was made, and its outcome. The journal needs only a few bytes per request,
 //! because [`RequestStream`] generates the requests again from the seed and the times.
 //!
-//! Invariant: a request is recorded as unanswered before its first byte is sent, and stays so until its outcome is
-//! known. Pure.
+//! Invariant: a request is recorded as unanswered before its first byte is sent, and the record stays unchanged until
+//! the outcome is known. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +14,12 @@ use super::requests::{Request, RequestStream};
 /// The outcome of a request, as its client knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The edge answered that the good lines are stored. They must count exactly once.
+    /// The edge answered that the good lines are stored. Each of these lines must count exactly once.
     Acked,
     /// The edge answered that it stored nothing, or no attempt reached the edge. No line may count.
     Refused,
-    /// There was no answer, or one that does not say whether the lines are stored. Either all lines must count once,
-    /// or none.
+    /// There was no answer, or the answer does not say whether the good lines are stored. Either each good line must
+    /// count exactly once, or none may count.
     Unanswered,
 }
 
@@ -70,7 +70,7 @@ impl Journal {
         request
     }
 
-    /// Forbids retries of all later requests, even though their events have ids.
+    /// Forbids retries of all later requests, also of those whose events have ids.
     pub fn stop_retries(&mut self) {
         self.retries_end = Some(self.entries.len());
         self.stream.stop_retries();
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replay_gives_the_same_requests_and_no_repeat_after_the_last_one() {
+    fn a_replay_gives_the_same_requests_before_and_after_the_end_of_retries() {
         let mut journal = Journal::new(1, true);
         let mut made: Vec<_> = (0..200).map(|now| journal.next(UnixMillis(now))).collect();
         assert!(journal.retries_under_way() > 50);

@@ -23,7 +23,8 @@ const BAD_LINE: &str = r#"{"event":1}"#;
 pub const LARGE_LINES: usize = 2000;
 /// One request in this many is large.
 const LARGE_ONE_IN: u32 = 150;
-/// One line in this many has hostile fields: valid JSON that may break a store, see [`hostile`].
+/// In requests that are not large, about one line in this many has hostile fields: valid JSON that a database may
+/// reject, change or misread, see [`hostile`].
 const HOSTILE_ONE_IN: u32 = 10;
 
 /// One request.
@@ -41,7 +42,8 @@ pub struct Request {
     pub bad: usize,
     /// Number of events with hostile fields.
     pub hostile: usize,
-    /// Whether the request may be retried. If so, each event has an `event_id`.
+    /// Whether the request may be retried after an attempt that reached the edge. If so, each event has an `event_id`.
+    /// An attempt that did not reach the edge is repeated for every request.
     pub repeatable: bool,
 }
 
@@ -56,7 +58,7 @@ pub struct RequestStream {
     made: u32,
 }
 
-/// One line in this many comes from a device with a wrong clock.
+/// In requests that are not large, one line in this many comes from a device with a wrong clock.
 const WRONG_CLOCK_ONE_IN: u8 = 100;
 /// How far a wrong clock is behind, in milliseconds. The shortest lag is much longer than 7 days, the only retention of
 /// a rollup in a run, so each event from a wrong clock is clearly too old for that rollup when it is sent.
@@ -69,7 +71,7 @@ impl RequestStream {
         Self { seed, event_ids, retries: event_ids, rng, traffic: Traffic::new(seed, DEVICES), made: 0 }
     }
 
-    /// Forbids retries of all later requests. Their events still have ids.
+    /// Forbids retries of all later requests. Does not change which events have ids.
     pub fn stop_retries(&mut self) {
         self.retries = false;
     }
@@ -173,7 +175,7 @@ fn vote(rng: &mut Rng, line: &str) -> String {
     format!(
         r#"{{"poll":"poll-{}","option":"{}",{}"#,
         rng.u8(..3),
-        rng.choice(["yes", "no"]).expect("two"),
+        rng.choice(["yes", "no"]).expect("there are two options"),
         &line[1..]
     )
 }
@@ -220,19 +222,22 @@ mod tests {
     fn the_load_has_every_kind_of_request_and_event_ids_only_if_enabled() {
         let mixed = requests(4, true);
         let share = |holds: &dyn Fn(&Request) -> bool| mixed.iter().filter(|r| holds(r)).count();
-        assert!((300..500).contains(&share(&|r| r.body.is_empty())), "number of reactions");
-        assert!((600..1000).contains(&share(&|r| r.repeatable)), "number of repeatable requests");
+        assert!((300..500).contains(&share(&|r| r.body.is_empty())), "too few or too many reactions");
+        assert!((600..1000).contains(&share(&|r| r.repeatable)), "too few or too many repeatable requests");
         assert!(share(&|r| r.bad > 0 && !r.events.is_empty()) > 50, "too few requests have a bad line");
-        let is_wild = |line: &String| {
+        let has_wrong_clock = |line: &String| {
             let time = event::parse::<()>(line).unwrap().event.client_time.unwrap();
             LONG_AGO.0 + DAY < time.0 && time.0 < NOW.0 - 30 * DAY
         };
-        assert!(share(&|r| r.events.iter().any(is_wild)) > 20, "too few events from wrong clocks");
+        assert!(share(&|r| r.events.iter().any(has_wrong_clock)) > 20, "too few events from wrong clocks");
         assert!(share(&|r| r.events.is_empty()) > 5, "too few requests have only bad lines");
         assert!(
             share(&|r| r.body.contains("\"vote\"")) > 50 && share(&|r| r.body.contains("2020-12-01")) > 50
         );
-        assert!((5..30).contains(&share(&|r| r.events.len() == LARGE_LINES)), "number of large requests");
+        assert!(
+            (5..30).contains(&share(&|r| r.events.len() == LARGE_LINES)),
+            "too few or too many large requests"
+        );
         assert!(share(&|r| r.hostile > 0) > 200, "too few requests have hostile fields");
         assert!(requests(4, false).iter().all(|r| !r.repeatable));
     }

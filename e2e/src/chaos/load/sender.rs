@@ -1,5 +1,5 @@
-//! Sends the load at a steady rate, with a bounded number of concurrent requests, and retries the requests that may
-//! be retried.
+//! Sends the load at a steady rate, with a bounded number of concurrent requests. Sends every request again if it did
+//! not reach the edge, and otherwise only requests that may be retried.
 
 use std::sync::Arc;
 use std::time::Duration;
