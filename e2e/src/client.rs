@@ -64,7 +64,7 @@ impl Http {
         Self { base, client: reqwest::Client::new() }
     }
 
-    /// A client whose requests fail after `timeout`.
+    /// A client whose requests fail if they take longer than `timeout`.
     pub fn with_timeout(base: String, timeout: Duration) -> Self {
         Self { base, client: reqwest::Client::builder().timeout(timeout).build().unwrap() }
     }
@@ -85,7 +85,7 @@ impl Http {
         self.try_send(method, path, headers, body).await.unwrap()
     }
 
-    /// Like [`Http::send`], but returns an error instead of a panic.
+    /// Like [`Http::send`], but returns an error if there is no answer.
     pub async fn try_send(
         &self,
         method: &str,
@@ -101,7 +101,7 @@ impl Http {
         Ok(HttpResponse { status, headers, text: answer.text().await? })
     }
 
-    /// The sum of a metric over all labels; none if the service does not answer or has no such metric.
+    /// The sum of a metric over all labels; `None` if the service does not answer or has no such metric.
     pub async fn metric(&self, name: &str) -> Option<u64> {
         metric_in(&self.try_send("GET", "/metrics", &[], "").await.ok()?.text, name)
     }
@@ -123,7 +123,7 @@ impl Http {
     }
 }
 
-/// The sum of a metric over all labels on a metrics page, if the page has it.
+/// The sum of a metric over all labels on a metrics page; `None` if the page does not have the metric.
 pub(crate) fn metric_in(page: &str, name: &str) -> Option<u64> {
     let value = |line: &str| line.rsplit_once(' ').map_or(0.0, |(_, value)| value.parse::<f64>().unwrap());
     let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name);

@@ -7,7 +7,7 @@ use std::iter::repeat_with;
 use fastrand::Rng;
 use schemas::event;
 
-/// Maximum depth of a value in a line. The object of the line itself does not count.
+/// Maximum depth of a value that the edge accepts in a line. The object of the line itself does not count.
 const MAX_DEPTH: usize = 15;
 /// Number of fields in a line with many fields.
 const MANY_FIELDS: usize = 500;
@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 32 * 1024;
 /// Number of letters in a long text. Each letter has two bytes.
 const LONG_TEXT_LETTERS: usize = 10_000;
 
-/// Fields that a database once stored wrongly or rejected, or easily might, in the form that they have in a line.
+/// Fields as a line contains them. A database once stored each of them wrongly or rejected it, or might easily do so.
 const FIELDS: [&str; 27] = [
     // Arrays with elements of several types, and empty arrays.
     r#""a":[1,"two",null,true,{"three":3}]"#,
@@ -47,7 +47,8 @@ const FIELDS: [&str; 27] = [
     r#""quote\"back\\slash`":1,"nul\u0000":2,"line\nbreak":3"#,
     r#""null":null"#,
     r#""o":{"p":null,"q":{"r":null}}"#,
-    // Fields that only the edge may set, so that the edge replaces them, and names that a database might use itself.
+    // Fields that only the edge may set, and which it therefore replaces with its own values. Names that a database
+    // might use for its own columns.
     r#""tenant":"somebody","ip":"::1""#,
     r#""server_time":"1970-01-01 00:00:00","tenant":{"of":["nobody"]}"#,
     r#""_time":0,"events":{"tenant":""}"#,
@@ -172,8 +173,9 @@ pub fn fields(rng: &mut Rng) -> String {
     }
 }
 
-/// A line with the event name `e`. The edge rejects a few of these lines, because they are too long, nested too deeply,
-/// or have a number beyond the range of a double.
+/// A line with the event name `e`. The edge rejects a few of these lines, for example because a line is nested too
+/// deeply, because a number is beyond the range of a double, or because the text of a known field is too long or
+/// escapes a lone surrogate.
 pub fn line(rng: &mut Rng) -> String {
     let mut fields = vec![r#""event":"e""#.to_owned()];
     if rng.u8(..4) == 0 {
@@ -245,7 +247,7 @@ fn array_of(rng: &mut Rng, depth: usize) -> String {
     if depth == 0 { "[]".to_owned() } else { array(rng, depth - 1) }
 }
 
-/// A value that is nested as deeply as a line allows, or one level deeper.
+/// A value that is nested as deeply as the edge accepts, or one level deeper.
 fn deep(rng: &mut Rng) -> String {
     let levels = MAX_DEPTH + usize::from(rng.u8(..8) == 0);
     (0..levels).fold(scalar(rng), |inner, _| match rng.u8(..3) {
@@ -311,17 +313,20 @@ mod tests {
     #[test]
     fn the_edge_accepts_most_lines_and_they_contain_every_hostile_element() {
         let (good, bad) = lines();
-        assert!(good.len() > bad.len() * 5, "{} of {}", good.len(), good.len() + bad.len());
+        assert!(good.len() > bad.len() * 5, "{} accepted, {} rejected", good.len(), bad.len());
         for reason in [Code::TooDeep, Code::BadJson] {
             assert!(bad.contains(&reason), "no line is rejected with {reason:?}");
         }
         let holds = |what: &str| good.iter().any(|line| line.contains(what));
         let texts = TEXTS.iter().chain(&NUMBERS).copied();
-        texts.for_each(|text| assert!(holds(text), "{text}"));
-        NAMES.iter().for_each(|name| assert!(holds(&format!(r#""{name}":"#)), "{name}"));
+        texts.for_each(|text| assert!(holds(text), "no accepted line contains `{text}`"));
+        for name in NAMES {
+            assert!(holds(&format!(r#""{name}":"#)), "no accepted line has a field `{name}`");
+        }
         let deep = "]".repeat(4);
         assert!(holds(&deep) && holds("[[") && holds("[{") && holds(r#""a":"#) && holds(r#""a.b":"#));
-        assert!(good.iter().any(|line| line.matches(',').count() >= MANY_FIELDS), "many fields");
+        let has_many_fields = |line: &String| line.matches(',').count() >= MANY_FIELDS;
+        assert!(good.iter().any(has_many_fields), "no accepted line has many fields");
     }
 
     #[test]

@@ -6,10 +6,10 @@ use crate::chaos::schedule::Kind;
 
 /// Minimum number of kills of each kind of process. A run with fewer kills fails, because it proves too little.
 const LEAST_KILLS: u64 = 3;
-/// Minimum of [`Report::recovered_intents`]. A run with fewer fails, because it proves too little.
+/// Minimum of [`Report::recovered_intents`]. A run below this minimum fails, because it proves too little.
 const LEAST_RECOVERED: u64 = 5;
-/// Maximum share of unanswered requests, in percent. A run with more fails, because it proves too little: the events of
-/// an unanswered request may or may not be stored.
+/// Maximum share of unanswered requests, in percent. A run above this maximum fails, because it proves too little: the
+/// events of an unanswered request may or may not be stored.
 const MAX_UNANSWERED_PERCENT: usize = 5;
 
 /// The additional figures of a long run: a run with long faults and a change in the middle.
@@ -53,7 +53,7 @@ pub struct Report {
     pub acked: usize,
     /// Requests without an answer, or with an answer that does not say whether the events are stored.
     pub unanswered: usize,
-    /// Batches that one process declared and another process finished, or the same process after a restart.
+    /// Batches that one process declared and that another process, or the same process after a restart, then rebuilt.
     pub recovered_intents: u64,
     /// Cells that a process did not insert, because their markers showed that an earlier owner had inserted them.
     pub conditional_skips: u64,
@@ -61,7 +61,7 @@ pub struct Report {
     pub large: u64,
     /// Stored events with hostile fields.
     pub hostile: u64,
-    /// Rows of rollups that were folded into `(other)` because a batch reached its group limit.
+    /// Events that a rollup counted in `(other)`, because a batch had reached the group limit of the rollup.
     pub folded: u64,
     /// Events that went into the spool.
     pub spooled: u64,
@@ -73,7 +73,8 @@ pub struct Report {
     pub missing: u64,
     /// Events that are counted too often, summed over all tables and answers.
     pub duplicated: u64,
-    /// All problems, one line each. Some lines describe the first missing and duplicated events of each table.
+    /// All problems, as lines of text. The first wrong requests, and the first wrong cells of each table, have a line
+    /// each; the others share a line with their number.
     pub problems: Vec<String>,
 }
 
@@ -101,13 +102,13 @@ impl Report {
         let long = self.long.iter().flat_map(Long::figures);
         for (what, count) in self.needed().chain(long) {
             if count == 0 {
-                failures.push(format!("too little happened: there were no {what}"));
+                failures.push(format!("too little happened: the number of `{what}` is 0"));
             }
         }
         if self.acked == 0 || self.unanswered * 100 > self.requests * MAX_UNANSWERED_PERCENT {
             failures.push(format!(
                 "too few outcomes are known: of {} requests, {} were acked and {} stayed unanswered; \
-                 at most {MAX_UNANSWERED_PERCENT} % may stay unanswered",
+                 at least one must be acked, and at most {MAX_UNANSWERED_PERCENT} % may stay unanswered",
                 self.requests, self.acked, self.unanswered
             ));
         }
@@ -232,12 +233,12 @@ mod tests {
         assert!(good().failures().is_empty());
         check(|report| report.kills[2] = 2, "kafka was killed 2 times");
         check(|report| report.recovered_intents = 4, "4 intents were recovered");
-        check(|report| report.large = 0, "no large requests");
-        check(|report| report.hostile = 0, "no hostile fields");
-        check(|report| report.folded = 0, "no folded rows");
-        check(|report| report.spooled = 0, "no events in the spool");
+        check(|report| report.large = 0, "number of `large requests` is 0");
+        check(|report| report.hostile = 0, "number of `hostile fields` is 0");
+        check(|report| report.folded = 0, "number of `folded rows` is 0");
+        check(|report| report.spooled = 0, "number of `events in the spool` is 0");
         assert!(Report { spooled: 0, spool: false, ..good() }.failures().is_empty());
-        check(|report| report.long = Some(Long { windows_popped: 0, ..long() }), "no windows_popped");
+        check(|report| report.long = Some(Long { windows_popped: 0, ..long() }), "`windows_popped` is 0");
         assert!(Report { long: Some(long()), ..good() }.failures().is_empty());
         check(|report| report.unanswered = 51, "51 stayed unanswered");
         check(|report| report.acked = 0, "0 were acked");

@@ -4,7 +4,7 @@ use schemas::rollup::Rollups;
 
 use crate::world::ADDED_ROLLUP_TOML;
 
-/// A rollup in which each line of a large request is a group of its own.
+/// Name of the rollup in which each line of a large request is a group of its own.
 pub const FOLDING_ROLLUP: &str = "lines_hourly";
 /// The `ROLLUP_MAX_GROUPS` of the aggregators: how many groups each rollup may have in a batch. In a run, no built-in
 /// rollup reaches this limit, but [`FOLDING_ROLLUP`] exceeds it in a batch with a few large requests.
@@ -18,8 +18,8 @@ dimensions = ["event", "props.nonce"]
 measures = { events = "count", value = "sum(param_int)", users = "uniq_exact(user)" }
 "#;
 
-/// Maximum number of ids in the deduplication window after the change in the middle of a long run. The window then
-/// drops records every few seconds.
+/// Maximum number of ids in the deduplication window of each partition after the change in the middle of a long run.
+/// The window then drops records every few seconds.
 pub const WINDOW_IDS_AFTER_CHANGE: usize = 300;
 
 /// The declaration of all rollups of a run.

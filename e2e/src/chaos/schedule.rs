@@ -1,7 +1,7 @@
 //! Generates the faults of a run from a seed: the process, the time and the kind of each fault.
 //!
-//! Invariants: the same seed and length give the same faults. In a run of a minute or more, every kind of process is
-//! killed at least three times. Pure.
+//! Invariants: the same seed and length give the same faults. In a run of a minute or more without long faults, every
+//! kind of process is killed at least three times. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// A run is divided into slots of about this length, in seconds. In each slot every process is killed, except the
-/// last aggregator, which is killed in about half of the slots.
+/// A run is divided into slots of about this length, in seconds. Each slot has a kill of every process except the last
+/// aggregator. About half of the slots also have a kill of the last aggregator; this kill is left out if the aggregator
+/// has left the group at that time.
 const SLOT_SECONDS: f64 = 14.0;
-/// Length of the end of a run in which no fault begins, in seconds. Each process can thus recover under load.
+/// Number of seconds at the end of the schedule in which no fault begins, so that each process can recover
+/// under load.
 const FAULT_FREE_END_SECONDS: f64 = 3.0;
 /// Number of aggregators. The last one leaves and joins the group again in every slot.
 pub const AGGREGATORS: usize = 3;
@@ -178,8 +180,8 @@ impl Schedule {
         for (target, at, action) in faults {
             let (begin, lasts) = (length.mul_f64(at), action.lasts());
             let faults = self.0.entry(target).or_default();
-            // Removes other faults that would begin during this long fault. They would wait for its end, and then
-            // all happen at once.
+            // Removes the other faults of this process that would begin during the long fault. These faults would wait
+            // until the long fault ends, and then follow one another without a break.
             faults.retain(|fault| !(begin..begin + lasts).contains(&fault.at));
             faults.push(Fault { at: begin, action });
             faults.sort_by_key(|fault| fault.at);
@@ -212,7 +214,8 @@ impl Plan {
         }
         let joiner = Target::Aggregator(2);
         let (leaves, joins) = (self.within(&slot, 0.0..0.4), self.within(&slot, 0.5..0.9));
-        // In half of the slots this aggregator is also killed, possibly just before it leaves or just after it joins.
+        // Half of the slots also have a kill of this aggregator, possibly just before it leaves or just after it joins.
+        // Between leaving and joining there is no process, so the supervisor leaves out the kill.
         if self.rng.bool() {
             let at = self.within(&slot, 0.0..1.0);
             let down = self.down(joiner);

@@ -153,8 +153,9 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Gives an aggregator the changed settings once its turn has come, then kills and restarts it. The kill can leave
-    /// a declared batch unfinished. Then a process with other rollups must finish the batch.
+    /// Gives an aggregator the changed settings once its turn has come. Then kills and restarts the aggregator, unless
+    /// it has left the group. The kill can leave a declared batch unfinished, which a process with other rollups must
+    /// then finish.
     async fn follow_change(&mut self) -> anyhow::Result<()> {
         let (Target::Aggregator(number), Supervised::Service(service)) = (self.target, &mut self.process)
         else {
@@ -208,7 +209,8 @@ impl Supervisor {
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
-        // The clock is stopped while Kafka or ClickHouse starts, because other faults would have no effect meanwhile.
+        // The clock is stopped while Kafka or ClickHouse starts: no scheduled fault begins and no new request is made
+        // meanwhile. A slow machine thus gets the same faults under the same load as a fast machine.
         let _held = matches!(self.target, Target::Kafka | Target::ClickHouse).then(|| self.clock.hold());
         let started = Instant::now();
         for _ in 1..START_TRIES {

@@ -38,7 +38,7 @@ impl HourlyAnswers {
     }
 }
 
-/// The answers for the hours of `expected`. Leaves out hours for which there is no answer.
+/// The answers for the hours of `expected`. Leaves out each hour for which there is no answer with all three figures.
 pub(super) async fn read(expected: &Cells, api: &Http) -> Cells {
     let mut found = Cells::new();
     for hour in expected.keys() {

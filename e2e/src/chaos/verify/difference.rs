@@ -24,13 +24,14 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Number of missing events. If the number of events is right, 1 if the first wrong figure is too low, otherwise 0.
+    /// Number of missing events: how far the first figure is too low. If the first figure is right, 1 if the first
+    /// wrong figure is too low, otherwise 0.
     pub fn missing(&self) -> u64 {
         u64::try_from(-self.excess()).unwrap_or(0)
     }
 
-    /// Number of events that are counted too often. If the number of events is right, 1 if the first wrong figure is
-    /// too high, otherwise 0.
+    /// Number of events that are counted too often: how far the first figure is too high. If the first figure is right,
+    /// 1 if the first wrong figure is too high, otherwise 0.
     pub fn duplicated(&self) -> u64 {
         u64::try_from(self.excess()).unwrap_or(0)
     }

@@ -19,9 +19,9 @@ impl<'a> Line<'a> {
     /// If the line is not valid.
     pub fn read(line: &'a str) -> Self {
         let event = event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}")).event;
-        // `serde_json` cannot read a hostile line that escapes a lone surrogate, such as `\ud800`. Then `props` is
-        // null, and every dimension of `props` is empty. This is right, because a hostile line has no field of `props`
-        // that is a dimension of a rollup in a run.
+        // `serde_json` cannot read a line whose hostile fields escape a lone surrogate, such as `\ud800`. Then `props`
+        // is null, and every dimension of `props` is empty. Empty is right, because no line with hostile fields has a
+        // field of `props` that is a dimension of a rollup in a run.
         Self { event, props: serde_json::from_str(line).unwrap_or_default() }
     }
 

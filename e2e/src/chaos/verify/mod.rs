@@ -42,7 +42,8 @@ pub(crate) struct Verdict {
     pub(crate) missing: u64,
     /// Events that are counted too often, summed over all tables and answers.
     pub(crate) duplicated: u64,
-    /// One line for each problem.
+    /// The problems, as lines of text. The first wrong requests, and the first wrong cells of each table, have a line
+    /// each; the others share a line with their number.
     pub(crate) lines: Vec<String>,
     /// Stored requests of thousands of lines.
     pub(crate) large: u64,
@@ -154,7 +155,7 @@ impl Verdict {
         self.missing += found.iter().map(Difference::missing).sum::<u64>();
         self.duplicated += found.iter().map(Difference::duplicated).sum::<u64>();
         self.lines.extend(found.iter().take(MOST_REPORTED).map(ToString::to_string));
-        self.add_rest(found.len(), "cells of this table");
+        self.add_rest(found.len(), "cells");
     }
 
     async fn add_answers(&mut self, answers: &HourlyAnswers, api: &Http) {
@@ -175,13 +176,14 @@ impl Verdict {
     /// Adds a line for the problems that are not reported one by one.
     fn add_rest(&mut self, problems: usize, what: &str) {
         if problems > MOST_REPORTED {
-            self.lines.push(format!("… and {} more {what}", problems - MOST_REPORTED));
+            let more = problems - MOST_REPORTED;
+            self.lines.push(format!("… and {more} more wrong {what} besides the {MOST_REPORTED} above"));
         }
     }
 }
 
-/// Takes the line that has the most rows of all lines of the request, and describes the partition, offset and line
-/// number of each of its rows. Empty if no line is stored too often.
+/// Describes where one line of the request is stored: the partition, offset and line number of each row of the line
+/// with the most rows. Empty if the request has no row that must not exist.
 async fn places(mismatch: &RequestMismatch, world: &World) -> anyhow::Result<String> {
     if mismatch.duplicated() == 0 {
         return Ok(String::new());

@@ -13,7 +13,8 @@ use super::accumulator::{Accumulator, merge_function};
 use super::difference::{Cells, Difference, Key, differences};
 use super::line::Line;
 
-/// Replaces a figure that cannot be read. No total of the load is negative, so it differs from every expected figure.
+/// Replaces a figure that cannot be read. It differs from every expected figure, because no total of the load is
+/// negative.
 const NOT_A_NUMBER: i64 = -1;
 
 /// The totals of a table: the statement that reads them, and the expected figures.
