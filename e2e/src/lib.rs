@@ -1,5 +1,6 @@
-//! The code of the program `chaos`, and code that `chaos` shares with the end-to-end tests in `tests/it`. `chaos` and
-//! the tests run the real programs on a real Kafka and ClickHouse, from the HTTP request to the answer.
+//! The code of the program `chaos`, and helpers of the end-to-end tests in `tests/it`; `chaos` also uses some of the
+//! helpers. `chaos` and the tests run the real programs on a real Kafka and ClickHouse, from the HTTP request to the
+//! answer.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 

@@ -79,7 +79,8 @@ impl Counts {
         });
         let users =
             users.iter().map(|row| ((row[0].parse().unwrap(), row[1].clone()), row[2].parse().unwrap()));
-        // Rows of events without a user have 0 users. The oracle has no entry for them, so they are left out.
+        // If no event of an hour and name has a user, the row of this hour and name has 0 users. The oracle has no
+        // entry for such an hour and name, so the row is left out.
         Self { events: events.collect(), users: users.filter(|(_, users)| *users > 0).collect() }
     }
 }
@@ -136,7 +137,8 @@ impl Oracle {
         }
     }
 
-    /// Users, clicks and impressions of the hour of `time`. Leaves out users without a click or an impression.
+    /// The numbers of users, clicks and impressions in the hour of `time`. A user counts if the user has a click or an
+    /// impression in this hour.
     pub fn hour(&self, time: UnixMillis) -> (u64, u64, u64) {
         let hour = time.floor(HOUR).0 / 1000;
         let count = |event: &str| -> u64 {

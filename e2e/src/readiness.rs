@@ -16,14 +16,14 @@ pub async fn wait_for_readyz(service: &Service, words: &[&str]) {
 pub async fn wait_for_readyz_within(service: &Service, words: &[&str], deadline: Duration) -> String {
     let admin = Http::new(service.admin());
     let mut seen = String::new();
-    let waited = wait_for(format!("{words:?}"), deadline, async || {
+    let waited = wait_for(format!("{}/readyz to name {words:?}", admin.base()), deadline, async || {
         if let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await {
             seen = answer.text;
         }
         words.iter().all(|word| seen.contains(word))
     });
     if let Err(overdue) = waited.await {
-        panic!("{overdue}; its readiness is {seen}");
+        panic!("{overdue}; the last answer is {seen:?}");
     }
     seen
 }
@@ -33,13 +33,14 @@ pub async fn wait_for_readyz_within(service: &Service, words: &[&str], deadline:
 pub async fn wait_until_not_ready(service: &Service, what: &str) {
     let admin = Http::new(service.admin());
     let mut last = String::new();
-    let waited = wait_for(format!("readiness to name {what}"), DEADLINE, async || {
+    let expected = format!("{}/readyz to answer 503 with {what:?}", admin.base());
+    let waited = wait_for(expected, DEADLINE, async || {
         let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await else { return false };
         last = answer.text.to_lowercase();
         answer.status == 503 && last.contains(what)
     });
     if let Err(overdue) = waited.await {
-        panic!("{overdue}; its readiness is {last:?}");
+        panic!("{overdue}; the last answer, in lower case, is {last:?}");
     }
     assert_eq!(admin.get("/healthz").await.status, 200);
 }

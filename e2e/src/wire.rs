@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::oracle::{TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// A line as the edge writes it into a record.
+/// The enriched line that the edge would write into a record for a client's `line`.
 pub fn enriched(line: &str) -> String {
     let time = now();
     format!(r#"{{"tenant":"default","ip":"203.0.113.7","server_time":"{time}",{}"#, &line[1..])

@@ -30,8 +30,10 @@ fn rooms_of_a_crate_have_no_import_cycle() {
 fn sources(src: &Path) -> Vec<(String, String)> {
     let (mut folders, mut files) = (vec![src.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
-        let entries = fs::read_dir(&folder).expect("list a folder of sources");
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("list a folder").path()).collect();
+        let entries =
+            fs::read_dir(&folder).unwrap_or_else(|error| panic!("list {}: {error}", folder.display()));
+        let mut paths: Vec<PathBuf> =
+            entries.map(|entry| entry.expect("read an entry of a folder of sources").path()).collect();
         paths.sort();
         for path in paths {
             if path.is_dir() {
@@ -103,15 +105,16 @@ fn room(file: &str) -> Option<&str> {
     (!["lib", "main", "bin"].contains(&first)).then_some(first)
 }
 
-/// The source text without comments and without items under `#[cfg(test)]`.
+/// The source text without items under `#[cfg(test)]` and without the part of each line after `//`. That part is
+/// usually a comment.
 fn production(text: &str) -> String {
     let mut kept = String::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         if line.trim() == "#[cfg(test)]" {
             let indent = &line[..line.len() - line.trim_start().len()];
-            // An item of one line ends with that line. Any other item ends with a closing brace at the same indent as
-            // its attribute.
+            // The item ends with the first line at the attribute's indent that ends in `;` or `}`. A line that begins
+            // with `#` is another attribute of the item.
             let ends = |line: &str| {
                 line.strip_prefix(indent).is_some_and(|item| {
                     item == "}" || !item.starts_with([' ', '#']) && item.ends_with([';', '}'])

@@ -26,7 +26,7 @@ impl World {
         producer.flush(DEADLINE).unwrap();
     }
 
-    /// Commits an offset with metadata for every partition, without joining the consumer group.
+    /// Commits the same offset and metadata for every partition, without joining the consumer group.
     pub fn commit(&self, offset: i64, metadata: &str) {
         (0..PARTITIONS).for_each(|partition| self.commit_partition(partition, offset, metadata));
     }
@@ -42,7 +42,7 @@ impl World {
 
     /// The committed offset of a partition and its metadata.
     pub fn committed(&self, partition: i32) -> (i64, String) {
-        self.try_committed(partition).expect("an offset is committed")
+        self.try_committed(partition).expect("Kafka answers with a committed offset")
     }
 
     /// The committed offset of a partition and its metadata; none if nothing is committed or Kafka does not answer.

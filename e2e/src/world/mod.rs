@@ -29,8 +29,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 /// Partitions of a world's topic.
 const PARTITIONS: i32 = 4;
 
-/// Makes an aggregator a static member of the group, so that the next process with this instance id gets its partitions
-/// at once.
+/// Makes an aggregator a static member of the group. If its process ends, the next process with the same instance id
+/// gets the same partitions at once.
 pub const STATIC_MEMBER: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
 
 /// The name of the rollup in [`ADDED_ROLLUP_TOML`].
@@ -80,12 +80,13 @@ impl World {
         Self::on_own_servers_declaring(name, &Rollups::built_in()).await
     }
 
-    /// Like [`World::on_own_servers`], but the definers of the analysts' views may also read the columns of `rollups`.
+    /// Like [`World::on_own_servers`], but the definers of the analysts' views (`DEFINER` in ClickHouse) may read the
+    /// columns that views of `rollups` need, instead of those of the built-in rollups.
     pub async fn on_own_servers_declaring(name: &'static str, rollups: &Rollups) -> (Stack, Self) {
         Self::on_own_servers_with_tenants(name, rollups, &Tenants::default()).await
     }
 
-    /// Like [`World::on_own_servers_declaring`], but the server also has the users of `tenants`.
+    /// Like [`World::on_own_servers_declaring`], but ClickHouse also has the users of `tenants`.
     pub async fn on_own_servers_with_tenants(
         name: &'static str,
         rollups: &Rollups,
@@ -97,7 +98,7 @@ impl World {
     }
 
     /// The world of the test `name` on its own servers, migrated. Its ClickHouse has `users` in addition to the users
-    /// that it always has: the services, and readers of all views.
+    /// that every local server has: those of the services, and `bi_reader` and `bi_jdbc`, who read all views.
     pub async fn on_own_servers_with_users(name: &'static str, users: Vec<User>) -> (Stack, Self) {
         let mut stack = Stack::for_test(name).unwrap();
         stack.clickhouse.declare_users(&users).unwrap();

@@ -26,10 +26,10 @@ impl World {
     pub async fn try_rows(&self, sql: &str) -> anyhow::Result<Vec<Vec<String>>> {
         let body = with_sources(sql, &ROLLUPS);
         let request = self.http.post(format!("{}/?database={}", self.clickhouse, self.name)).body(body);
-        let answer = request.send().await.with_context(|| format!("ask {sql}"))?;
+        let answer = request.send().await.with_context(|| format!("run the query {sql}"))?;
         let good = answer.status().is_success();
-        let text = answer.text().await.with_context(|| format!("ask {sql}"))?;
-        ensure!(good, "ask {sql}: {text}");
+        let text = answer.text().await.with_context(|| format!("read the result of the query {sql}"))?;
+        ensure!(good, "run the query {sql}: {text}");
         Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
     }
 
@@ -50,7 +50,7 @@ impl World {
     /// Runs a query whose result is one number, and returns this number.
     pub async fn number(&self, sql: &str) -> u64 {
         let rows = self.rows(sql).await;
-        rows[0][0].parse().unwrap_or_else(|_| panic!("{sql}: {rows:?}"))
+        rows[0][0].parse().unwrap_or_else(|_| panic!("read one number from the result of {sql}: {rows:?}"))
     }
 
     /// Waits until the raw table has a row for each accepted event and no batch is partly stored. Then checks that the

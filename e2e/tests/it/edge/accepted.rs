@@ -1,5 +1,6 @@
-//! With `Prefer: respond-async`, the edge answers 202 before Kafka has acknowledged the events. They count once even if
-//! the edge is then stopped. If they cannot be stored, the edge counts them as lost, and it refuses later requests.
+//! With `Prefer: respond-async`, the edge answers 202 before Kafka has acknowledged the events. The events count once
+//! even if the edge is then stopped. If the events cannot be stored, the edge counts them as lost and refuses later
+//! requests.
 
 use devstack::wait_for;
 

@@ -1,4 +1,4 @@
-//! The examples in `docs/clients.md` work as the page says.
+//! The examples for the shell, JavaScript, Python and Go in `docs/clients.md` work as the page says.
 
 use std::process::Command;
 
@@ -30,7 +30,8 @@ fn run(world: &World, program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).current_dir(world.directory()).output();
     let output = output.unwrap_or_else(|error| panic!("run {program}: {error}"));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "run {program}: {}: {printed}{errors}", output.status);
     printed
 }
 
@@ -74,8 +75,8 @@ async fn unreliable_proxy(listener: TcpListener, edge: String) {
     }
 }
 
-/// The languages whose first example on the page is a whole program, each with the file for the program and the
-/// expected output.
+/// The languages whose first example on the page is a program that the tests run, each with the file for the program
+/// and the expected output.
 const PROGRAMS: [(&str, &str, &str); 3] =
     [("js", "script.mjs", "2\n"), ("python", "program.py", "3\n"), ("go", "program.go", "stored\n")];
 /// Number of events that all programs send together.

@@ -68,6 +68,6 @@ async fn without_free_file_descriptors_idle_connections_are_closed_for_new_ones(
         idle.push(stream);
     }
     let failures = async || edge.metric("ingest_accept_failures_total").await;
-    wait_for("the failures to be counted", DEADLINE, async || failures().await > 0).await.unwrap();
+    wait_for("a failed accept to be counted", DEADLINE, async || failures().await > 0).await.unwrap();
     edge.assert_balanced().await;
 }

@@ -28,7 +28,7 @@ const BODY_BYTES: usize = 8 << 20;
 const PIECES: usize = 128;
 /// Largest allowed peak memory of the edge, in MiB.
 const MOST_MIB: f64 = 384.0;
-/// The outcome of requests that the edge refused because it already held too many bytes of bodies.
+/// The outcome of requests that the edge shed because a limit was reached, such as the memory for all bodies.
 const OVERLOADED: &str = "503 overloaded, retry";
 /// The outcome of requests whose events were stored.
 const STORED: &str = "200";
@@ -44,7 +44,7 @@ struct Flood {
     lasts: Duration,
 }
 
-/// Number of answers by status and code.
+/// Number of answers by [`RawAnswer::outcome`].
 type OutcomeCounts = BTreeMap<String, usize>;
 
 impl Flood {

@@ -1,5 +1,6 @@
-//! The edge recognizes the format of a body by its bytes. If a part of the body is unreadable, it rejects only that
-//! part.
+//! The edge recognizes by the bytes of a body whether the body has lines, an array or one object. It rejects only the
+//! invalid events of a body, and drops only the unreadable optional fields of an event. The edge and the query API
+//! refuse requests with errors in one form.
 
 use std::io::Write as _;
 
