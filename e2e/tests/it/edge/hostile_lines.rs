@@ -25,11 +25,11 @@ async fn props_are_stored_as_sent_and_every_path_can_be_read() {
     let world = World::new("hostile_props").await;
     let (edge, _aggregator) = tokio::join!(world.edge(), world.aggregator());
     let plain = r#"{"error":true,"error.type":"t","ids":[9007199254740993,0.5],"n":1.50,"z":null,"e":{}}"#;
-    let mended = r#""big":-9223372036854775809,"half":"\ud800x","twice":1,"twice":{"a":2,"a":3}"#;
-    let line = format!(r#"{{"event":"e",{mended}, {}"#, &plain[1..]);
+    let to_mend = r#""big":-9223372036854775809,"half":"\ud800x","twice":1,"twice":{"a":2,"a":3}"#;
+    let line = format!(r#"{{"event":"e",{to_mend}, {}"#, &plain[1..]);
     edge.http.post_lines(&[line]).await;
     let stored = async || world.number("SELECT count() FROM events WHERE tenant != ''").await == 1;
-    wait_for("the event", DEADLINE, stored).await.unwrap();
+    wait_for("the event to be stored", DEADLINE, stored).await.unwrap();
     let mended = r#""big":-9223372036854775809e0,"half":"\ufffdx","twice":{"a":3}"#;
     // ClickHouse answers in TSV, in which it writes two backslashes for one.
     let expected = format!("{{{mended},{}", &plain[1..]).replace('\\', r"\\");
@@ -56,14 +56,18 @@ async fn every_line_that_the_edge_accepts_is_stored_once_and_stops_no_partition(
 
     let admin = Http::new(aggregator.admin());
     let (raw, ledger) = ("SELECT count() FROM events WHERE tenant != ''", "SELECT sum(stored) FROM ledger");
-    let stored = wait_for(format!("{accepted} rows in both tables"), DEADLINE, async || {
+    let stored = wait_for(format!("{accepted} rows in `events` and `ledger`"), DEADLINE, async || {
         world.number(raw).await >= accepted && world.number(ledger).await >= accepted
     });
     if let Err(overdue) = stored.await {
         panic!("{overdue}; the aggregator's readiness is {}", admin.get("/readyz").await.text);
     }
     assert_eq!((world.number(raw).await, world.number(ledger).await), (accepted, accepted));
-    assert_eq!(world.number("SELECT sum(lines) FROM ledger").await, accepted, "none rejected, no duplicate");
+    assert_eq!(
+        world.number("SELECT sum(lines) FROM ledger").await,
+        accepted,
+        "the ledger has no rejected line and no repeat"
+    );
     // A single value that ClickHouse's JSON functions cannot read would hide all other values of its row.
     let unreadable = "SELECT count() FROM events WHERE tenant != '' AND NOT isValidJSON(props)";
     assert_eq!(world.number(unreadable).await, 0);

@@ -23,7 +23,8 @@ async fn edge_with_short_timeouts(world: &World) -> Edge {
         ("HEADER_TIMEOUT", "1s"),
         ("KEEP_ALIVE_TIMEOUT", "1s"),
         ("BODY_IDLE_TIMEOUT", "1s"),
-        // So long that it never expires in these tests. Only the timeouts above and `BODY_MIN_RATE` end a request.
+        // `BODY_TIMEOUT` is so long that it never expires in these tests. Only the timeouts above and `BODY_MIN_RATE`
+        // end a request.
         ("BODY_TIMEOUT", "60s"),
     ];
     let mut service = world.start("ingest", &timeouts);
@@ -126,7 +127,7 @@ async fn a_body_whose_chunks_are_broken_is_refused_and_its_connection_closed() {
     let sent = post(chunked, &format!("ffffffffffffff00\r\n{}", "x".repeat(9 << 20)));
     assert!(matches!(codes(&edge, sent.as_bytes()).await[..], [] | [413]));
 
-    // Chunks of one byte are slow but valid.
+    // Chunks of one byte, chunk extensions and a trailer are unusual but valid.
     let bytes: String = EVENT.chars().map(|byte| format!("1;x=y\r\n{byte}\r\n")).collect();
     let sent = post(chunked, &format!("{bytes}0\r\nTrailer: x\r\n\r\n"));
     assert_eq!(codes(&edge, sent.as_bytes()).await, [200]);
@@ -162,8 +163,8 @@ async fn a_request_head_that_is_not_valid_http1_is_refused() {
     for sent in [long(10 << 20), header(10 << 20), headers(1 << 20)] {
         assert!(matches!(codes(&edge, sent.as_bytes()).await[..], [] | [431]));
     }
-    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
-    assert_eq!(codes(&edge, hello).await, [400]);
+    let tls_client_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
+    assert_eq!(codes(&edge, tls_client_hello).await, [400]);
 
     // Unusual but valid: an absolute URI as the target, and header lines that end without a carriage return.
     let absolute = post("Content-Length: 13", EVENT).replace("/v1/events", "http://elsewhere/v1/events");
@@ -194,7 +195,7 @@ async fn slow_request_heads_and_bodies_time_out() {
         let (mut read, write) = connect_and_send(&edge, start).await.into_split();
         let dripping = tokio::spawn(drip(write, more));
         let closed = timeout(DEADLINE / 4, read_until_closed(&mut read)).await;
-        let received = closed.expect("the edge closes the connection long before a minute has passed");
+        let received = closed.expect("the edge closes the connection long before `BODY_TIMEOUT` expires");
         assert!(String::from_utf8_lossy(&received).starts_with(expected), "{received:?}");
         dripping.abort();
     };
@@ -206,8 +207,8 @@ async fn slow_request_heads_and_bodies_time_out() {
         check(endless.as_bytes(), b" ", "HTTP/1.1 408 "),
         async { assert_eq!(answer(&edge).await.status, 200) },
     );
-    let closed = async || edge.metric("ingest_inflight_bytes").await == 0;
-    wait_for("all memory to be released", DEADLINE, closed).await.unwrap();
+    let released = async || edge.metric("ingest_inflight_bytes").await == 0;
+    wait_for("`ingest_inflight_bytes` to be 0", DEADLINE, released).await.unwrap();
     assert_healthy(&edge, 1).await;
 }
 
@@ -257,12 +258,12 @@ async fn a_connection_that_abuses_http2_is_closed_while_others_are_served() {
     let endless_head = [frame(HEADERS, 0, 1, HEAD)].into_iter();
     let endless_head = endless_head.chain((0..5000).map(|_| frame(CONTINUATION, 0, 1, b"\x00\x01x\x01x")));
     let pings = (0..200_000).map(|_| frame(PING, 0, 0, &[0; 8]));
-    let calm = 11;
+    let (protocol_error, enhance_your_calm) = (1, 11);
     for (what, frames, expected) in [
-        ("rapid reset", reset.collect::<Vec<_>>(), Some(calm)),
-        ("requests that make the edge send resets", bad_heads.collect(), Some(calm)),
-        ("a header block without an end", endless_head.collect(), Some(calm)),
-        ("data for a stream that is not open", vec![frame(DATA, 0, 1, b"x")], Some(1)),
+        ("rapid reset", reset.collect::<Vec<_>>(), Some(enhance_your_calm)),
+        ("requests that make the edge send resets", bad_heads.collect(), Some(enhance_your_calm)),
+        ("a header block without an end", endless_head.collect(), Some(enhance_your_calm)),
+        ("data for a stream that is not open", vec![frame(DATA, 0, 1, b"x")], Some(protocol_error)),
         ("pings", pings.collect(), None),
     ] {
         let mut stream = connect(&edge).await;

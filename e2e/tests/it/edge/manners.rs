@@ -212,5 +212,5 @@ async fn a_new_key_is_printed_once_with_its_toml_for_the_key_file() {
         assert_eq!(send(&[headers]).await.status, 200);
     }
     let stored = async || world.number("SELECT count() FROM events WHERE tenant = 'acme'").await == 2;
-    wait_for("both events of the tenant", DEADLINE, stored).await.unwrap();
+    wait_for("both events of the tenant `acme`", DEADLINE, stored).await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! Some of the lines that the edge rejects are stored as dead letters, so that operators can see them. Rejected lines
-//! are not counted as events, and the ledger does not count them.
+//! The edge keeps some of the lines that it rejects as samples. The table `dead_letters` stores the samples, so that
+//! operators can see them. Rejected lines are not counted as events, and the ledger does not count them.
 
 use devstack::wait_for;
 use tokio::time::Instant;
@@ -34,7 +34,7 @@ async fn a_rejected_line_becomes_a_dead_letter_with_its_reason_and_is_not_counte
     let mut shown =
         world.rows("SELECT reason, tenant, text FROM dead_letters WHERE tenant != '' ORDER BY reason").await;
     let cut = shown.iter_mut().find(|row| row[0] == "edge:too_long:session").unwrap();
-    assert!(long.starts_with(&cut[2]) && cut[2].len() >= 4095, "{} bytes", cut[2].len());
+    assert!(long.starts_with(&cut[2]) && cut[2].len() >= 4095, "the sample has {} bytes", cut[2].len());
     cut[2] = "long".to_owned();
     assert_eq!(
         shown,
@@ -49,7 +49,11 @@ async fn a_rejected_line_becomes_a_dead_letter_with_its_reason_and_is_not_counte
     );
     world.assert_counted(&oracle.counts()).await;
     edge.assert_balanced().await;
-    assert_eq!(world.number("SELECT sum(lines) FROM ledger").await, 4, "lines that were accepted");
+    assert_eq!(
+        world.number("SELECT sum(lines) FROM ledger").await,
+        4,
+        "the ledger counts only accepted lines"
+    );
     assert_eq!(world.number("SELECT sum(rejected) FROM ledger").await, 0);
     world.run("stream-agg", &["audit"], &[]).await.unwrap();
 }

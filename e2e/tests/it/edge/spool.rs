@@ -17,14 +17,15 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, STATIC_MEMBER, World};
 
-/// The page that explains the spool. A test runs the commands that it shows.
+/// The page that explains the spool. A test runs the commands that the page shows.
 const PAGE: &str = include_str!("../../../../docs/spool.md");
 
 /// Number of clients that send at the same time.
 const CLIENTS: u64 = 16;
 /// Number of events in a request.
 const EVENTS: usize = 10;
-/// Minimum time between two attempts of a client. It limits the number of events that are sent during an outage.
+/// On average, a client makes at most one attempt in this time. This rate limits the number of events that are sent
+/// during an outage.
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// The arguments of each `ingest` command on the page, in the order of the page.
@@ -128,7 +129,9 @@ impl RetryingClients {
 
     pub(crate) async fn stop(self) -> Oracle {
         self.stop.store(true, Ordering::Relaxed);
-        time::timeout(DEADLINE, self.clients.join_all()).await.expect("each client ends with a 200");
+        time::timeout(DEADLINE, self.clients.join_all())
+            .await
+            .expect("the edge answers each client with 200");
         std::mem::take(&mut self.oracle.lock().unwrap())
     }
 }
@@ -161,7 +164,7 @@ async fn a_kafka_outage_and_edge_kills_lose_nothing_and_count_nothing_twice() {
     spooling.world.assert_counted(&oracle.counts()).await;
     spooling.edge.assert_balanced().await;
     let replayed = spooling.edge.metric("ingest_spool_replayed_total").await;
-    assert!(replayed >= 2000, "{replayed} of at least 2000 events replayed, also of earlier processes");
+    assert!(replayed >= 2000, "{replayed} events were replayed, but at least 2000 were spooled");
 }
 
 #[tokio::test]
@@ -177,12 +180,13 @@ async fn an_edge_that_stops_without_kafka_spools_everything_for_a_manual_replay(
         let _cut_off = http.try_send("POST", "/v1/events", &[], lines.join("\n")).await;
     });
     let taken = async |edge: &Edge| edge.metric("ingest_events_accepted_total").await == 500;
-    spooling.until("the events", taken).await;
+    spooling.until("the edge to accept the events", taken).await;
     let terminate = |service: &mut Service| service.process().signal(Signal::TERM).unwrap();
     terminate(&mut spooling.edge.service);
     let admin = Http::new(spooling.edge.service.admin());
     let draining = async |_: &Edge| admin.get("/readyz").await.text.contains("draining");
-    spooling.until("the drain", draining).await;
+    spooling.until("the edge to drain", draining).await;
+    // After a second signal, the edge stops at once.
     terminate(&mut spooling.edge.service);
     let status = spooling.edge.service.process().wait_for_exit(DEADLINE).await.unwrap();
     waiting.await.unwrap();
@@ -330,7 +334,7 @@ async fn a_spool_that_cannot_be_read_is_set_aside_and_the_edge_serves() {
     service.wait_ready().await.unwrap();
     let mut edge = Edge::new(service);
     let aside = async || edge.metric("ingest_spool_set_aside_total").await == 1;
-    wait_for("the metric", DEADLINE, aside).await.unwrap();
+    wait_for("`ingest_spool_set_aside_total` to be 1", DEADLINE, aside).await.unwrap();
     let log = fs::read_to_string(edge.service.process().log()).unwrap();
     assert!(log.contains("spool_corrupt.redb.corrupt-"), "{log}");
     let made = random_events(&mut fastrand::Rng::with_seed(73), 3);

@@ -1,6 +1,7 @@
-//! If an operator or a tool has changed Kafka's offsets or logs or ClickHouse's tables, the aggregator refuses to
-//! continue and names the reason. After `stream-agg adopt`, or after the change is undone, the aggregator counts every
-//! event exactly once.
+//! If something other than Millrace's services has changed the committed offsets or the logs in Kafka, or the tables
+//! in ClickHouse, the aggregator refuses to continue and names the reason. After `stream-agg adopt`, or after the
+//! change is undone, the aggregator counts every event exactly once, except events that Kafka deleted before they were
+//! stored.
 
 use std::time::{Duration, Instant};
 
@@ -87,9 +88,9 @@ async fn an_offset_reset_by_a_tool_is_refused_and_after_adopt_nothing_counts_twi
         .await;
     let began = Instant::now();
     counted.adopt(&[]).await;
-    // `adopt` waits 55 s: 30 s, which is the deadline of an insert, plus 25 s, which is ClickHouse's time limit for a
-    // statement. Until then, an insert that was sent before `adopt` may still write a marker.
-    assert!(began.elapsed() >= Duration::from_secs(55), "after {:?}", began.elapsed());
+    // `adopt` waits at least 55 s: 30 s, which is the deadline of an insert, plus 25 s, which is ClickHouse's time
+    // limit for a statement. Until then, an insert that was sent before `adopt` may still write a marker.
+    assert!(began.elapsed() >= Duration::from_secs(55), "`adopt` ended after {:?}", began.elapsed());
     counted.post_and_count().await;
 }
 
@@ -129,8 +130,8 @@ async fn records_deleted_by_retention_before_they_were_stored_are_reported() {
 async fn adopt_restores_the_window_even_if_the_broker_clock_went_back() {
     let world = World::new("once_clock_back").await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(54), Oracle::default());
-    // `adopt` continues at the start of the last batch in the ledger. With these two batches, this is offset 3, so the
-    // deduplication window must be restored from the ledger rows of the first batch.
+    // `adopt` continues at the start of the last batch in the ledger. With these two batches, this start is offset 3,
+    // so the deduplication window must be restored from the ledger rows of the first batch.
     produce_and_count(&world, &mut rng, &mut oracle, 3).await;
     produce_and_count(&world, &mut rng, &mut oracle, 1).await;
     // Changes the ledger as if the broker's clock had been two weeks ahead when the broker appended the second record.
@@ -217,10 +218,10 @@ async fn rows_missing_from_an_adopted_batch_are_built_under_its_declaration() {
     let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
     world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
     oracle.record_report(&edge.http.post_lines(&text).await, &lines);
-    // Because of the constraint, the raw table refuses the batches. Every other table stores them.
+    // Because of the constraint, the table `events` refuses the batches. Every other table stores them.
     let mut aggregator = world.start("stream-agg", &[]);
     let recorded = "SELECT sum(lines) FROM ledger";
-    wait_for("the ledger", DEADLINE, async || world.number(recorded).await == 60).await.unwrap();
+    wait_for("60 lines in the ledger", DEADLINE, async || world.number(recorded).await == 60).await.unwrap();
     aggregator.terminate().await.unwrap();
     let declared = world.rows("SELECT cfg FROM configs").await;
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
@@ -241,5 +242,7 @@ async fn rows_missing_from_an_adopted_batch_are_built_under_its_declaration() {
     oracle.record_report(&edge.http.post_lines(&text).await, &lines);
     world.assert_counted(&oracle.counts()).await;
     let late = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
-    wait_for("the later rollup", DEADLINE, async || world.number(&late).await == 60).await.unwrap();
+    wait_for("60 events in the added rollup", DEADLINE, async || world.number(&late).await == 60)
+        .await
+        .unwrap();
 }

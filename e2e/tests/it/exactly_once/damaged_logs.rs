@@ -77,7 +77,7 @@ impl Log {
     async fn read_and_truncate(&mut self) -> Vec<TestEvent> {
         let made = self.produce(3, "none");
         let aggregator = self.world.start("stream-agg", &[]);
-        wait_for("the ledger", DEADLINE, async || self.recorded().await == 3).await.unwrap();
+        wait_for("three records in the ledger", DEADLINE, async || self.recorded().await == 3).await.unwrap();
         self.stop(aggregator).await;
         self.damage(|segment| segment.truncate(record_batches(segment)[0].1)).await;
         made
@@ -93,7 +93,7 @@ impl Log {
     }
 }
 
-/// Number of records in the ledger.
+/// The query for the number of records in the ledger.
 const RECORDED: &str = "SELECT count() FROM ledger WHERE tenant = '*'";
 
 /// A topic on the servers that tests share, and the events of all its records.
@@ -111,7 +111,7 @@ impl Topic {
         topic.produce(3);
         let aggregator = topic.world.aggregator().await;
         let is_stored = async || topic.world.number(RECORDED).await == 3;
-        wait_for("three records", DEADLINE, is_stored).await.unwrap();
+        wait_for("three records in the ledger", DEADLINE, is_stored).await.unwrap();
         (topic, aggregator)
     }
 
@@ -145,10 +145,11 @@ fn record_batches(segment: &[u8]) -> Vec<(usize, usize)> {
     batches
 }
 
-/// Byte positions in a record batch of version 2: the checksum, and the start of the bytes that it covers.
+/// Position of the checksum in a record batch of version 2, in bytes.
 const CRC_AT: usize = 17;
+/// Position after the checksum: the first byte that the checksum covers.
 const CRC_FROM: usize = 21;
-/// The start of the records.
+/// Position of the first record.
 const RECORDS_AT: usize = 61;
 
 /// CRC-32C, bit by bit.
@@ -235,7 +236,7 @@ async fn a_truncated_log_that_grew_again_is_refused_and_counted_in_addition_afte
 #[tokio::test]
 async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refused() {
     let mut log = Log::new("damaged_declared").await;
-    // Because of this constraint, the raw table refuses the batch. The ledger stores it.
+    // Because of this constraint, the table `events` refuses the batch. The ledger stores it.
     log.world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
     log.read_and_truncate().await;
     log.world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
@@ -245,7 +246,7 @@ async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refu
     assert_eq!(
         log.world.number("SELECT count() FROM events").await,
         0,
-        "raw rows would come from other records than the ledger rows"
+        "rows in `events` would come from other records than the rows in the ledger"
     );
     log.stop(aggregator).await;
     assert!(log.world.run("stream-agg", &["adopt", "0"], &[]).await.is_err());
@@ -274,8 +275,8 @@ async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_s
 #[tokio::test]
 async fn a_topic_recreated_while_it_is_read_is_never_counted_as_the_old_topic() {
     let (mut topic, mut aggregator) = Topic::read("damaged_replaced").await;
-    // A paused aggregator cannot notice that the topic is deleted, or that the log of the new topic is shorter until it
-    // has grown past the old one.
+    // The aggregator is paused, so it notices neither the deletion of the topic nor the time in which the new log is
+    // shorter than the old log. When the aggregator continues, the new log is longer.
     aggregator.process().signal(Signal::STOP).unwrap();
     topic.create_again().await;
     aggregator.process().signal(Signal::CONT).unwrap();
@@ -300,8 +301,9 @@ async fn a_topic_recreated_while_it_is_read_is_never_counted_as_the_old_topic() 
 #[tokio::test]
 async fn records_deleted_by_retention_before_they_are_read_stop_their_partition() {
     let world = World::new("damaged_retention").await;
-    // While ClickHouse accepts no inserts, the aggregator reads only some of these records ahead. Each record becomes a
-    // batch of its own.
+    // While ClickHouse refuses inserts into the ledger, the aggregator reads only some of these records ahead. It
+    // divides its memory for fetched records by `TOPIC_PARTITIONS`, so a large number makes it fetch fewer records.
+    // Because of `BATCH_MAX_BYTES`, each record becomes a batch of its own.
     let (records, bytes) = (24, 400 << 10);
     let small = [("BATCH_MAX_BYTES", "1KiB"), ("TOPIC_PARTITIONS", "64")];
     world.rows("ALTER TABLE ledger ADD CONSTRAINT closed CHECK hwm > 1000").await;
@@ -309,8 +311,8 @@ async fn records_deleted_by_retention_before_they_are_read_stop_their_partition(
     for _ in 0..records {
         let (id, text) =
             (Uuid::now_v7().to_string(), (0..bytes).map(|_| rng.alphanumeric()).collect::<String>());
-        // The line is not JSON, so it becomes a dead letter. This test looks only at the ledger, which has every
-        // record.
+        // The line is not JSON, so it becomes a dead letter. This test looks only at the ledger, which also has a row
+        // for the record of a dead letter.
         world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], text.as_bytes());
     }
     let mut aggregator = world.start("stream-agg", &small);
@@ -321,7 +323,7 @@ async fn records_deleted_by_retention_before_they_are_read_stop_their_partition(
     let recorded = world.number("SELECT count() FROM ledger WHERE tenant = '*'").await;
     assert!(
         (1..records).contains(&recorded),
-        "{recorded} of {records}: some but not all were read before their deletion"
+        "the ledger has {recorded} of {records} records: some but not all must be read before the deletion"
     );
     aggregator.terminate().await.unwrap();
 }
