@@ -106,10 +106,10 @@ async fn a_partly_stored_batch_is_finished_under_the_rollups_of_its_declaration(
     wait_until_returns(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
     // The rollup that both processes declare counts the events of both records. A rollup that only one process declares
     // counts only the events of the record whose batch this process declared.
-    let later = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
+    let added = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
     let sums = format!(
         "SELECT (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly'),
-                (SELECT sum(rows) FROM rollup_states WHERE rollup = 'sessions_daily'), ({later})"
+                (SELECT sum(rows) FROM rollup_states WHERE rollup = 'sessions_daily'), ({added})"
     );
     wait_until_returns(world, &sums, [["8", "4", "4"]]).await;
     // Only the first declaration accepts a client time of 2010, so only the event of the first record counts in 2010.
@@ -121,7 +121,7 @@ async fn a_partly_stored_batch_is_finished_under_the_rollups_of_its_declaration(
 
     // A backfill adds the events of the first record, which was stored without the added rollup.
     world.run("stream-agg", &["backfill", ADDED_ROLLUP], &partly_stored.variables()).await.unwrap();
-    wait_until_returns(world, &later, [["8"]]).await;
+    wait_until_returns(world, &added, [["8"]]).await;
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn an_aggregator_with_a_changed_definition_of_a_rollup_does_not_start() {
 }
 
 #[tokio::test]
-#[ignore = "takes a minute, because inserts must have ended before rows are dropped: ./dev test --full"]
+#[ignore = "takes a minute, because `drop-rollup` waits until earlier inserts have ended: ./dev test --full"]
 async fn a_rollup_that_is_no_longer_declared_can_be_dropped_while_others_are_counted() {
     let world = World::new("declared_no_more").await;
     let file = world.write("rollups.toml", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in()));
@@ -179,12 +179,12 @@ async fn a_rollup_that_is_no_longer_declared_can_be_dropped_while_others_are_cou
         let said = drop(rollup, more).await.unwrap_err();
         assert!(said.contains(words), "{said}");
     };
-    let of_later = format!("SELECT sum(rows) FROM rollup_sums WHERE rollup = '{ADDED_ROLLUP}'");
+    let of_added = format!("SELECT sum(rows) FROM rollup_sums WHERE rollup = '{ADDED_ROLLUP}'");
     let hourly = "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''";
 
     let mut aggregator = world.start("stream-agg", &with);
     produce(&world);
-    wait_until_returns(&world, &of_later, [["4"]]).await;
+    wait_until_returns(&world, &of_added, [["4"]]).await;
     check(ADDED_ROLLUP, &with, "it is declared; take it out of ROLLUPS_FILE").await;
     check(ADDED_ROLLUP, &[], "partition 0 still uses a declaration with it").await;
     check("unheard_of", &[], "no such rollup was ever declared; known rollups are event_daily,").await;
@@ -209,10 +209,10 @@ async fn a_rollup_that_is_no_longer_declared_can_be_dropped_while_others_are_cou
     world.run("stream-agg", &["audit"], &[]).await.unwrap();
     aggregator.terminate().await.unwrap();
 
-    // The service and `migrate` are the same program, `stream-agg`, so each error in its log must name the operation.
-    for (command, operation) in [(&[][..], "rollup"), (&["migrate"], "migrate: rollup")] {
+    // The service and `migrate` are the same program, `stream-agg`, so an error of `migrate` must name this command.
+    for (command, beginning) in [(&[][..], "rollup"), (&["migrate"], "migrate: rollup")] {
         let said = format!("{:#}", world.run("stream-agg", command, &with).await.unwrap_err());
         let reason = format!("`{ADDED_ROLLUP}` was dropped and cannot be declared again");
-        assert!(said.contains(&reason) && said.contains(operation), "{said}");
+        assert!(said.contains(&reason) && said.contains(beginning), "{said}");
     }
 }

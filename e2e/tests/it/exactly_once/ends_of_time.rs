@@ -1,6 +1,6 @@
 //! The settings limit the range of client times that the aggregator accepts. With the widest possible range, an event
-//! at either end of the range counts once, at its client time. An event outside the range counts once, at the time of
-//! its arrival. None of these events stops a partition.
+//! at the start of the range or within a day of its end counts once, at its client time. An event outside the range
+//! counts once, at the time of its arrival. None of these events stops a partition.
 
 use devstack::{Stack, wait_for};
 use schemas::rollup::Rollups;
@@ -49,7 +49,7 @@ async fn events_at_the_limits_of_time_count_once_also_after_a_restart() {
             world.rows(both).await == [[posted.to_string(), posted.to_string()]]
         });
         waited.await.unwrap();
-        // The aggregator of the next pass starts at the offset that this one committed.
+        // In the next pass, another aggregator starts at the offset that this aggregator has committed.
         assert!(aggregator.terminate().await.unwrap().success());
     }
     for table in ["events", "rollup_sums"] {

@@ -30,7 +30,7 @@ async fn markers_of_the_previous_log_prove_nothing_about_a_partly_stored_batch()
     world.migrate().await;
     world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
 
-    // In each of these tables, the highest marker of the first log is at offset 5, beyond the end of the second log,
+    // In each table of `CLOSED`, the highest marker of the first log is at offset 5, beyond the end of the second log,
     // which is offset 2.
     let both = append(2);
     for table in CLOSED {
@@ -44,8 +44,8 @@ async fn markers_of_the_previous_log_prove_nothing_about_a_partly_stored_batch()
     aggregator.kill9();
     for table in CLOSED {
         assert_eq!(world.number(&format!("SELECT count() FROM {table} WHERE g = 1")).await, 0, "{table}");
-        let behind = format!("SELECT max(hwm) FROM {table} WHERE g = 0 AND kp = 0");
-        assert_eq!(world.number(&behind).await, 5, "{table}");
+        let marker = format!("SELECT max(hwm) FROM {table} WHERE g = 0 AND kp = 0");
+        assert_eq!(world.number(&marker).await, 5, "{table}");
         world.rows(&format!("ALTER TABLE {table} DROP CONSTRAINT closed")).await;
     }
     let (_, metadata) = world.committed(0);

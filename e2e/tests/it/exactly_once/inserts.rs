@@ -34,8 +34,9 @@ const SETTINGS: [(&str, &str); 18] = [
     ("read_overflow_mode", "throw"),
 ];
 
-/// Settings that would make ClickHouse split blocks, collect small inserts, ignore deduplication tokens and truncate
-/// answers. They are in the settings profile of the user that inserts, and each request must override them.
+/// Settings that would make ClickHouse, among other things, split blocks, collect small inserts, ignore deduplication
+/// tokens and truncate answers. They are in the settings profile of the user that inserts. The settings that a request
+/// sends must take away the effects of this profile.
 const HOSTILE: [(&str, &str); 21] = [
     ("async_insert", "1"),
     ("send_progress_in_http_headers", "1"),
@@ -131,10 +132,10 @@ async fn one_insert_makes_one_part_for_any_size_and_any_server_defaults() {
     let mut aggregator = world.start("stream-agg", &[LOADER.as_slice(), &whole].concat());
     let recorded = "SELECT count() FROM ledger WHERE tenant != ''";
     let large = async || world.number(recorded).await == records as u64;
-    wait_for("the large batch", DEADLINE, large).await.unwrap();
+    wait_for("the ledger to have the large batch", DEADLINE, large).await.unwrap();
     aggregator.terminate().await.unwrap();
     // A small batch is tested too: if the insert did not override the settings in `HOSTILE`, the server would hold back
-    // its few rows to collect more.
+    // the few rows of the batch to collect more.
     append(1, 3);
     let _aggregator = world.start("stream-agg", &LOADER);
     world.assert_counted(&oracle.counts()).await;
@@ -155,7 +156,7 @@ async fn one_insert_makes_one_part_for_any_size_and_any_server_defaults() {
     for insert in &inserts {
         assert_eq!(insert[1], "1", "parts of one insert: {insert:?}");
     }
-    // Each insert has one more row, the marker.
+    // An insert into `events` has a row for each event of the batch and one marker row.
     let of_events: Vec<_> = inserts.iter().filter(|insert| insert[0] == "events").collect();
     assert_eq!([&of_events[0][2], &of_events[1][2]], ["4", &(records * lines + 1).to_string()]);
 }

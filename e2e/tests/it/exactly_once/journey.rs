@@ -1,4 +1,4 @@
-//! Exactly once without faults: every event that is answered with 200 counts once in every table and answer.
+//! Exactly once without faults: every event that the edge accepts counts once in every table and answer.
 
 use devstack::wait_for;
 use schemas::time::{HOUR, UnixMillis};

@@ -139,7 +139,7 @@ async fn a_part_that_is_unreadable_after_a_kill_is_found_before_the_next_insert(
 }
 
 #[tokio::test]
-#[ignore = "takes two minutes, because it waits until earlier inserts of the lost rows have ended: ./dev test --full"]
+#[ignore = "takes two minutes, because the aggregator waits for earlier inserts of the rows to end: ./dev test --full"]
 async fn rows_of_a_lost_part_whose_token_remains_are_inserted_under_another_token() {
     let (mut stack, mut counted) = on_own_servers("lost_token").await;
     let world = &counted.world;

@@ -106,7 +106,7 @@ async fn a_static_member_counts_at_once_after_a_kafka_outage_longer_than_its_ses
         let log = aggregator.process().log_tail();
         log.contains("lost") || log.contains("the outcome of a commit is unknown")
     };
-    wait_for("a lost session or an unknown outcome", SESSION + DEADLINE, ended).await.unwrap();
+    wait_for("a lost session or an unknown outcome of a commit", SESSION + DEADLINE, ended).await.unwrap();
 
     stack.kafka.start().await.unwrap();
     edge.service.wait_ready().await.unwrap();
@@ -159,7 +159,7 @@ async fn partitions_without_an_owner_are_assigned_again() {
         });
         waited.await.unwrap();
     };
-    wait_until("all partitions", &stubborn.context().assigned, 4).await;
+    wait_until("all partitions to be assigned", &stubborn.context().assigned, 4).await;
     let mut second = world.start("stream-agg", &[("GROUP_INSTANCE_ID", "second")]);
     wait_until("half of the partitions to be revoked", &stubborn.context().revoked, 2).await;
     second.wait_ready().await.unwrap();

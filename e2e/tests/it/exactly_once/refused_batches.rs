@@ -23,8 +23,8 @@ fn random_events(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
     (0..count).map(|_| TestEvent::random(rng, now())).collect()
 }
 
-/// Runs a command that changes committed offsets. Repeats the command while it fails because the killed aggregator is
-/// still a member of the group.
+/// Runs a command that changes the commit of a partition. Repeats the command while it fails because the killed
+/// aggregator is still a member of the group.
 async fn run_offline(world: &World, arguments: &[&str]) {
     wait_for(format!("{arguments:?} to be done"), SESSION + INSERTS_END + DEADLINE, async || {
         match world.run("stream-agg", arguments, &[]).await {
@@ -116,13 +116,17 @@ async fn a_refused_batch_can_be_split_down_to_one_record_which_can_be_skipped() 
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
     let split = "stop all aggregators and run `stream-agg split 0`";
     wait_for_readyz(&aggregator, &["events", split]).await;
-    assert_eq!(world.number("SELECT count() FROM events WHERE tenant != ''").await, 0, "all or nothing");
+    assert_eq!(
+        world.number("SELECT count() FROM events WHERE tenant != ''").await,
+        0,
+        "raw rows of a refused batch"
+    );
     // The ledger has the rows of the batch, and the raw table does not.
     aggregator.kill9();
     run_offline(&world, &["split", "0"]).await;
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
     let stored = "SELECT count() FROM events WHERE tenant != ''";
-    wait_for("the first half", DEADLINE, async || world.number(stored).await == 6).await.unwrap();
+    wait_for("the rows of the first half", DEADLINE, async || world.number(stored).await == 6).await.unwrap();
     wait_for_readyz(&aggregator, &["events", "`stream-agg skip 0"]).await;
     aggregator.terminate().await.unwrap();
     let (offset, metadata) = world.committed(0);
@@ -201,12 +205,16 @@ async fn a_batch_too_large_for_clickhouse_memory_is_retried_and_can_be_stored_af
     let words = ["`events`", "Code: 241.", "stop all aggregators and run `stream-agg split 0`"];
     wait_for_readyz_within(&aggregator, &words, 2 * DEADLINE).await;
     let stored = "SELECT count() FROM events WHERE tenant != ''";
-    assert_eq!(world.number(stored).await, 0, "all or nothing");
+    assert_eq!(world.number(stored).await, 0, "raw rows of a refused batch");
     aggregator.terminate().await.unwrap();
     let (offset, metadata) = world.committed(0);
-    assert!(offset == 0 && metadata.contains(" L=15 "), "all of them in one batch: {metadata}");
+    assert!(offset == 0 && metadata.contains(" L=15 "), "all records must be in one batch: {metadata}");
     world.run("stream-agg", &["split", "0"], &LOADER).await.unwrap();
     let _aggregator = world.start("stream-agg", &variables);
     world.assert_counted(&oracle.counts()).await;
-    assert_eq!(world.number("SELECT uniqExact(hwm) FROM events WHERE tenant = ''").await, 2, "two inserts");
+    assert_eq!(
+        world.number("SELECT uniqExact(hwm) FROM events WHERE tenant = ''").await,
+        2,
+        "one insert for each half"
+    );
 }

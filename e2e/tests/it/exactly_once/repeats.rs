@@ -124,7 +124,11 @@ async fn a_record_with_fewer_lines_than_its_header_says_is_reported_and_counted(
     world.assert_counted(&oracle.counts()).await;
     let admin = Http::new(aggregator.admin());
     assert_eq!(admin.metric("stream_agg_records_miscounted_total").await, Some(1));
-    assert_eq!(world.number("SELECT count() FROM dead_letters").await, 0, "no dead letter for its lines");
+    assert_eq!(
+        world.number("SELECT count() FROM dead_letters").await,
+        0,
+        "dead letters of a miscounted record"
+    );
 }
 
 #[tokio::test]
@@ -153,7 +157,11 @@ async fn a_spooled_record_counts_once_even_if_the_window_has_dropped_it() {
     assert_eq!(world.rows(ledger).await, [["2", "3", "0"], ["3", "0", "1"]]);
     let reason = "SELECT reason FROM dead_letters WHERE tenant != ''";
     wait_for("a dead letter", DEADLINE, async || !world.rows(reason).await.is_empty()).await.unwrap();
-    assert_eq!(world.rows(reason).await, [["spooled_too_long"]], "the ledger may no longer have it");
+    assert_eq!(
+        world.rows(reason).await,
+        [["spooled_too_long"]],
+        "an earlier copy may have expired in the ledger"
+    );
 }
 
 /// The headers of a record of three lines that came through a spool.

@@ -137,11 +137,13 @@ async fn a_second_server_behind_the_url_stops_the_aggregator_and_gets_no_rows() 
             }
         }
     };
-    let status = tokio::time::timeout(DEADLINE, ended).await.expect("the aggregator notices both servers");
+    let status = tokio::time::timeout(DEADLINE, ended)
+        .await
+        .expect("the aggregator exits after both servers answered");
     assert_eq!(
         status.code(),
         Some(1),
-        "the code must not be EX_USAGE: another start may reach only one server"
+        "not EX_USAGE, which says that a restart is useless: a restarted aggregator may reach only one server"
     );
     let log = std::fs::read_to_string(aggregator.process().log()).unwrap();
     let line = log.lines().last().unwrap_or_default();
