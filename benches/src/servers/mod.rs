@@ -1,5 +1,5 @@
-//! The servers of a run. The bench measures the services of a [`World`] and compares them with floors and with
-//! ClickHouse's Kafka engine.
+//! The servers of a run. The bench measures the services of a [`World`]. It compares them with [`floors`], which are
+//! servers that do only one part of Millrace's work, and with ClickHouse's Kafka engine.
 
 pub mod world;
 

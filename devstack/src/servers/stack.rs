@@ -1,4 +1,4 @@
-//! Kafka and ClickHouse together, in one data directory.
+//! Kafka and ClickHouse together, with one data directory.
 
 use anyhow::Context;
 use runtime::vars::Vars;
@@ -55,7 +55,8 @@ impl Ports {
     }
 }
 
-/// Kafka and ClickHouse, in a data directory that no other stack uses.
+/// Kafka and ClickHouse, each local or external, and a data directory that no other stack uses. Local servers keep their
+/// data there.
 #[derive(Debug)]
 pub struct Stack {
     /// The Kafka brokers.

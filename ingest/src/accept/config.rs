@@ -47,7 +47,7 @@ pub struct BodyLimits {
 }
 
 impl AcceptConfig {
-    /// Reads and checks the variables of this folder.
+    /// Reads and checks the environment variables of the fields above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         Ok(Self {
             limits: BodyLimits::from_vars(vars)?,

@@ -38,7 +38,7 @@ pub struct AuthConfig {
 }
 
 impl AuthConfig {
-    /// Reads and checks the variables of this folder.
+    /// Reads and checks the environment variables of the fields above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         Ok(Self {
             keys: KeysConfig::from_vars(vars)?,

@@ -34,7 +34,7 @@ pub struct HttpConfig {
 }
 
 impl HttpConfig {
-    /// Reads and checks the variables of this folder.
+    /// Reads and checks the environment variables of the fields above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         Ok(Self { max_requests: vars.parsed_or("MAX_REQUESTS", 16_384)?, cors: CorsConfig::from_vars(vars)? })
     }

@@ -86,11 +86,11 @@ pub struct LogMark {
 pub enum IntentError {
     /// A later release wrote the intent.
     #[error(
-        "its intent has version `{0}`, but this release reads only up to `{VERSION}`; run the later release"
+        "the intent of the commit has version `{0}`, but this release reads only up to `{VERSION}`; run the later release"
     )]
     Version(String),
     /// The metadata is not a valid intent. For example, another program committed the offset.
-    #[error("its metadata is not an intent: `{0}`")]
+    #[error("the metadata of the commit is not an intent: `{0}`")]
     Garbled(String),
 }
 

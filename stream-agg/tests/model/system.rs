@@ -388,7 +388,7 @@ impl System {
         }
     }
 
-    /// Records that a cell has the batch.
+    /// Records that ClickHouse has the batch's rows of one cell. The batch ends once it has the rows of all cells.
     fn applied(&mut self, at: usize, cell: usize) {
         let batch = self.batch(at);
         batch.cells[cell].step = Step::Applied;

@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_loads_have_the_event_rates_that_the_goals_name() {
-        // A round has one batch, and one event in each of the other requests.
+        // Of every `DEMO_REQUESTS` requests, one is a batch, and each of the others sends one event.
         let demo = DEMO_RATE / DEMO_REQUESTS as f64 * (BATCH + DEMO_REQUESTS - 1) as f64;
         assert_eq!([demo, SMALL_RATE * BATCH as f64], [340.0, 6_000.0]);
     }

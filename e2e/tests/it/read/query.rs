@@ -1,4 +1,4 @@
-//! The answers of `/v1/query` are those of plain counting of the accepted events.
+//! `/v1/query`: the figures of its answers, and its pages, formats, refusals and cache.
 
 use std::collections::BTreeSet;
 

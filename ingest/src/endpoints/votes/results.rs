@@ -46,8 +46,9 @@ pub enum ResultsError {
     /// The response does not have the form that query-api sends.
     #[error("read poll results")]
     Json(#[from] serde_json::Error),
-    /// The response has no valid `as_of`. Query-api sends no `as_of` until it has counted an event.
-    #[error("read poll results: the response has no `as_of` yet")]
+    /// The response has no valid `as_of`. Query-api sends none until the aggregator has reported the progress of every
+    /// partition.
+    #[error("read poll results: the response has no valid `as_of`")]
     NoTime,
 }
 
