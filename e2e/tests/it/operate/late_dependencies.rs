@@ -1,5 +1,5 @@
-//! Services start while Kafka and ClickHouse are down. Their readiness names what is missing, no service crashes, and
-//! all of them work once the servers are up.
+//! Services start while Kafka and ClickHouse are down. The readiness of each service names a missing server, no
+//! service crashes, and all services work once the servers are up.
 
 use devstack::Stack;
 

@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::client::Http;
 use crate::world::{DEADLINE, World};
 
-/// A child process that is killed when the test ends.
+/// A child process that is killed when this value is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -54,7 +54,7 @@ async fn a_service_raises_its_open_files_limit_and_answers_on_ipv4_and_ipv6() {
         assert_eq!(soft, hard, "{service}");
         if service == "ingest" {
             let shown = Http::new(format!("http://[::1]:{admin}")).metric("ingest_open_files_limit").await;
-            assert_eq!(shown, getrlimit(Resource::Nofile).maximum, "the metric shows the hard limit");
+            assert_eq!(shown, getrlimit(Resource::Nofile).maximum, "the metric must show the hard limit");
         }
     }
 }

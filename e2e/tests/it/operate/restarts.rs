@@ -17,8 +17,8 @@ const CLIENTS: u64 = 8;
 const EVENTS: usize = 5;
 /// Time under load before and after the restarts, and also between the start of an outage and the restarts.
 const UNDER_LOAD: Duration = Duration::from_secs(2);
-/// How long an edge still serves after SIGTERM. In this time, the clients see that the edge is not ready and switch to
-/// another edge, as a balancer would.
+/// How long an edge or a query API still serves after SIGTERM. In this time, the clients of an edge see that it is not
+/// ready and switch to another edge, as a balancer would.
 const DRAIN: (&str, &str) = ("DRAIN_DELAY", "2s");
 
 /// What became of the batches of one client.
@@ -146,8 +146,8 @@ enum Outage {
     ClickHouse,
 }
 
-/// Stops an aggregator, and an edge that has a spool, under load and while a server is down. Starts both again before
-/// the server is back.
+/// Stops an aggregator, and an edge that has a spool, under load and while a server is down. Starts both services again
+/// before the server is back.
 async fn restart_services_during_outage(name: &'static str, outage: Outage) {
     let (mut stack, world) = World::on_own_servers(name).await;
     let spool = world.directory().join("spool");
@@ -159,7 +159,11 @@ async fn restart_services_during_outage(name: &'static str, outage: Outage) {
     time::sleep(UNDER_LOAD).await;
     let (stopped, ()) = tokio::join!(aggregator.terminate(), async {
         let asked = Instant::now();
-        assert!(edge.service.terminate().await.unwrap().success(), "nothing is lost");
+        assert!(
+            edge.service.terminate().await.unwrap().success(),
+            "the edge failed, perhaps because it lost accepted events"
+        );
+        // The longest stop that `--check-config` prints for an edge with default settings.
         assert!(asked.elapsed() < Duration::from_secs(36), "{:?}", asked.elapsed());
     });
     assert!(stopped.unwrap().success());

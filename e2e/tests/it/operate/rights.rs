@@ -1,4 +1,5 @@
-//! Every service works with the rights of its own user in `users.xml`.
+//! `stream-agg migrate`, the aggregator and the query API each work with the rights of their own ClickHouse user in
+//! `users.xml`.
 
 use devstack::clickhouse::LOCAL_PASSWORD;
 use schemas::rollup::Rollups;

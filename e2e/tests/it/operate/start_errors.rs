@@ -30,7 +30,7 @@ fn printed(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (St
     (out, err)
 }
 
-/// EX_USAGE: another start with the same configuration fails in the same way.
+/// The exit code EX_USAGE, which means that another start with the same configuration fails in the same way.
 const WRONG_CONFIGURATION: Option<i32> = Some(64);
 
 const UNREACHABLE_SERVERS: [(&str, &str); 2] =

@@ -117,8 +117,8 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
     let posted = http.send("POST", "/v1/query", &[("authorization", other.as_str())], body).await;
     assert!(posted.text.contains("of-other") && !posted.text.contains("of-acme"), "{}", posted.text);
 
-    // The query API prepares these answers once for all readers of a tenant and cannot apply the filter of a key to
-    // them. So it refuses them to a reader whose key has a filter.
+    // The query API prepares the answers of these paths once for all readers of a tenant and cannot apply the filter of
+    // a key to them. So it refuses them to a reader whose key has a filter.
     for path in [
         "/analytics?timestamp=1763294400000",
         "/v1/counters",
@@ -156,7 +156,7 @@ async fn a_key_above_its_rate_is_refused_and_other_keys_are_not() {
                 refused = Some(answer);
             }
         }
-        let refused = refused.unwrap_or_else(|| panic!("{path}: {statuses:?}"));
+        let refused = refused.unwrap_or_else(|| panic!("{path}: no request got status 429: {statuses:?}"));
         assert_eq!(refused.problem(), "rate_limited");
         assert_eq!((statuses[0], refused.header("retry-after")), (200, "1"));
         assert!(refused.header("ratelimit").contains(";r=0;t=1"), "{}", refused.header("ratelimit"));

@@ -53,7 +53,8 @@ async fn analysts_read_every_view_and_nothing_else() {
     filled.read_with(&python::find(&Vars::from_env()).unwrap(), "bi", &[("JDBC", jars.as_os_str())]);
 }
 
-/// Uses every client that `docs/bi.md` names, except those that need a graphical interface.
+/// Uses the clients for Python, Go and JavaScript that `docs/bi.md` names. Other tests use the JDBC driver and
+/// Superset.
 #[tokio::test]
 #[ignore = "takes minutes and needs 1 GB of packages: ./dev test --full"]
 async fn the_clients_of_all_languages_read_the_views() {
@@ -93,8 +94,8 @@ impl Filled {
         let (stack, world) = World::on_own_servers_declaring(name, &rollups).await;
         let file = world.write("rollups.toml", &text);
         let declared = [("ROLLUPS_FILE", file.as_str())];
-        // The tables exist for the built-in rollups only. This `migrate` adds the rollups of [`DECLARED`], as after an
-        // edit of the file.
+        // The first `migrate` of the world created views of the built-in rollups only. This `migrate` adds the rollups
+        // of [`DECLARED`], as after an edit of `ROLLUPS_FILE`.
         world.migrate_with(&declared).await;
         let edge = world.edge().await;
         let aggregator = world.start("stream-agg", &declared);
@@ -103,8 +104,8 @@ impl Filled {
         let (mut events, mut value, votes) = (0_u64, 0_i64, 12_u64);
 
         for at in 0..20_u64 {
-            // The events have the current time. Events at the start of the current hour could be too old for the
-            // panels that show the last hour.
+            // The events have the current time. Some panels of the Grafana dashboard show the last hour, and events at
+            // the start of the current hour could be too old for them.
             let mut lines: Vec<_> = (0..30).map(|_| TestEvent::random(&mut rng, now())).collect();
             if at < votes {
                 lines[0].event = "vote".to_owned();
@@ -231,7 +232,7 @@ async fn a_bucket_is_complete_once_everything_before_its_end_is_counted() {
     assert_eq!(
         complete("event_daily", "day").await,
         ["2026-05-30 0", "2026-05-31 0"],
-        "a partition has not reported"
+        "a day is complete although `progress` has no row of partition 1"
     );
 
     insert_progress(&world, 1, 2, "2026-05-31 23:59:59.999").await;
@@ -325,7 +326,7 @@ async fn a_view_can_be_read_while_migrate_replaces_it() {
 /// The time column of a view, and texts for filters on it.
 struct TimeColumn {
     name: &'static str,
-    /// The start of the bucket that each filter must find, as text and in seconds since 1970.
+    /// The time that each filter must find, as text and in seconds since 1970. For a bucket, its start.
     start: String,
     seconds: u64,
     /// A time before `start`, and a time after everything that the filters must find.
@@ -335,7 +336,7 @@ struct TimeColumn {
 }
 
 impl TimeColumn {
-    /// A column of times, for buckets of an hour or less. The filters must find noon of today.
+    /// A column of times: of buckets of an hour or less, or of events. The filters must find noon of today.
     async fn at_noon(world: &World, name: &'static str) -> Self {
         Self::of(world, name, "toStartOfDay(now('UTC')) + INTERVAL 12 HOUR", false).await
     }
@@ -423,7 +424,7 @@ async fn a_filter_on_a_view_uses_the_primary_key_of_its_table() {
             TimeColumn::at_noon(&world, time).await
         };
         // The age of the earlier row in days. 60 days ago is always in an earlier month. The view of a rollup with a
-        // retention would not show a row of this age, because the retention is only a few days.
+        // retention would not show a row of this age, because the retention is shorter than 60 days.
         let earlier = if rollup.retention_days.is_some() { 3 } else { 60 };
         let row = |(tenant, days): (&str, u32)| {
             format!(
@@ -476,7 +477,7 @@ async fn assert_filters_read_one_part(world: &World, view: &str, column: &TimeCo
     }
 }
 
-/// Checks that for queries with this filter on `view`, ClickHouse's index selects only one part of the table.
+/// Checks that ClickHouse reads only one part of the table for queries with this filter on `view`.
 async fn assert_reads_one_part(world: &World, view: &str, filter: &str) {
     for query in wrapped(&format!("{}.{view}", world.bi_database()), filter) {
         let read = world.rows(&format!("EXPLAIN ESTIMATE {query}")).await;

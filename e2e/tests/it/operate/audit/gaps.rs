@@ -1,5 +1,5 @@
-//! The audit finds offsets that are in no ledger row, whatever the reason: a deleted row, or the marker of a
-//! transaction in Kafka.
+//! The audit finds offsets that are in no ledger row, whatever the reason: a deleted row, or a control record that
+//! ends a transaction in Kafka.
 
 use devstack::wait_for;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -8,7 +8,8 @@ use super::{KP, audit, latest, wait_for_finding, wait_for_progress};
 use crate::client::Http;
 use crate::world::{DEADLINE, World};
 
-/// Appends records without headers. Each record gets a row in the ledger, and the line in it becomes a dead letter.
+/// Appends records without headers to partition [`KP`]. Each record gets a row in the ledger, and its one line becomes
+/// a dead letter.
 fn produce(world: &World, records: usize) {
     for _ in 0..records {
         world.produce(KP, &[], b"of some other program");
@@ -50,8 +51,8 @@ async fn a_transaction_leaves_a_gap_of_one_offset_behind_its_records() {
     let record = BaseRecord::<(), _>::to(world.name()).partition(KP).payload(b"of a tool");
     tool.send(record).map_err(|(error, _)| error).unwrap();
     tool.commit_transaction(DEADLINE).unwrap();
-    // Offset 2 is the marker with which Kafka commits the transaction. While the log has no record after this marker,
-    // `progress` covers only the offsets below the marker, so an audit finds no gap.
+    // Offset 2 is the control record with which Kafka commits the transaction. While the log has no record after this
+    // control record, `progress` covers only the offsets below 2, so an audit finds no gap.
     wait_for_progress(&world, 2).await;
     audit(&world, &[]).await.unwrap();
     produce(&world, 1);

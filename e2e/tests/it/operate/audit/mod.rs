@@ -45,8 +45,8 @@ async fn audit(world: &World, more: &[&str]) -> anyhow::Result<()> {
     world.run("stream-agg", &[&["audit"], more].concat(), &[]).await
 }
 
-/// Runs audits until one fails with all of these words in its error. Earlier audits may find other, temporary
-/// differences, as long as `progress` does not cover all records.
+/// Runs audits until one fails with an error that contains all of `words`. Earlier audits may find fewer differences or
+/// other ones: an audit compares only records that `progress` covers, and `progress` may not cover all records yet.
 async fn wait_for_finding(world: &World, more: &[&str], words: &[&str]) {
     let mut seen = String::new();
     let waited = wait_for(format!("an audit with {words:?}"), DEADLINE, async || {
@@ -69,13 +69,15 @@ async fn make_tables_look_old(world: &World) {
     world.rows(age).await;
 }
 
-/// Waits until `progress` shows that every table has all records below `next`.
+/// Waits until `progress` shows that every table has all records of partition [`KP`] below the offset `next`.
 async fn wait_for_progress(world: &World, next: u64) {
     let reached = format!("SELECT max(next_offset) FROM progress WHERE kp = {KP}");
-    wait_for("progress", DEADLINE, async || world.number(&reached).await >= next).await.unwrap();
+    let what = format!("`progress` to cover partition {KP} below offset {next}");
+    wait_for(what, DEADLINE, async || world.number(&reached).await >= next).await.unwrap();
 }
 
-/// The value of an expression over the columns of `audits`, from the newest audit of one part of a table.
+/// The value of an SQL expression over the columns of `audits`, from the newest row with this `table` and `part`. The
+/// column `part` says what of the table was audited.
 async fn latest(world: &World, value: &str, table: &str, part: &str) -> Vec<String> {
     let sql =
         format!("SELECT argMax({value}, audited_at) FROM audits WHERE table = '{table}' AND part = '{part}'");
@@ -90,7 +92,7 @@ async fn wait_for_clean_audit_of(world: &World, more: &[&str], events: u64) {
     });
     if let Err(overdue) = waited.await {
         panic!(
-            "{overdue}; the last one found {:?}",
+            "{overdue}; the last audit found {:?}",
             latest(world, "(found, expected, note)", "events", "all").await
         );
     }
