@@ -1,5 +1,5 @@
-//! A read does not send its own query to ClickHouse: all reads together cost at most one query per refresh. A read of a
-//! cold hour waits for the next refresh, and other reads do not wait.
+//! A read of `/analytics` does not send its own query to ClickHouse: all such reads together cost at most one query per
+//! refresh. The first read of a cold hour waits for the next refresh. Reads of hot hours do not wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ async fn count_queries(name: &'static str, reads: i64, old: i64) {
     );
     world.number("SELECT count() FROM (SELECT 1)").await;
     world.rows("SYSTEM FLUSH LOGS").await;
-    wait_for("the query log", DEADLINE, async || {
+    wait_for("the refreshes in `system.query_log`", DEADLINE, async || {
         queries = world.number(&finished).await;
         queries > 0
     })

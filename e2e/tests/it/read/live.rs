@@ -106,5 +106,5 @@ async fn a_stream_shows_the_state_at_once_and_new_events_with_a_new_snapshot() {
     let ended = async { while stream.next().await.is_some() {} };
     let (stopped, ()) = tokio::join!(service.terminate(), ended);
     assert!(stopped.unwrap().success());
-    assert!(stopping.elapsed() < Duration::from_secs(8), "it took {:?}", stopping.elapsed());
+    assert!(stopping.elapsed() < Duration::from_secs(8), "the stop took {:?}", stopping.elapsed());
 }

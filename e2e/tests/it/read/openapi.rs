@@ -23,7 +23,7 @@ async fn every_answer_conforms_to_the_openapi_document() {
     edge.http.post_lines(&[line]).await;
     let http = Http::new(service.http());
     let bearer = format!("Bearer {token}");
-    let counted = wait_for("the event", DEADLINE, async || {
+    let counted = wait_for("the event in `/v1/counters`", DEADLINE, async || {
         let answer = http.send("GET", "/v1/counters", &[("authorization", &bearer)], "").await;
         answer.text.contains("\"DE\"")
     });

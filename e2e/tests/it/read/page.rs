@@ -25,7 +25,8 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// A short interval, because the last step of the script shows the result of an audit.
 const AUDITS: (&str, &str) = ("AUDIT_INTERVAL", "5s");
 
-/// The default interval. With the short interval of other tests, the page would show every answer as late.
+/// The default interval. An answer is stale if its `as_of` is more than three intervals ago, and the page shows stale
+/// answers as late. With the short interval of other tests, fresh answers could become stale at once.
 const INTERVAL: (&str, &str) = ("REFRESH_INTERVAL", "3s");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +54,7 @@ async fn the_page_shows_what_was_posted_and_how_old_it_is() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("node must be installed: apt install nodejs");
-    // If this test ends early, the script's standard input is closed. The script notices this and exits.
+    // If this test ends early, the script's standard input is closed, and the script exits at its next request.
     let mut answer = browser.stdin.take().unwrap();
     let mut lines = lines(browser.stdout.take().unwrap());
     let run = async {

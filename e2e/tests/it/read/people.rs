@@ -72,7 +72,7 @@ async fn post(http: &Http, path: &str, body: &Value) -> HttpResponse {
     http.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
 }
 
-/// The users with an event `name` in the period that begins at `start` and has this length.
+/// The users with an event `name` in the period that begins at `start` and lasts `length` milliseconds.
 pub(super) fn users<'a>(events: &'a [TestEvent], name: &str, start: i64, length: i64) -> BTreeSet<&'a str> {
     let of_period = |made: &&TestEvent| made.event == name && (start..start + length).contains(&made.time.0);
     events.iter().filter(of_period).map(|made| made.user.as_str()).collect()
@@ -248,7 +248,7 @@ async fn random_funnels_are_what_plain_counting_gives() {
         assert_eq!(found, expected, "{body}");
         lost += usize::from(found.last() < found.first());
     }
-    assert!(lost > 10, "users leave only {lost} of 40 funnels before the last step");
+    assert!(lost > 10, "in only {lost} of 40 funnels, some users do not reach the last step");
 
     let csv =
         post(&api.http, "/v1/funnel.csv", &json!({"steps": ["event:eq:none", "event:eq:nobody"]})).await;
@@ -281,7 +281,11 @@ async fn the_filter_of_a_key_restricts_retention_and_funnels() {
         assert_eq!(restricted.status, 200, "{}", restricted.text);
         assert_eq!(restricted.json()["data"], same.json()["data"], "{path}");
         assert_ne!(restricted.json()["data"], all.json()["data"], "{path}");
-        assert_eq!(restricted.json()["query"], all.json()["query"], "the filter is not repeated");
+        assert_eq!(
+            restricted.json()["query"],
+            all.json()["query"],
+            "`query` in the answer does not have the filter of the key"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! `/v1/pipeline` has figures for operators, from the ledger, `progress` and the latest audit.
+//! `/v1/pipeline` has figures for operators, from the ledger, the table `progress` and the latest audit.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ async fn figures_are_those_of_the_ledger_and_of_the_latest_audit() {
         json!({"received": 25, "stored": 20, "rejected": 0, "duplicates": 5, "rejected_samples": 1});
     // Partitions without records report their progress too, possibly later than the others.
     let all_partitions_reported = |data: &Value| data["partitions"]["slowest"].is_u64();
-    let counted = wait_for("the figures", DEADLINE, async || {
+    let counted = wait_for("`/v1/pipeline` to count the posted lines", DEADLINE, async || {
         let data = data(&api.http).await;
         data["lines"] == expected && all_partitions_reported(&data)
     });
@@ -41,14 +41,16 @@ async fn figures_are_those_of_the_ledger_and_of_the_latest_audit() {
     assert!(answer.json()["data"]["partitions"]["slowest"].as_u64().unwrap() < 8);
 
     world.run("stream-agg", &["audit"], &[]).await.unwrap();
-    let audited = wait_for("the audit", DEADLINE, async || data(&api.http).await["audit"]["sound"] == true);
+    let audited = wait_for("a sound audit in the answer", DEADLINE, async || {
+        data(&api.http).await["audit"]["sound"] == true
+    });
     audited.await.unwrap();
     // Inserts the rows that an audit would write if two rows were missing: one row for the whole table `events`, and
-    // one for the part in which they are missing.
+    // one for the day of the missing rows.
     let wrong = "INSERT INTO audits (audited_at, table, part, missing)
                  SELECT now64(3) + 1, 'events', arrayJoin(['all', '2026-11-29']), 2";
     world.rows(wrong).await;
-    let found = wait_for("the later audit", DEADLINE, async || {
+    let found = wait_for("`/v1/pipeline` to show the missing rows", DEADLINE, async || {
         let audit = data(&api.http).await["audit"].take();
         audit["sound"] == false && audit["missing"] == 2
     });

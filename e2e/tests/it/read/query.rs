@@ -115,8 +115,9 @@ async fn an_answer_has_its_as_of_and_a_refusal_names_the_wrong_parameter() {
     assert_eq!(UnixMillis::parse(answer.header("x-as-of")), Some(as_of));
     assert_eq!(meta["complete_until"], "2025-11-16T00:00:00+00:00");
     assert_eq!(meta["rollups"], json!(["event_daily"]));
-    // The query API answers 304 if the data has not changed, even if its `as_of` is later. On a busy machine, the
-    // answer may become stale between the two requests. Then the query API sends it again, because `stale` has changed.
+    // The query API answers 304 if the data has not changed, even if the answer would have a later `as_of`. On a busy
+    // machine, the answer may become stale between the two requests. Then the query API sends the answer again, because
+    // `stale` has changed.
     wait_for("an answer that is not sent again", DEADLINE, async || {
         let known = http.get(path).await;
         let again = http.send("GET", path, &[("if-none-match", known.header("etag"))], "").await;
@@ -362,7 +363,7 @@ async fn numbers_are_exact_beyond_what_a_double_or_64_bits_hold() {
     let lines: Vec<_> = events.iter().map(TestEvent::line).collect();
     assert_eq!(edge.http.post_lines(&lines).await.json()["accepted"], 4);
     let path = "/v1/query?measures=value&dimensions=event&from=2025-11-15T12:00:00Z&to=2025-11-15T13:00:00Z";
-    let waited = wait_for("the sums", DEADLINE, async || {
+    let waited = wait_for("the exact sums in the answer", DEADLINE, async || {
         let text = api.http.get(path).await.text;
         text.contains(r#"{"event":"max","value":27670116110564327421}"#)
             && text.contains(r#"{"event":"safe","value":9007199254740993}"#)
@@ -396,7 +397,9 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let events: Vec<_> = times.iter().map(|time| made(&time[..19], "a", "ann", "DE")).collect();
     count(&world, &edge.http, &events).await;
     api.wait_until_as_of(now()).await;
-    // The minutes of the last day, each compared with the same minute of the day before.
+    // The minutes of the last 24 hours, each compared with the same minute of the day before. With `fill=none`, only
+    // minutes with events have rows. The two rows with the events at `at(1)` and `at(2)` are compared with one event
+    // each, and the other two rows with none.
     let path = "/v1/query?grain=minute&from=-1440m&compare=previous&fill=none&rollup=event_minutely";
     let answer = api.http.get(path).await.json();
     let compared: i64 =
@@ -405,7 +408,8 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let total = api.http.get("/v1/query?from=-1d&compare=previous").await.json();
     let cut = &total["meta"]["compare"]["cut"];
     if cut.is_null() {
-        // In the first minute of a UTC day, `cut` is null: no minute of the day is over, so nothing can be compared.
+        // Until the events of the first minute of the UTC day are counted, `cut` is null: no minute of the day can be
+        // compared.
         return;
     }
     let moment =

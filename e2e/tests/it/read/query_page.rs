@@ -53,8 +53,8 @@ fn run(commands: &str, address: &str, directory: &Path) -> (String, Vec<String>)
 async fn every_example_on_the_query_page_gives_the_answer_on_the_page() {
     let world = World::new("query_page").await;
     let (edge, _aggregator, api) = world.pipeline().await;
-    // In each of these hours, seven countries have an event, which is more than the highest `top` in the examples. The
-    // examples query the current time and November 2026.
+    // In each of these hours, seven countries have an event, which is more than the highest `top` in the examples, so
+    // that the answers have a row `others`. The examples query the current time and November 2026.
     let mut rng = fastrand::Rng::with_seed(5);
     let hours = [now(), UnixMillis(now().0 - HOUR), UnixMillis::parse("2026-11-10 12:00:00").unwrap()];
     let events: Vec<_> = hours
@@ -66,7 +66,7 @@ async fn every_example_on_the_query_page_gives_the_answer_on_the_page() {
 
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/query.md");
     let examples = examples(&std::fs::read_to_string(page).unwrap());
-    assert!(examples.len() >= 10, "{} examples", examples.len());
+    assert!(examples.len() >= 10, "docs/query.md has only {} examples", examples.len());
     for Example { commands, answer } in examples {
         let (text, statuses) = run(&commands, api.http.base(), world.directory());
         let shown = answer.as_deref().unwrap_or_default();

@@ -101,8 +101,8 @@ struct RandomQuery {
     form: &'static str,
 }
 
-/// What identifies a row: the start of its bucket, and its value of each dimension. The value is `None` in the row
-/// `others`.
+/// What identifies a row: the start of its bucket (`None` if the grain is `none`), and its value of each dimension. In
+/// a row `others`, the value of the first dimension is `None`.
 type Key = (Option<String>, Vec<Option<String>>);
 
 /// The measures of a row: their values, their values in the compared window, and the changes.
@@ -265,7 +265,7 @@ impl RandomQuery {
         buckets
     }
 
-    /// The values of the first dimension that have rows of their own; all other values are combined into the row
+    /// The values of the first dimension that have rows of their own; all other values are combined into rows
     /// `others`. `None` if the query has no `top`: then every value has rows of its own.
     fn ranked(&self, events: &[&TestEvent]) -> Option<BTreeSet<String>> {
         let count = self.top?;

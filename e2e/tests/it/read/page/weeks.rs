@@ -22,7 +22,7 @@ const COMPARED_DAYS_AGO: i64 = 7;
 /// Number of people. Each of them visits many times.
 const PEOPLE: u32 = 120;
 
-/// The events of visits in the last weeks. Some visits lead to a sign-up within an hour.
+/// The events of visits in the last weeks. The steps of a visit are one minute apart.
 pub(super) fn events(now: UnixMillis) -> Vec<TestEvent> {
     let mut rng = Rng::with_seed(18);
     let today = now.floor(DAY).0;
