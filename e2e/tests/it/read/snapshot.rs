@@ -98,8 +98,8 @@ async fn hot_hours_stay_fresh_while_old_hours_of_forty_million_users_are_read() 
     read_old_hours("snapshot_most_users", 80, 500_000, &[("REFRESH_INTERVAL", "3s"), few]).await;
 }
 
-/// Reads `hours` cold hours of `users` users each, until all of these reads are answered. Together the hours have more
-/// users than one refresh may merge. Meanwhile the answer for a hot hour must stay fresh.
+/// Reads `hours` cold hours of `users` users each, until every hour is answered. Together the hours have more users
+/// than one refresh may merge. While the cold hours are read, the answer for a hot hour must stay fresh.
 async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&str, &str)]) {
     const MAX_AGE_MS: i64 = 10_000;
     let world = World::new(name).await;
@@ -148,7 +148,7 @@ async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&st
                         refused += 1;
                     }
                 };
-                time::timeout(2 * DEADLINE, read).await.expect("every old hour is answered")
+                time::timeout(2 * DEADLINE, read).await.expect("an old hour must be answered")
             })
         })
         .collect();
@@ -171,7 +171,8 @@ async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&st
 async fn reads_are_answered_and_marked_stale_while_clickhouse_is_down() {
     let (mut stack, world) = World::on_own_servers("snapshot_outage").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
-    // An answer is stale if it is older than three intervals, so the interval must be long enough for a busy machine.
+    // An answer is stale if its `as_of` is older than three refresh intervals. A busy machine may refresh late, so the
+    // short interval of other tests could make answers stale although ClickHouse runs.
     let api = query_api(&world, &[("REFRESH_INTERVAL", "2s")]).await;
     let time = now().0;
     assert_eq!(edge.http.post(&format!("/analytics/{time}/ann/click")).await.status, 204);
@@ -182,7 +183,7 @@ async fn reads_are_answered_and_marked_stale_while_clickhouse_is_down() {
         (hour.text, polls.json()["meta"]["stale"] == json!(true))
     };
     let counted = ("unique_users,1\nclicks,1\nimpressions,0\n".to_owned(), false);
-    wait_for("a fresh click", DEADLINE, async || read().await == counted).await.unwrap();
+    wait_for("a fresh answer with the click", DEADLINE, async || read().await == counted).await.unwrap();
 
     stack.clickhouse.stop().await.unwrap();
     let stale = (counted.0.clone(), true);
@@ -224,7 +225,7 @@ async fn the_as_of_is_known_once_every_partition_of_the_topic_has_reported() {
     };
     let found = async |seconds: Option<i64>| {
         let expected = seconds.map(|seconds| UnixMillis(seconds * 1000));
-        let waited = wait_for(format!("{expected:?}"), DEADLINE, async || {
+        let waited = wait_for(format!("the `as_of` {expected:?}"), DEADLINE, async || {
             let hour = api.http.get(&format!("/analytics?timestamp={}", now().0)).await;
             let query = api.http.get("/v1/query").await;
             [as_of(&hour), as_of(&query)] == [expected, expected]

@@ -13,7 +13,7 @@ use schemas::rollup::Rollups;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 
-/// The SHA-256 of `password`, the password of each tenant's reader.
+/// The SHA-256 of [`PASSWORD`], the password of the ClickHouse user of each tenant's analysts.
 const HASH: &str = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
 const PASSWORD: &str = "password";
 
@@ -55,8 +55,8 @@ fn database(world: &World, tenant: &str) -> String {
     format!("{}_{tenant}", world.bi_database())
 }
 
-/// Inserts rows of `tenant` into every table that the views read. The texts in the rows of `acme` can be parsed as
-/// numbers, and those in the rows of other tenants cannot.
+/// Inserts rows of `tenant` for every view of a tenant except `freshness`. Each row has the text `7` if the tenant is
+/// `acme`, and otherwise the text `secret`. ClickHouse can convert `7` to a number, but not `secret`.
 async fn insert_rows(world: &World, tenant: &str) {
     let text = if tenant == "acme" { "7" } else { "secret" };
     let state = "arrayReduce('uniqExactState', [toUInt64(1)])";
@@ -136,18 +136,18 @@ async fn a_tenant_sees_only_its_own_rows_even_through_errors_of_queries() {
             database(&world, "acme")
         );
         let texts = ask(&world, "acme", &texts).await.unwrap();
-        let mut oracles = vec![
+        let mut conditions = vec![
             "throwIf(tenant != 'acme') = 0".to_owned(),
             "intDiv(1, toUInt8(tenant = 'acme')) = 1".to_owned(),
             "toUInt64(if(tenant = 'acme', '1', tenant)) = 1".to_owned(),
         ];
-        // These conditions cause no error for the texts of `acme`. If ClickHouse evaluated them for a row of another
-        // tenant, the text of that row would cause an error.
-        oracles.extend(texts.lines().map(|text| {
+        // The conditions below cause no error for the texts of `acme`. If ClickHouse evaluated them for a row of
+        // another tenant, the text `secret` of that row would cause an error.
+        conditions.extend(texts.lines().map(|text| {
             format!("`{text}` NOT LIKE '%-x' AND toUInt64(if(`{text}` = 'secret', `{text}`, '1')) = 1")
         }));
-        for oracle in &oracles {
-            let plain = format!("SELECT count() FROM `{view}` WHERE {oracle}");
+        for condition in &conditions {
+            let plain = format!("SELECT count() FROM `{view}` WHERE {condition}");
             let own = ask(&world, "acme", &plain).await.unwrap_or_else(|error| panic!("{plain}: {error}"));
             // The view of raw rows is queried with each of the settings. To stay within the quota of 600 queries a
             // minute, each condition on another view is tried with only one setting, the next one in turn.
@@ -198,7 +198,7 @@ async fn a_removed_tenant_loses_its_database_and_login_and_all_tenants_get_new_r
     migrate(&world, &["acme", "shop"], &[OLD_SERVER]).await.unwrap();
     let count = "SELECT count() FROM events_of_late";
     let error = ask(&world, "acme", count).await.unwrap_err();
-    assert!(error.contains("Code: 60"), "not declared yet: {error}");
+    assert!(error.contains("Code: 60"), "a rollup must have no view before it is declared: {error}");
 
     let declared = world.write("rollups.toml", &rollups.to_string());
     let declared = ("ROLLUPS_FILE", declared.as_str());

@@ -29,8 +29,8 @@ measures = { value = "sum(param_int)", most = "max(sequence)" }
 retention = "30d"
 "#;
 
-/// The rollups of [`PLANS`], each with the statement that reads its sums, and the statement that computes the same sums
-/// from raw rows.
+/// The rollups of [`PLANS`], each with a statement that reads its measures, and a statement that computes the same
+/// measures from raw rows.
 const COMPARED: [(&str, &str, &str); 2] = [
     (
         "plans_daily",
@@ -133,7 +133,7 @@ impl Growing {
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 
-    /// Waits until the sums of each added rollup are those of the raw rows.
+    /// Waits until both statements in [`COMPARED`] return the same rows for each added rollup.
     async fn wait_until_sums_agree(&self) {
         let rollups = Rollups::parse("late", PLANS).unwrap();
         for (rollup, sums, of_raw) in COMPARED {
@@ -151,7 +151,7 @@ impl Growing {
                     found.1.len()
                 );
             }
-            assert!(!found.0.is_empty(), "`{rollup}` has rows");
+            assert!(!found.0.is_empty(), "`{rollup}` must have rows");
         }
     }
 }
@@ -209,8 +209,8 @@ async fn partitions_without_new_records_change_to_the_new_declaration_too() {
     growing.wait_until_sums_agree().await;
 }
 
-/// Inserts raw rows as an aggregator stores them under the old declaration. The rows arrived on several days, and one
-/// day of a Kafka partition has more rows than a backfill reads at a time.
+/// Inserts raw rows as an aggregator stores them under the old declaration. The rows arrived on two days, and one day
+/// of a Kafka partition has more rows than a backfill reads at a time.
 const MANY: &str = "
     INSERT INTO events (tenant, event, client_time, server_time, device_id, country, param_int, sequence, props, cfg, kp, ko, line)
     SELECT 'default', ['play', 'purchase', 'click'][number % 3 + 1] AS event,

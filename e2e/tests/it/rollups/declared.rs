@@ -99,8 +99,8 @@ async fn a_rollup_over_a_field_of_props_can_be_queried_after_a_restart() {
         "SELECT toUnixTimestamp(toDateTime(day, 'UTC')), plan, events, value, users FROM {}.plans_daily ORDER BY plan",
         world.bi_database()
     );
-    // ClickHouse compiles the expressions of a view to machine code only after several uses. The repeated reads check
-    // both ways of evaluation.
+    // ClickHouse compiles the expressions of a view to machine code only after several uses. So the first reads check
+    // interpreted expressions, and later reads check compiled expressions.
     for _ in 0..8 {
         assert_eq!(world.rows(&view).await, expected, "the rows of the view");
     }

@@ -36,8 +36,8 @@ type = "time"
 "#;
 
 async fn wait_for_rows(world: &World, rows: u64) {
-    let rows = async || world.number("SELECT count() FROM events WHERE tenant != ''").await == rows;
-    wait_for("stored rows", DEADLINE, rows).await.unwrap();
+    let stored = async || world.number("SELECT count() FROM events WHERE tenant != ''").await == rows;
+    wait_for(format!("{rows} stored rows"), DEADLINE, stored).await.unwrap();
 }
 
 #[tokio::test]
@@ -158,9 +158,9 @@ async fn an_integer_field_is_summed_for_new_events_and_by_a_backfill_for_earlier
         world.rows(states).await,
         [["DE", "8", "4", "18446744073709553614", "1000"], ["FR", "2", "0", "0", &neutral]]
     );
-    // If a sum exceeds 64 bits, the view shows the largest 64-bit integer. If no event of a group has an amount, the
-    // view shows 0 as the minimum `least`. The column `least_rows` is then 0 too, so readers can see that this 0 is not
-    // an amount.
+    // If a sum is greater than the largest signed 64-bit integer, the view shows this integer. If no event of a group
+    // has an amount, the view shows 0 as the minimum `least`. The column `least_rows` is then 0 too, so readers can see
+    // that the 0 in `least` is not an amount.
     let view = format!(
         "SELECT country, events, sales, total, least, least_rows FROM {}.spent ORDER BY country",
         world.bi_database()

@@ -9,10 +9,9 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::produce;
 use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 
-/// The partitions with records. The topic's two other partitions stay empty.
+/// The partitions to which [`Late::produce`] appends. The topic has two more partitions.
 const USED: [i32; 2] = [0, 2];
-/// The value of the column `since` in a row of `rollup_since`, while the rollup of the row does not count the events of
-/// the partition of the row.
+/// The moment in `rollup_since` for a rollup that currently does not count the events of a partition.
 const NOT_COUNTED: &str = "2299-12-31 00:00:00.000";
 
 /// A world in which aggregators with and without [`ADDED_ROLLUP`] run.
@@ -35,7 +34,7 @@ impl Late {
         [STATIC_MEMBER, ("ROLLUPS_FILE", &self.file)]
     }
 
-    /// Appends an event to each used partition.
+    /// Appends an event to each partition in [`USED`].
     fn produce(&mut self) {
         for partition in USED {
             let made = [TestEvent::random(&mut self.rng, now())];
@@ -64,7 +63,8 @@ impl Late {
         aggregator
     }
 
-    /// The rows of `rollup_since`: the partition, the moment, and the time at which the moment was noted.
+    /// The rows of `rollup_since` for [`ADDED_ROLLUP`]: the partition, the moment from which on the rollup has every
+    /// event of the partition, and the version of the row.
     async fn noted(&self) -> Vec<Vec<String>> {
         let sql = format!(
             "SELECT kp, toString(since), toString(noted) FROM rollup_since FINAL \
@@ -85,8 +85,8 @@ impl Late {
         }
     }
 
-    /// The moments of a rollup that counts none of the records so far, but every later record: for each partition with
-    /// records, a millisecond after its newest record.
+    /// The moments of a rollup that does not count the newest record of each partition in the ledger, but counts every
+    /// later record. For each partition in the ledger, the moment is one millisecond after this newest record.
     async fn after_all_records(&self) -> Vec<[String; 2]> {
         let sql = "SELECT kp, toString(max(kafka_time) + INTERVAL 1 MILLISECOND) FROM ledger WHERE tenant = '*' \
                    GROUP BY kp ORDER BY kp";
@@ -205,8 +205,9 @@ async fn a_process_that_dies_before_it_notes_the_moment_leaves_the_rollup_incomp
     let closed = format!("ADD CONSTRAINT closed CHECK since = '{NOT_COUNTED}'");
     late.world.rows(&format!("ALTER TABLE rollup_since {closed}")).await;
 
-    // The process commits its declaration with the new rollup. Because of the constraint, it cannot store the moment
-    // from which the rollup has every event. Until the process has stored this moment, it inserts no events.
+    // By a commit, the process begins to use the declaration with the new rollup. Because of the constraint, the
+    // process cannot store the moment from which on the rollup has every event. Until the process has stored this
+    // moment, it inserts no events.
     let mut dying = late.world.start("stream-agg", &late.variables());
     wait_for_readyz(&dying, &["Constraint `closed`"]).await;
     late.wait_for_moments(&Late::not_counted()).await;

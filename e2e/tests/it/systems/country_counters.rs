@@ -68,7 +68,7 @@ async fn post(edge: &Http, path: &str, body: String) {
 #[tokio::test]
 async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days() {
     let world = World::new("country_counters").await;
-    // The edge accepts the events before an aggregator runs: it needs Kafka, but nothing behind Kafka.
+    // The edge accepts the events before an aggregator runs, because the edge needs only Kafka.
     let edge = world.edge().await;
     let mut sums = Sums::default();
     let today = now().floor(DAY);

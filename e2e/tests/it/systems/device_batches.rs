@@ -1,5 +1,5 @@
-//! Devices send batches of 30 events per request. The edge adds `ip` and `server_time` to each event, and each event is
-//! stored.
+//! Devices send batches of 30 events per request. The edge adds `tenant`, `ip` and `server_time` to each event, and
+//! each event is stored.
 
 use schemas::time::{HOUR, UnixMillis};
 
