@@ -15,13 +15,13 @@ use crate::publish::{Ack, Publisher};
 pub struct App {
     /// Authenticates senders, and limits how much they may send.
     pub auth: Auth,
-    /// The limits on the `timestamp` of a reaction.
+    /// The limits on the `timestamp` of a reaction: an event whose fields are in the URL of `POST /analytics`.
     pub times: TimeLimits,
     /// Turns a body into enriched lines.
     pub acceptor: Acceptor,
     /// Sends enriched lines to Kafka or to the spool.
     pub publisher: Publisher,
-    /// Whether a response waits until the events are durable. The `Prefer` header of a request may override this.
+    /// Whether a response waits until the events are durable. A request with `Prefer: respond-async` never waits.
     pub ack: Ack,
     /// The poll results, for responses to votes.
     pub poll_results: LatestResults,
@@ -33,7 +33,7 @@ pub struct App {
 
 /// Whether the edge is stopping. While the edge is stopping, it closes each HTTP/1 connection after the next response.
 ///
-/// This is not a `CancellationToken`, because every response reads the flag, and reading a token takes a lock.
+/// The flag is not a `CancellationToken`, because every response reads it, and reading a token takes a lock.
 #[derive(Debug, Default)]
 pub struct DrainFlag(AtomicBool);
 

@@ -102,7 +102,8 @@ pub struct GeoIp {
 }
 
 impl GeoIp {
-    /// Starts with the database that the configuration has read. `stale` is 1 while the file is not valid.
+    /// Starts with the database that the configuration has read. `stale` is 1 while the file cannot be read or is not
+    /// valid.
     pub fn new(config: &GeoIpConfig, stale: IntGauge) -> Self {
         let GeoIpConfig { path, stamp, database } = config.clone();
         Self { path, initial: stamp, current: ArcSwap::new(database), stale }
@@ -119,8 +120,8 @@ impl GeoIp {
         follow(Ok(self.initial), move || Stamp::of(&path), move |now| self.apply(now), stop).await;
     }
 
-    /// Replaces the database with the content of the file. If the file is not valid, keeps the database, logs the error
-    /// and sets `stale` to 1.
+    /// Replaces the database with the content of the file. If the file cannot be read or is not valid, keeps the
+    /// database, logs the error and sets `stale` to 1.
     fn apply(&self, now: &Result<Stamp, String>) {
         match now.clone().and_then(|_| Database::read(&self.path)) {
             Ok(database) => {

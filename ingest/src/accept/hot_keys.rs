@@ -1,15 +1,16 @@
 //! Finds hot users, who send too many events for one partition. The user of an event is its `user_id`, else its
 //! `device_id`, else its `session`. In names, such as `HotKeys`, the user is called the key.
 //!
-//! The counts are a count-min sketch: each event of a user is counted in two cells, selected by the two halves of the
-//! user's hash, and the lower count is the estimate. The memory is fixed, and a user who shares only one cell with a
-//! hot user does not become hot because of the shared cell. Counting takes no lock: if several requests reset a cell at
-//! the start of a second, each reset discards what the others have counted in the cell. The count is then slightly too
-//! low, which is accurate enough.
+//! The counts are a count-min sketch of two arrays. Each event of a user is counted in one slot of each array, which
+//! one half of the user's hash selects, and the lower of the two counts is the estimate. The memory is fixed. A user
+//! who shares only one slot with a hot user does not become hot because of the shared slot. Counting takes no lock. So
+//! if several requests reset a slot at the start of a second, each reset discards what the others have counted in the
+//! slot. The count is then slightly too low, which is accurate enough.
 //!
-//! While a user is hot, the partition of each of its events is selected by the `event_id` and not by the user. A user
-//! stays hot for an hour after the last second with too many events. So if an event is sent while its user is hot, and
-//! is repeated while the user is still hot, the repeat goes to the same partition and is recognized.
+//! While a user is hot, the `event_id` of each event selects its partition, and an event without an `event_id` goes to
+//! the spare partition of its request. A user stays hot for an hour after the last second with too many events. Each
+//! edge counts for itself. So if an event with an `event_id` is sent to an edge at which its user is hot, and is
+//! repeated to this edge while the user is still hot, the repeat goes to the same partition and is recognized.
 //!
 //! No clock: the caller passes in the time.
 
@@ -19,22 +20,22 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use schemas::time::UnixMillis;
 
-/// The number of cells for each half of the hash. The cells of both halves take 256 KiB.
-const CELLS: usize = 1 << 13;
+/// The number of slots of each array. Both arrays together take 256 KiB.
+const SLOTS: usize = 1 << 13;
 /// How long a user stays hot after the last second in which the user exceeded the rate, in seconds.
 const HOT_SECONDS: u32 = 3600;
 
 /// Counts events per user; shared by all requests.
 pub struct HotKeys {
     rate: NonZeroU32,
-    halves: [Box<[Cell]>; 2],
+    arrays: [Box<[Slot]>; 2],
 }
 
 #[derive(Default)]
-struct Cell {
+struct Slot {
     /// The upper 32 bits are a time in seconds since 1970, the lower 32 bits the number of events in that second.
-    window: AtomicU64,
-    /// The last second in which the cell is hot.
+    second_and_count: AtomicU64,
+    /// The last second in which the slot is hot, in seconds since 1970. A user is hot if both slots are hot.
     hot_until: AtomicU32,
 }
 
@@ -48,8 +49,8 @@ pub struct HotKeyCounts<'a> {
 impl HotKeys {
     /// A user becomes hot with more than `rate` events in one second.
     pub fn new(rate: NonZeroU32) -> Self {
-        let half = |_| (0..CELLS).map(|_| Cell::default()).collect();
-        Self { rate, halves: array::from_fn(half) }
+        let slots = |_| (0..SLOTS).map(|_| Slot::default()).collect();
+        Self { rate, arrays: array::from_fn(slots) }
     }
 
     /// The counts for a request that arrived at `time`.
@@ -61,27 +62,27 @@ impl HotKeys {
 impl HotKeyCounts<'_> {
     /// Counts one event of the user with this hash. Returns whether the user is hot.
     pub fn is_hot(self, hash: u64) -> bool {
-        let Self { keys: HotKeys { rate, halves: [left, right] }, second } = self;
-        let cells = [&left[hash as usize % CELLS], &right[(hash >> 32) as usize % CELLS]];
-        let [left, right] = cells.map(|cell| cell.count(second));
+        let Self { keys: HotKeys { rate, arrays: [left, right] }, second } = self;
+        let slots = [&left[hash as usize % SLOTS], &right[(hash >> 32) as usize % SLOTS]];
+        let [left, right] = slots.map(|slot| slot.count(second));
         if left.min(right) > rate.get() {
-            cells
+            slots
                 .iter()
-                .for_each(|cell| _ = cell.hot_until.fetch_max(second + HOT_SECONDS, Ordering::Relaxed));
+                .for_each(|slot| _ = slot.hot_until.fetch_max(second + HOT_SECONDS, Ordering::Relaxed));
         }
-        cells.iter().all(|cell| cell.hot_until.load(Ordering::Relaxed) >= second)
+        slots.iter().all(|slot| slot.hot_until.load(Ordering::Relaxed) >= second)
     }
 }
 
-impl Cell {
-    /// Counts one event. Returns how many events the cell has counted in its current second, which is usually `second`.
+impl Slot {
+    /// Counts one event. Returns how many events the slot has counted in its current second, which is usually `second`.
     fn count(&self, second: u32) -> u32 {
-        // While the body of a request arrives slowly, other requests may have moved the cell on to a later second. The
+        // While the body of a request arrives slowly, other requests may have moved the slot on to a later second. The
         // events of the slow request are then counted in that later second.
-        if (self.window.load(Ordering::Relaxed) >> 32) as u32 >= second {
-            return self.window.fetch_add(1, Ordering::Relaxed) as u32 + 1;
+        if (self.second_and_count.load(Ordering::Relaxed) >> 32) as u32 >= second {
+            return self.second_and_count.fetch_add(1, Ordering::Relaxed) as u32 + 1;
         }
-        self.window.store((u64::from(second) << 32) + 1, Ordering::Relaxed);
+        self.second_and_count.store((u64::from(second) << 32) + 1, Ordering::Relaxed);
         1
     }
 }
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_shares_one_cell_with_a_hot_one_is_not_hot() {
+    fn a_key_that_shares_one_slot_with_a_hot_one_is_not_hot() {
         let keys = HotKeys::new(const { NonZeroU32::new(3).unwrap() });
         let hot: Vec<_> = (0..10).map(|_| keys.at(NOW).is_hot(7)).collect();
         assert_eq!(hot, [&[false; 3][..], &[true; 7]].concat());

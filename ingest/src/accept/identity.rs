@@ -53,8 +53,8 @@ impl<'a> Identity<'a> {
     ///
     /// [`Identity::Request`] derives the UUIDv5 of the tenant, the key and the decimal position.
     /// [`Identity::DeviceSequence`] derives the UUIDv5 of the tenant, the decimal sequence, the decimal length of the
-    /// device, and the device followed directly by the session. A zero byte separates the parts. The length shows where
-    /// the device ends; a zero byte cannot, because device and session may contain zero bytes themselves.
+    /// device in bytes, and the device followed directly by the session. A zero byte separates the parts. The length
+    /// shows where the device ends; a zero byte cannot, because device and session may contain zero bytes themselves.
     pub fn id<P>(self, tenant: &str, position: usize, parsed: &Parsed<'_, P>) -> Option<Uuid> {
         let event = &parsed.event;
         match self {

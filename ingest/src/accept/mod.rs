@@ -1,8 +1,9 @@
 //! Turns the bytes of one request into enriched lines, step by step; [`Acceptor::read_body`] and [`Acceptor::accept`]
 //! list the steps.
 //!
-//! The code of each step is in the file of the same name. The only I/O is reading the body and the country database.
-//! The caller passes in the time and the partitions, and publishes the lines.
+//! The submodules contain the code of the steps, with two exceptions: `auth` charges rates, and `endpoints::votes`
+//! rewrites votes into events. The only I/O is reading the body and the file of the country database. The caller passes
+//! in the time and the partitions, and publishes the lines.
 
 mod config;
 
@@ -154,7 +155,7 @@ impl Acceptor {
             identity,
             self.country(*ip),
             &prefix,
-            self.count_hot_keys(partitions, *server_time),
+            self.with_hot_keys(partitions, *server_time),
         );
         report.poll = votes.and_then(Votes::into_poll);
         self.count(*route, &report);
@@ -171,7 +172,7 @@ impl Acceptor {
         self.geoip.as_ref().and_then(|geoip| geoip.country(ip))
     }
 
-    fn count_hot_keys<'a>(&'a self, partitions: Partitions<'a>, time: UnixMillis) -> Partitions<'a> {
+    fn with_hot_keys<'a>(&'a self, partitions: Partitions<'a>, time: UnixMillis) -> Partitions<'a> {
         Partitions { hot_keys: self.hot_keys.as_ref().map(|keys| keys.at(time)), ..partitions }
     }
 

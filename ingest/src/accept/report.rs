@@ -39,7 +39,7 @@ pub struct LineError {
     pub line: usize,
     /// What is wrong.
     pub code: &'static str,
-    /// The field that is wrong, if it is a known field.
+    /// The known field that the error or warning is about; `None` for an error of the line as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<&'static str>,
 }
@@ -58,7 +58,10 @@ impl Report {
     /// Adds the warnings about a valid line.
     pub(super) fn warn(&mut self, line: usize, parsed: &Parsed<'_, LookAlikes>) {
         for (code, field) in warnings::of(parsed) {
-            let at = warnings::FIELDS.iter().position(|other| *other == field).expect("FIELDS is complete");
+            let at = warnings::FIELDS
+                .iter()
+                .position(|other| *other == field)
+                .expect("`FIELDS` contains every field that a warning names");
             self.warned[at] += 1;
             if self.warnings.len() < MAX_ERRORS {
                 self.warnings.push(LineError { line, code, field: Some(field) });

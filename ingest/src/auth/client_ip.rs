@@ -1,8 +1,10 @@
 //! Finds the address of the client behind trusted proxies.
 //!
 //! Invariants: a peer that is not trusted is the client, whatever its headers say; behind a trusted peer, the hops in
-//! the header are read from the right, and the first hop that is not a trusted proxy is the client. The hops to the
-//! left of the client are never used, because the client may have forged them. No input causes an error. No I/O.
+//! the header are read from the right, and the first hop that is not a trusted proxy is the client. If all hops are
+//! trusted, the leftmost hop is the client. A malformed hop ends the reading, and the hop to its right, or the peer if
+//! there is none, is the client. The hops to the left of the client are never used, because the client may have forged
+//! them. No input causes an error. No I/O.
 //!
 //! If a request has both `X-Forwarded-For` and `Forwarded`, only `X-Forwarded-For` is read. A proxy that writes only
 //! one of the two headers must remove the other header, because the client may have forged it.

@@ -55,8 +55,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Starts with the keys that the file had when the configuration was read. `stale` is 1 while the file is not
-    /// valid.
+    /// Starts with the keys that the file had when the configuration was read. `stale` is 1 while the file cannot
+    /// be read or is not valid.
     pub fn new(config: &KeysConfig, stale: IntGauge) -> Self {
         Self { mode: config.mode, followed: Arc::new(FollowedKeys::new(config.file.as_ref(), stale)) }
     }

@@ -115,7 +115,8 @@ pub enum AuthMode {
     Required,
 }
 
-/// How a key identifies events without an `event_id`. An `Idempotency-Key` in the request overrides this.
+/// What identifies the events without an `event_id` in requests with a key. If a request has an `Idempotency-Key`, that
+/// header is used instead.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeyIdentity {
     /// Nothing: a repeated event counts again.
@@ -140,7 +141,7 @@ impl Caller {
         self.0.as_ref().map_or(KeyIdentity::None, |key| key.identity)
     }
 
-    /// Charges events to the rate of the key, if it has one.
+    /// Charges events to the rate of the key. Succeeds if there is no key, or if the key has no rate.
     pub fn charge(&self, charge: Charge) -> Result<(), Refusal> {
         self.0.as_ref().and_then(|key| key.rate.as_ref()).map_or(Ok(()), |rate| rate::charge(rate, charge))
     }

@@ -130,7 +130,7 @@ proptest! {
     }
 }
 
-/// Pieces of bodies: valid, slightly invalid, and not text at all.
+/// Bodies that consist of random pieces: valid lines, pieces that make a line invalid, and bytes that are not text.
 fn soup() -> impl Strategy<Value = Vec<u8>> {
     let text = prop_oneof![
         Just(r#"{"event":"a"}"#),
