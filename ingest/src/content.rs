@@ -28,7 +28,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// All encodings, in the order in which the edge prefers them.
+    /// All encodings, in the order in which responses list them.
     pub const ALL: [Self; 3] = [Self::Gzip, Self::Zstd, Self::Identity];
 
     /// The name in `Content-Encoding` and `Accept-Encoding`.
@@ -40,8 +40,8 @@ impl Encoding {
         }
     }
 
-    /// The magic number: the first bytes of every body in this encoding. No JSON text begins with them. `None` if the
-    /// encoding has no magic number.
+    /// The magic number: the first bytes of a body in this encoding, except of a Zstandard body that begins with a
+    /// skippable frame. No JSON text begins with a magic number. `None` if the encoding has no magic number.
     pub fn magic(self) -> Option<&'static [u8]> {
         match self {
             Self::Gzip => Some(&[0x1f, 0x8b]),

@@ -1,5 +1,5 @@
 //! Starts, serves and stops the whole edge. To stop, the edge first stops accepting requests, then finishes the open
-//! requests, and then flushes their events to Kafka.
+//! requests, and then flushes the pending events to Kafka or to the spool.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -135,7 +135,7 @@ impl Edge {
     /// Serves the port for clients and the admin port until `shutdown` is cancelled, or until Kafka's client has a
     /// fatal error. If the spool accepts records, the edge serves for a while after the error. Then the edge drains:
     /// for the drain delay, `/readyz` answers 503, but the edge still accepts requests. After the delay, the edge stops
-    /// accepting requests, finishes the open requests, and flushes their events to Kafka.
+    /// accepting requests, finishes the open requests, and flushes the pending events to Kafka or to the spool.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Summary, RunError> {
         let (stop_accepting, stop) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, stop.clone()));
@@ -145,7 +145,7 @@ impl Edge {
         let (served, fatal_error) = tokio::join!(serving, self.drain_after(shutdown, stop_accepting));
         // No `?` here: the events are flushed even if some open requests did not end in time.
         if let Err(error) = served {
-            tracing::warn!(%error, "the open requests did not end in time; they may not be answered");
+            tracing::warn!(%error, "some open requests did not end in time; they may not be answered");
         }
         self.stop_refreshing.cancel();
         let summary = self.pending_events().flush(FLUSH_WAIT).await;

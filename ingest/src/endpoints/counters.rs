@@ -27,8 +27,8 @@ impl AllowedEvents {
     pub fn check(self, parsed: &Parsed<'_, LookAlikes>) -> Result<(), Fault> {
         let event = &parsed.event;
         match (self, parsed.left_out.faults().next()) {
-            // On other routes, a label (`client_time`, `country` or `device_os`) that cannot be read is left out of its
-            // event. Counter events are counted by these labels, so an event with such a label is rejected here.
+            // If a label (`client_time`, `country` or `device_os`) cannot be read, other routes leave the label out and
+            // accept the event. `/v1/counters` rejects the event, because it is counted by its country and its time.
             (Self::Counters, Some(fault)) => return Err(fault),
             (Self::Any | Self::Counters, _) => {}
         }

@@ -2,7 +2,7 @@
 //! into ordinary lines.
 //!
 //! The folder `accept` applies the rules of counters and votes, and the folder `http` applies the rules of reactions.
-//! This folder does not import these two folders. The rules work on text; only [`votes::refresh`] does I/O.
+//! This folder does not import these two folders. Only [`votes::refresh`] does I/O.
 
 pub mod counters;
 

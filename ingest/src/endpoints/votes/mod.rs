@@ -2,8 +2,9 @@
 //!
 //! `{"poll":"best-shoe","option":"a","voter":"u1"}` is rewritten to
 //! `{"event":"vote","poll":"best-shoe","option":"a","user_id":"u1"}`, which is then handled like any other
-//! event: `poll` and `option` are stored in `props`, and the voter is the user. All other fields of the line are
-//! copied unchanged, and are then checked like the fields of any other event.
+//! event: `poll` and `option` are stored in `props`, and the voter is the user. If the line
+//! has a field `event`, its value must be `vote`, `null` or empty. All other fields of the line are copied unchanged,
+//! and are then checked like the fields of any other event.
 //!
 //! Invariant: a line that is rewritten without a fault is an event named `vote` with a poll and an option. No I/O in
 //! this file; [`refresh`] fetches poll results in the background, and no vote waits for a fetch.
@@ -106,9 +107,9 @@ fn limit(name: &str) -> usize {
     if name == "voter" { MAX_ID_BYTES } else { MAX_NAME_BYTES }
 }
 
-/// The line of the event that a vote becomes. `poll` and `option` are stored in `props`. If several fields of a line
-/// have the same path in `props`, only the first one is used. So the fields of the vote are written before all other
-/// fields, and no other field can replace the poll or the option.
+/// The line of the event that a vote becomes: `event`, then the fields of the vote, then all other fields. `poll` and
+/// `option` are stored in `props`. No other field can replace them there, because [`rewrite`] refuses a line that
+/// repeats one of them.
 fn event_line(fields: &[(Cow<'_, str>, &RawValue)]) -> String {
     let (vote, others): (Vec<_>, Vec<_>) = fields
         .iter()

@@ -1,8 +1,8 @@
 //! Fetches poll results from query-api at an interval. No other file of this folder does I/O.
 //!
 //! Invariants: if a fetch fails, the results of the last successful fetch stay in use, and responses to votes show how
-//! old they are. All results belong to one tenant, which query-api names in its response. A fetch fails if it takes
-//! longer than the interval, or if a response is longer than `MAX_RESPONSE_BYTES`.
+//! old they are. All results belong to one tenant, which query-api names in its response to `/v1/meta`. A fetch fails
+//! if it takes longer than `DEADLINE` or the interval, or if a response is longer than `MAX_RESPONSE_BYTES`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// starting at the same time.
 const STARTUP_GRACE: Duration = Duration::from_secs(30);
 
-/// The results of the last successful fetch; `None` before it.
+/// The results of the last successful fetch; `None` until a fetch has succeeded.
 pub type LatestResults = Arc<ArcSwapOption<Results>>;
 
 /// Why a fetch failed.
@@ -71,12 +71,12 @@ impl PollResultsConfig {
         let url = vars.string_or("POLL_RESULTS_URL", "");
         let interval = vars.positive_duration_or("POLL_RESULTS_INTERVAL", Duration::from_secs(5))?;
         if !url.is_empty() && !reqwest::Url::parse(&url).is_ok_and(|url| url.scheme() == "http") {
-            let reason =
-                "it must be the address of query-api, for example `http://localhost:8083`".to_owned();
+            let reason = "it must be the `http://` address of query-api, for example `http://localhost:8083`"
+                .to_owned();
             return Err(VarError::Invalid { name: "POLL_RESULTS_URL", value: url, reason });
         }
         let token_file = vars.file("POLL_RESULTS_TOKEN_FILE", |path, text| match text.trim() {
-            "" => Err("it has no token"),
+            "" => Err("the file contains no token"),
             _ => Ok(PathBuf::from(path)),
         })?;
         Ok(Self { url: Some(url).filter(|url| !url.is_empty()), token_file, interval })

@@ -43,12 +43,12 @@ pub struct PollResult {
 /// Why the responses of query-api cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
-    /// The response does not have the form that query-api sends.
-    #[error("read poll results")]
+    /// A response does not have the form that query-api sends.
+    #[error("parse query-api's response to /v1/meta or /v1/polls")]
     Json(#[from] serde_json::Error),
-    /// The response has no valid `as_of`. Query-api sends none until the aggregator has reported the progress of every
-    /// partition.
-    #[error("read poll results: the response has no valid `as_of`")]
+    /// The response to `/v1/polls` has no valid `as_of`. Query-api sends no `as_of` until the aggregator has reported
+    /// progress of all partitions.
+    #[error("read poll results: query-api's response to /v1/polls has no valid `as_of`")]
     NoTime,
 }
 
