@@ -19,15 +19,22 @@ fn every_mutant_applies_and_names_the_test_that_kills_it() {
         let text = fs::read_to_string(&patch).expect("read a mutant");
         let killer = text.lines().next().and_then(|line| line.strip_prefix("# killed by: "));
         let (package, test) = killer.and_then(|killer| killer.split_once(' ')).unwrap_or_default();
-        assert!(is_test(top, package, test), "{}: there is no test `{test}`", patch.display());
+        assert!(
+            is_test(top, package, test),
+            "{}: the first line must be `# killed by: PACKAGE TEST` and name an existing test, but is {:?}",
+            patch.display(),
+            text.lines().next().unwrap_or_default()
+        );
         let check = Command::new("git").args(["apply", "--check"]).arg(&patch).current_dir(top).output();
         let check = check.expect("run git");
-        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+        let reason = String::from_utf8_lossy(&check.stderr);
+        assert!(check.status.success(), "{} does not apply: {reason}", patch.display());
     }
 }
 
-/// Whether the sources contain the test. `test` is `path::of::the::test` for a Rust package, and
-/// `file::test[parameter]` for the package `pytest`.
+/// Whether the sources contain a test function with this name. `package` is `pytest`, or a Rust package with or without
+/// a test target, such as `e2e/it` or `ingest`. `test` is `file::test[parameter]` for `pytest`, and
+/// `path::of::the::test` for a Rust package.
 fn is_test(top: &Path, package: &str, test: &str) -> bool {
     let (path, name) = test.rsplit_once("::").unwrap_or(("", test));
     let (keyword, folder, name) = match name.split_once('[') {

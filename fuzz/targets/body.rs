@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
     let encodings = [Encoding::Gzip, Encoding::Zstd, Encoding::Identity];
     let encoding = encodings[usize::from(*first) % encodings.len()];
     let budget = Arc::new(Semaphore::new(1 << 20));
-    let held = IntGauge::new("held", "Bytes.").expect("a good name");
+    let held = IntGauge::new("held", "Bytes.").expect("the name of the metric is valid");
     let Ok(mut reserved) = Reservation::take(&budget, body.len(), &held) else { return };
     let found = decompress(Bytes::copy_from_slice(body), encoding, &CONFIG.accept.limits, &mut reserved);
     if let Ok(found) = found {

@@ -26,9 +26,10 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(report.received() as usize, lines.len());
     let mut stored = 0;
     for chunk in &chunks {
-        let value = chunk.value.strip_suffix(b"\n").expect("every line is ended");
+        let value = chunk.value.strip_suffix(b"\n").expect("a line break ends every line");
         for line in record::lines(value) {
-            line::read::<()>(str::from_utf8(line).expect("it was text")).expect("it was good");
+            let line = str::from_utf8(line).expect("a stored line is valid UTF-8");
+            line::read::<()>(line).expect("the aggregator can read a stored line");
             stored += 1;
         }
     }

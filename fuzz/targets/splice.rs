@@ -1,4 +1,5 @@
-//! A valid line is stored as the client sent it, with exactly the fields that the edge adds.
+//! The stored line of a valid event has the fields that the client sent, except fields with the names `tenant`, `ip`
+//! and `server_time`. The stored line has the edge's values for these three names.
 
 #![no_main]
 
@@ -15,5 +16,5 @@ fuzz_target!(|line: &str| {
     let prefix = Prefix::new("default", [203, 0, 113, 7].into(), UnixMillis(0));
     let mut stored = Vec::new();
     line::write(&prefix, line, &parsed, &mut stored);
-    same::assert_same(str::from_utf8(&stored).expect("it was text"), line);
+    same::assert_same(str::from_utf8(&stored).expect("the stored line is valid UTF-8"), line);
 });

@@ -36,8 +36,8 @@ const MAX_WINDOW_LOG: u32 = 23;
 const RATE_GRACE: Duration = Duration::from_secs(5);
 /// Maximum number of bytes that one step of decompression writes.
 const STEP_BYTES: usize = 64 * 1024;
-/// Maximum number of bytes that [`drain`] reads. Without draining, a client that is still sending its body may be
-/// unable to read the response.
+/// Maximum number of bytes that [`drain`] reads. If the edge left the rest of a body unread, a client that is still
+/// sending the body might be unable to read the response.
 const MAX_DRAIN_BYTES: usize = 64 * 1024;
 /// The longest time that [`drain`] takes.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
 }
 
 /// The trimmed value of a header; `None` if the header is absent or empty. An error if the header is repeated or
-/// contains bytes other than printable ASCII.
+/// contains bytes other than printable ASCII and tabs.
 fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

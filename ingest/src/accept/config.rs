@@ -77,8 +77,9 @@ impl BodyLimits {
                 name: "IN_FLIGHT_BYTES",
                 value: limits.in_flight_bytes.to_string(),
                 reason: format!(
-                    "it must be below 4 GiB, and at least {largest} for the largest request during its decompression \
-                     (MAX_BODY_BYTES + 2 × MAX_DECODED_BYTES) and for the budget for CPU work"
+                    "it must be below 4 GiB and at least {largest} bytes: MAX_BODY_BYTES + 2 × MAX_DECODED_BYTES + \
+                     2 MiB for the decompression of the largest body, and {CPU_WORK_BYTES} bytes for the budget for \
+                     CPU work"
                 ),
             });
         }

@@ -5,8 +5,8 @@
 //! `text/plain` and send an array.
 //!
 //! Invariant: an invalid event does not affect any other event. There is one exception: in a body that is not read line
-//! by line, if the quotes or brackets of an event do not balance, the events after it cannot be found (see `values`).
-//! No I/O.
+//! by line, if the quotes or brackets of an event do not balance, some or all of the events after it count as a part of
+//! this invalid event (see `values`). No I/O.
 
 use std::iter;
 use std::ops::Range;

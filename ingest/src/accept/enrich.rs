@@ -22,8 +22,8 @@ use crate::warnings::{self, LookAlikes};
 pub struct Partitions<'a> {
     /// The number of partitions of the topic.
     pub count: NonZeroU32,
-    /// The partition for events that have no `user_id`, `device_id`, `session` or `event_id` to select a partition by
-    /// (see `partition`). All such events of a request go to the same partition, so their lines form one chunk.
+    /// The partition for events that have no `event_id` and whose user is absent or hot (see `partition`). All these
+    /// events of a request go to the same partition, so their lines form one chunk.
     pub spare: u32,
     /// Counts the events of each user, to find the users who send so many that their events are spread over all
     /// partitions. `None`: no events are spread.
@@ -93,8 +93,8 @@ pub fn enrich(
 /// The partition of an event: xxh3-64 (seed 0) of the tenant, a zero byte and the key of the event, modulo the number
 /// of partitions. The key is the text of the user, which is `user_id`, else `device_id`, else `session`. If an event
 /// has no user, its key is the 16 bytes of `event_id`. An event that has no user and no `event_id` goes to the spare
-/// partition of the request. While a user is hot, the events of the user are spread: they are treated as if they had no
-/// user. The second value returned says whether the event is spread.
+/// partition of the request. While a user is hot (see [`super::hot_keys`]), the events of the user are spread: they are
+/// treated as if they had no user. The second value returned says whether the event is spread.
 ///
 /// This rule must never change: deduplication recognizes a repeated event only within its partition.
 fn partition(users: &mut UserHasher, event: &Event<'_>, partitions: Partitions<'_>) -> (u32, bool) {

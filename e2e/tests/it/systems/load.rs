@@ -39,7 +39,7 @@ async fn run(name: &'static str, duration: Duration) {
 
 /// Sends events of the hour `current`, and some events of earlier hours. Each connection has its own schedule with a
 /// request every 2.5 s, so requests on other connections do not wait for a slow answer. A request is late only if the
-/// previous answer on its own connection takes longer than that.
+/// previous answer on its own connection takes longer than 2.5 s.
 pub(crate) async fn send(edge: &Edge, current: UnixMillis, duration: Duration) -> Oracle {
     let started = Instant::now();
     let oracle = Arc::new(Mutex::new(Oracle::default()));

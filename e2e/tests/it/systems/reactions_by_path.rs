@@ -1,5 +1,6 @@
-//! Reactions by path: `POST /analytics/{ms}/{user}/{click|impression}`, and the answer of three lines for the hour.
-//! More edges, aggregators and query APIs can be started while events are counted.
+//! Reactions by path: `POST /analytics/{ms}/{user}/{click|impression}`, and the counts of an hour, which the query API
+//! answers to `GET /analytics?timestamp={ms}`. More edges, aggregators and query APIs can be started while events are
+//! counted.
 
 use crate::oracle::now;
 use crate::world::World;

@@ -15,7 +15,7 @@ async fn reactions_with_past_times_count_in_their_hour() {
     let mut oracle = Oracle::default();
     let mut hours = BTreeMap::new();
     let current = now();
-    // Past hours: one that the query API always keeps in memory, one that it does not keep, and one of another year.
+    // Past hours: a hot one (see the glossary), a cold one, and a cold one 365 days ago.
     let past = [3 * HOUR, 100 * HOUR, 24 * 365 * HOUR];
     for n in 0..400 {
         let back = if n % 20 == 0 { past[rng.usize(..past.len())] } else { 0 };

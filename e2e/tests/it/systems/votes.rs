@@ -14,6 +14,7 @@ use crate::oracle::now;
 use crate::world::{DEADLINE, Edge, QueryApi, World};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+/// The `POLL_RESULTS_INTERVAL` of the edge. It is equal to the `REFRESH_INTERVAL` that [`World`] sets.
 const INTERVAL: Duration = Duration::from_millis(300);
 
 /// Votes and voters of each option of each poll.
@@ -150,7 +151,7 @@ async fn an_edge_that_cannot_reach_the_query_api_accepts_votes_without_results()
         .start("ingest", &[("POLL_RESULTS_URL", "http://127.0.0.1:1"), ("POLL_RESULTS_INTERVAL", "100ms")]);
     edge.wait_ready().await.unwrap();
     let edge = Edge::new(edge);
-    let waited = wait_for("a refresh that failed", DEADLINE, async || {
+    let waited = wait_for("a failed fetch of the poll results", DEADLINE, async || {
         edge.metric("ingest_poll_results_refreshes_total").await > 0
     });
     waited.await.unwrap();
@@ -179,7 +180,8 @@ async fn load(name: &'static str, duration: Duration) {
     edge.assert_balanced().await;
     assert_eq!(edge.metric("ingest_events_delivered_total").await, 1000 * duration.as_secs());
 
-    // During the load, ClickHouse got at most one query per refresh interval. The interval has a jitter of ±10 %.
+    // During the load, ClickHouse got at most one query per refresh interval of the query API. The interval has a
+    // jitter of ±10 %.
     let mut asked = 0;
     let selects = format!(
         "SELECT count() FROM system.query_log WHERE current_database = '{name}' AND type = 'QueryStart'
@@ -187,7 +189,7 @@ async fn load(name: &'static str, duration: Duration) {
          AND toUnixTimestamp64Milli(query_start_time_microseconds) BETWEEN {began} AND {ended}"
     );
     world.rows("SYSTEM FLUSH LOGS").await;
-    let waited = wait_for("the query log", DEADLINE, async || {
+    let waited = wait_for("a refresh in the query log", DEADLINE, async || {
         asked = world.number(&selects).await;
         asked > 0
     });
@@ -198,7 +200,7 @@ async fn load(name: &'static str, duration: Duration) {
 
 /// Sends a thousand votes per second. Each connection has its own schedule with a vote every second, so votes on other
 /// connections do not wait for a slow answer. A vote is late only if the previous answer on its own connection takes
-/// longer than that.
+/// longer than a second.
 async fn send(edge: &Edge, duration: Duration) -> Results {
     const CONNECTIONS: u32 = 1000;
     let started = Instant::now();

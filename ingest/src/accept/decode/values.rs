@@ -1,8 +1,8 @@
 //! Finds where the events of an array, or of a sequence of objects, begin and end.
 //!
 //! Within an event, only quotes and brackets are examined, so the end of an invalid event is found too, and the event
-//! does not affect the next one. If the quotes or brackets of an event do not balance, its end cannot be found, and the
-//! rest of the body counts as one invalid event.
+//! does not affect the next one. If the quotes or brackets of an event do not balance, its end cannot be found: the
+//! text up to the end of a later event, or up to the end of the body, counts as one invalid event.
 
 use std::ops::Range;
 
