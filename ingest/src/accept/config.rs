@@ -40,8 +40,8 @@ pub struct BodyLimits {
     /// Minimum bytes per second at which a body must arrive on average, after its first 5 s: `BODY_MIN_RATE`, default
     /// 512. A slower request gets `408`.
     pub body_min_rate: NonZeroU32,
-    /// Memory for the bodies of all open requests together: `IN_FLIGHT_BYTES`, default 256 MiB, below 4 GiB. Requests
-    /// beyond it get `503`. Raise it, and the memory of the process, if `ingest_shed_total{reason="in_flight_bytes"}`
+    /// Memory for the bodies of all open requests together, and 64 MiB for the CPU work on them: `IN_FLIGHT_BYTES`,
+    /// default 256 MiB, below 4 GiB. Requests beyond it get `503`. Raise it, and the memory of the process, if `ingest_shed_total{reason="in_flight_bytes"}`
     /// grows.
     pub in_flight_bytes: usize,
 }
@@ -70,7 +70,7 @@ impl BodyLimits {
         };
         let largest = limits
             .body_bytes
-            .saturating_add(2 * limits.decoded_bytes)
+            .saturating_add(limits.decoded_bytes.saturating_mul(2))
             .saturating_add(2 * MIB + CPU_WORK_BYTES);
         if limits.in_flight_bytes < largest || limits.in_flight_bytes > u32::MAX as usize {
             return Err(VarError::Invalid {

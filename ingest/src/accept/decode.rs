@@ -25,7 +25,7 @@ pub fn lines(body: &[u8], max_events: usize) -> Result<Vec<Line<'_>>, Refusal> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     // The list ends one event above the limit: that is enough to refuse the body, and a hostile body cannot make the
     // list long.
-    let most = max_events + 1;
+    let most = max_events.saturating_add(1);
     // Check the whole body for valid UTF-8 at once, and each event only if the whole body is not valid.
     let text = simdutf8::basic::from_utf8(body).ok();
     let line = |(number, span): (usize, Range<usize>)| {

@@ -29,8 +29,16 @@ const ADDRESS_BURST: &str = "IP_EVENTS_BURST";
 /// The rate of each address, from [`ADDRESS_RATE`] and [`ADDRESS_BURST`]; `None`: there is no limit.
 pub fn of_addresses(vars: &Vars) -> Result<Option<RateConfig>, VarError> {
     let rate = NonZeroU32::new(vars.parsed_or(ADDRESS_RATE, 0)?);
-    let burst = NonZeroU32::new(vars.parsed_or(ADDRESS_BURST, rate.map_or(0, NonZeroU32::get))?);
-    Ok(rate.map(|rate| RateConfig { rate, burst: burst.unwrap_or(rate) }))
+    let burst = NonZeroU32::new(vars.parsed_or(ADDRESS_BURST, 0)?);
+    match (rate, burst) {
+        (Some(rate), burst) => Ok(Some(RateConfig { rate, burst: burst.unwrap_or(rate) })),
+        (None, None) => Ok(None),
+        (None, Some(burst)) => Err(VarError::Invalid {
+            name: ADDRESS_BURST,
+            value: burst.to_string(),
+            reason: format!("it has no effect without a rate: set {ADDRESS_RATE}, too"),
+        }),
+    }
 }
 
 /// The events that a request is charged for, in two steps: one event before the body is read, and the rest once the
@@ -93,6 +101,13 @@ impl AddressRates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_without_a_rate_is_refused_because_it_would_limit_nothing() {
+        let error = of_addresses(&Vars::from_pairs([(ADDRESS_BURST, "10")])).unwrap_err();
+        assert!(error.to_string().contains("set IP_EVENTS_PER_SECOND, too"), "{error}");
+        assert!(of_addresses(&Vars::from_pairs([(ADDRESS_RATE, "5")])).unwrap().is_some());
+    }
 
     #[test]
     fn an_address_is_limited_also_while_the_rates_of_many_others_are_kept() {

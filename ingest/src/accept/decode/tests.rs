@@ -88,6 +88,7 @@ fn more_events_than_allowed_are_refused() {
         assert_eq!(lines(body, 2), refused);
     }
     assert_eq!(lines(b"[1,2]", 2).unwrap().len(), 2);
+    assert_eq!(lines(b"1\n2", usize::MAX).unwrap().len(), 2);
 }
 
 proptest! {
