@@ -19,7 +19,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// jemalloc reads its configuration from this symbol. With these settings, it returns buffers of 256 KiB and more to
 /// the system at once, and has one arena per core. By default, it has many arenas, each of which keeps freed memory for
-/// seconds. If many long bodies arrived at once, the edge would use twice the memory that it has reserved for bodies.
+/// seconds. With these defaults, if many long bodies arrived at once, the edge would use twice the memory that it has
+/// reserved for bodies.
 #[expect(unsafe_code, reason = "jemalloc reads this symbol, and nothing else defines it")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: &[u8; 46] = b"percpu_arena:percpu,oversize_threshold:262144\0";
@@ -40,7 +41,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Manage the keys that `KEYS_FILE` declares.
+    /// Generate a key for `KEYS_FILE`.
     #[command(subcommand)]
     Key(KeyCommand),
     /// List, send or export the records in the spool. Stop the edge first.
@@ -58,7 +59,7 @@ enum SpoolCommand {
     },
     /// Send all records to Kafka, and report the progress.
     Replay,
-    /// Write the lines of all records as NDJSON. The records stay in the spool.
+    /// Write the lines of all records to the standard output, as NDJSON. The records stay in the spool.
     Export,
 }
 

@@ -59,8 +59,8 @@ pub struct Metrics {
     pub keys_stale: IntGauge,
     /// `rejected_samples_total{result="delivered"}`: samples of rejected lines that Kafka has acknowledged.
     pub samples_delivered: IntCounter,
-    /// `rejected_samples_total{result="dropped"}`: samples of rejected lines that were not sent or not delivered to
-    /// Kafka.
+    /// `rejected_samples_total{result="dropped"}`: samples of rejected lines that were not sent, because Kafka was not
+    /// known to be reachable, or that Kafka did not accept.
     pub samples_dropped: IntCounter,
     /// `hot_key_total`: events that were spread over all partitions because their user sends too many events.
     pub hot_key: IntCounter,
@@ -234,14 +234,14 @@ impl Metrics {
         self.received[route as usize].inc_by(events);
     }
 
-    /// Counts valid lines as accepted and as waiting for Kafka. [`Metrics::settled`] ends the waiting.
+    /// Counts valid lines as accepted and as waiting for Kafka or the spool. [`Metrics::settled`] ends the waiting.
     pub fn accepted(&self, events: u64, bytes: usize) {
         self.accepted.inc_by(events);
         self.queued.add(events as i64);
         self.at_risk_bytes.add(bytes as i64);
     }
 
-    /// Subtracts lines that no longer wait for Kafka.
+    /// Subtracts lines that no longer wait for Kafka or the spool.
     pub fn settled(&self, events: u64, bytes: usize) {
         self.queued.sub(events as i64);
         self.at_risk_bytes.sub(bytes as i64);

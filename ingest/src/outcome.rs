@@ -39,12 +39,13 @@ pub enum Outcome {
 pub enum Loss {
     /// The process stopped before Kafka or the spool confirmed the event.
     Stopped,
-    /// The request was already answered with `202`, and then neither Kafka nor the spool confirmed the event.
+    /// The request was already answered (`202`, or `204` for a reaction), and then neither Kafka nor the spool
+    /// confirmed the event.
     Answered,
 }
 
 impl Outcome {
-    /// This outcome, for an event whose request was already answered with `202`. `NotDurable` becomes `Lost`, because
+    /// This outcome, for an event whose request was already answered with success. `NotDurable` becomes `Lost`, because
     /// the response can no longer ask the client to send the event again.
     pub fn after_early_response(self) -> Self {
         match self {
@@ -95,7 +96,7 @@ pub enum Refusal {
     UnknownKey,
     /// The key is disabled.
     KeyDisabled,
-    /// The key does not allow the header `Origin` of the request.
+    /// The key allows only certain origins, and the request has no header `Origin` or names another origin.
     OriginDenied,
     /// The key does not allow the address of the client.
     IpDenied,
@@ -117,7 +118,7 @@ pub enum Refusal {
     ContentType,
     /// The edge does not read this encoding, or the body is encoded more than once.
     ContentEncoding,
-    /// The request caused a panic, which was caught, or the edge could not allocate memory for it.
+    /// The request caused a panic, which was caught, or the edge could not allocate memory to decompress the body.
     Internal,
     /// The request would exceed a limit; none of its events is stored.
     Overloaded(Bound),
@@ -139,7 +140,7 @@ pub enum Bound {
     Requests,
     /// Bytes of bodies in memory.
     InFlightBytes,
-    /// Bytes that Kafka has not acknowledged.
+    /// Bytes of lines that wait for Kafka or the spool.
     UnackedBytes,
     /// The queue of librdkafka's producer.
     ProducerQueue,
@@ -307,7 +308,7 @@ impl Refusal {
         }
     }
 
-    /// What is wrong with the request.
+    /// The reason for the refusal, as a clause.
     pub fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::EmptyBody => "the body contains no event".into(),
@@ -334,7 +335,10 @@ impl Refusal {
             Self::NoKey => "the request has no key".into(),
             Self::UnknownKey => "the server does not know the key of the request".into(),
             Self::KeyDisabled => "the key of the request is disabled".into(),
-            Self::OriginDenied => "the key does not allow requests from pages of this origin".into(),
+            Self::OriginDenied => {
+                "the key allows only certain origins, and the header `Origin` of the request names none of them"
+                    .into()
+            }
             Self::IpDenied => "the key does not allow requests from this address".into(),
             Self::RateLimited(_) => {
                 "the request exceeds the allowed events per second; no event of the request was stored".into()

@@ -160,8 +160,8 @@ fn accept_and_publish(
     Ok((report, pending))
 }
 
-/// Refuses a request whose body was not read to its end. The response closes the connection, unless the rest of the
-/// body is short and arrives soon.
+/// Refuses a request whose body may not have been read to its end. The response closes the connection if
+/// [`body::drain`] does not reach the end of the body.
 async fn refuse_unread<B>(refusal: Refusal, head: &Parts, mut body: B) -> ApiResponse
 where
     B: Body<Data = Bytes> + Unpin,

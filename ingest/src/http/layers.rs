@@ -44,14 +44,14 @@ where
         .service(service_fn(move |request: Request<B>| {
             let app = Arc::clone(&app);
             async move {
-                let server_time = UnixMillis::from(SystemTime::now()); // the headers are complete
+                let server_time = UnixMillis::from(SystemTime::now()); // hyper has received all headers
                 Ok::<_, BoxError>(catch_panic(handlers::respond(&app, request, server_time)).await)
             }
         }))
 }
 
-/// Gives the request an id, answers a preflight, logs a refusal, renders the response, and counts the request. Counts
-/// requests that were shed also by the limit that was reached.
+/// Gives the request an id, answers a preflight, logs a refusal, renders the response, and counts the request. If the
+/// request was shed, also counts it under the limit that was reached.
 fn observe<S, B>(
     inner: S,
     http: &Arc<HttpState>,
@@ -122,7 +122,7 @@ fn note_refusal(http: &HttpState, head: &Head, response: &ApiResponse) {
 /// Renders a response with the CORS headers.
 fn render(http: &HttpState, head: &Head, response: &ApiResponse) -> Response<Full<Bytes>> {
     // Only HTTP/1 has `Connection: close`. An HTTP/2 connection can serve other requests after an unread body. When the
-    // process stops, hyper sends GOAWAY on it.
+    // process stops, hyper sends GOAWAY on each HTTP/2 connection.
     let close = head.is_http1 && (response.close || http.app.drain.is_set());
     let mut rendered = response::render(response, &head.id, close);
     http.cors.allow(head.origin.as_ref(), head.is_preflight, rendered.headers_mut());
@@ -136,7 +136,8 @@ fn trace(headers: &HeaderMap) -> Option<TraceParent> {
     only.and_then(|value| TraceParent::parse(value.as_bytes()))
 }
 
-/// The response to a request that was shed. It closes the connection, because the body of the request was not read.
+/// The response to a request that was shed at `MAX_REQUESTS`; the inner layers return no other error. The response
+/// closes the connection, because the body of the request was not read.
 fn shed(_: BoxError) -> ApiResponse {
     ApiResponse { close: true, ..ApiResponse::refused(Refusal::Overloaded(Bound::Requests)) }
 }

@@ -1,5 +1,6 @@
-//! Logs refused requests: for each reason at most one line per interval, with the number of requests since the previous
-//! line. The only values from the client in a line are the request id and the trace id.
+//! Logs refused requests: for each reason at most one log line per interval, with the number of requests that were
+//! refused for this reason since the previous log line. The only values from the client in a log line are the request
+//! id and the trace id.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,7 @@ use schemas::trace::TraceParent;
 use crate::outcome::Refusal;
 use crate::route::Route;
 
-/// The minimum time between two lines for the same reason.
+/// The minimum time between two log lines for the same reason.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Logs refused requests; shared by all requests.

@@ -24,8 +24,8 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 pub struct ApiResponse {
     /// The content of the response.
     pub body: ResponseBody,
-    /// Whether the connection ends with this response, because the body of the request may not have been read to its
-    /// end.
+    /// Whether an HTTP/1 connection ends with this response, because the body of the request may not have been read to
+    /// its end.
     pub close: bool,
     /// The preferences of the client that are applied.
     pub applied: Preferences,
@@ -47,7 +47,7 @@ pub enum ResponseBody {
 }
 
 impl ApiResponse {
-    /// A response after which the connection stays open.
+    /// A response without applied preferences; the connection can stay open after it.
     pub fn new(body: ResponseBody) -> Self {
         Self { body, close: false, applied: Preferences::default() }
     }
@@ -179,7 +179,8 @@ struct Voted<'a> {
     poll: Option<&'a PollResult>,
 }
 
-/// The members of a problem (RFC 9457) that only refused requests have, in addition to those of [`Problem`].
+/// The members that the edge adds to a [`Problem`] (RFC 9457): the limit that the request exceeded, and the first
+/// invalid lines.
 #[derive(Serialize)]
 struct Refused<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,7 @@
 //! Group commit for one partition: the lines of several requests are collected into one record.
 //!
-//! Lines are appended to the *open* record. No timer sends it (Kafka's clients have one, `linger.ms`). Instead:
+//! Lines are appended to the *open* record. No timer sends the open record (unlike `linger.ms`, the timer of Kafka's
+//! client, which the edge sets to 0 by default). Instead:
 //!
 //! - If fewer than two records are in flight, the first request that appends to the open record must also send it. That
 //!   request first lets the other tasks that are ready run, so that their requests can append to the same record.
