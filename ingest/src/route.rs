@@ -9,7 +9,8 @@ pub enum Route {
     Counters,
     /// `POST /v1/votes`.
     Votes,
-    /// `POST /analytics?…` and `POST /analytics/…`: a reaction whose fields are in the query or in the path.
+    /// `POST /analytics?…` and `POST /analytics/…`: a reaction (a click or an impression of a user) whose fields are in
+    /// the query or in the path.
     Analytics,
     /// Any other path: `404`.
     Other,

@@ -1,5 +1,7 @@
 //! Counts the lines that wait for Kafka or the spool, and decides whether more lines are admitted.
 //!
+//! A line *ends* when its record ends (see `delivery`) or when its request is refused.
+//!
 //! Invariant: each line is counted once, from [`Admission::enter`] to [`Admission::leave`], so that a stopping edge
 //! knows when all lines have ended. The counts are atomics; there is no lock.
 
@@ -34,8 +36,8 @@ impl Admission {
         }
     }
 
-    /// Counts lines that begin to wait, and returns whether they are admitted. In either case, the caller must call
-    /// [`Admission::release`] and [`Admission::leave`] once the lines have ended.
+    /// Counts lines that begin to wait, and returns a refusal if they are not admitted. In either case, the caller must
+    /// call [`Admission::release`] and [`Admission::leave`] once the lines have ended.
     pub(super) fn enter(&self, events: u64, bytes: usize) -> Result<(), Refusal> {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::SeqCst);

@@ -1,9 +1,9 @@
 //! Whether Kafka can be reached, and how many partitions the topic has.
 //!
-//! A separate thread checks Kafka by fetching the metadata of the topic, because this call blocks. While Kafka is
-//! reachable, the thread checks once a minute, and earlier if a record fails or Kafka's client reports an error. While
-//! Kafka is unreachable, the thread checks with backoff. Each change of the state is logged once; a failed fetch is
-//! logged only at debug level.
+//! A separate thread checks Kafka by fetching the metadata of the topic, because the fetch blocks. While Kafka is
+//! reachable, the thread checks once a minute, and earlier if a record fails, a request waits too long for its records,
+//! or Kafka's client reports an error. While Kafka is unreachable, the thread checks with backoff. Each change of the
+//! state is logged once; a failed fetch is logged only at debug level.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -111,13 +111,15 @@ impl Cluster {
         let _known = self.partitions.compare_exchange(0, partitions, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Whether the last check reached Kafka and the topic, and no record has timed out or been refused since.
+    /// Whether Kafka counts as reachable: the last `check` returned true, and no record has since timed out, been
+    /// refused with an authorization error, or failed with a fatal error.
     pub(super) fn is_up(&self) -> bool {
         *self.state() == State::Up
     }
 
-    /// Whether the last check failed, or a record has timed out or been refused since. Before the first check, false
-    /// unless a record has timed out or been refused.
+    /// Whether Kafka counts as unreachable: the last `check` returned false, or a record has since timed out, been
+    /// refused with an authorization error, or failed with a fatal error. In the state `Unknown`, both `is_up` and
+    /// `is_down` return false.
     pub(super) fn is_down(&self) -> bool {
         !matches!(*self.state(), State::Unknown | State::Up)
     }
@@ -185,9 +187,9 @@ impl Cluster {
         }
     }
 
-    /// Pauses between two checks: for [`REFRESH_INTERVAL`] if the last check reached Kafka, for `wait` if it did not.
-    /// If a check is requested during the pause, the pause is shortened to `wait`. Returns false when the thread must
-    /// stop.
+    /// Pauses between two checks: for [`REFRESH_INTERVAL`] if the last check found Kafka `reachable`, for `wait` if it
+    /// did not. If a check is requested during the pause, the pause is shortened to `wait`. Returns false when the
+    /// thread must stop.
     fn pause(&self, reachable: bool, wait: Duration) -> bool {
         let start = Instant::now();
         loop {
@@ -223,7 +225,8 @@ impl Cluster {
                 format!("kafka at {brokers} refuses the login: authentication failed")
             }
             State::HandshakeFailed(HandshakeFailure::Tls) => format!(
-                "kafka at {brokers}: the TLS handshake failed; KAFKA_OPT_ssl.ca.location names the certificates to trust"
+                "kafka at {brokers}: the TLS handshake failed; KAFKA_OPT_ssl.ca.location names the certificates to \
+                 trust"
             ),
             State::RecordsRefused(code) => format!("kafka at {brokers} refuses records: {code}"),
             State::TopicMissing => {
@@ -236,7 +239,7 @@ impl Cluster {
     }
 
     /// Checks whether Kafka's client has a fatal error; if it has none, fetches the metadata once. Returns whether
-    /// Kafka is reachable.
+    /// Kafka counts as reachable: the topic exists, and Kafka has refused no record within the last [`REFUSAL_TIME`].
     fn check(&self, producer: &Producer) -> bool {
         self.check_requested.store(false, Ordering::Release);
         if let Some((_, reason)) = producer.client().fatal_error() {

@@ -3,10 +3,10 @@
 //!
 //! A record *ends* when Kafka or the spool has stored it, or when all attempts to store it have failed. The polling
 //! thread of librdkafka reports the result of each record that was sent to Kafka. The spool's thread reports the result
-//! of each record that was sent to the spool. When a record ends, [`Delivery`] sets its receipt and sends the next
-//! record of the partition, both on the thread that reported the result. A record that librdkafka could not deliver
-//! goes to the spool with the bytes that librdkafka returns, so that the edge holds no second copy of a record while
-//! the record is in flight.
+//! of each record that was sent to the spool. When a record ends, [`Delivery`] sets its receipt and lets the
+//! accumulator of the record send its next record, both on the thread that reported the result. If there is a spool, a
+//! record that librdkafka could not deliver goes to the spool with the bytes that librdkafka returns, so that the edge
+//! holds no second copy of a record while the record is in flight.
 //!
 //! Invariant: every record that was sent ends exactly once, and the [`Admission`] then no longer counts its lines.
 
@@ -87,9 +87,10 @@ impl Delivery {
         destination
     }
 
-    /// Sends a record that was collected for `destination`. If there is a spool, a record for Kafka goes to the spool
-    /// while Kafka is unreachable or overloaded, or if Kafka does not accept the record. Returns true if the record is
-    /// in flight, or false if the record has already ended and its receipt is set.
+    /// Sends a record that was collected for `destination`. A record for Kafka goes to the spool at once if Kafka is
+    /// unreachable or overloaded and the spool accepts records. If Kafka does not accept the record, it goes to the
+    /// spool, if there is one. Returns true if the record is in flight, or false if the record has already ended and
+    /// its receipt is set.
     pub(super) fn send(
         self: &Arc<Self>,
         producer: &Producer,
@@ -109,8 +110,8 @@ impl Delivery {
         };
         self.metrics.sent(record.lines);
         // Kafka may have become unreachable or overloaded while the record waited.
-        let is_down = || matches!(self.router.destination(&self.admission), Ok(Destination::Spool));
-        if destination == Destination::Spool || is_down() {
+        let needs_spool = || matches!(self.router.destination(&self.admission), Ok(Destination::Spool));
+        if destination == Destination::Spool || needs_spool() {
             let (if_full, otherwise) = (RecordEnd::SPOOL_FULL, RecordEnd::NOT_DURABLE);
             return self.put_into_spool(in_flight, record.value(), if_full, otherwise);
         }
@@ -274,7 +275,7 @@ impl Delivery {
         }
     }
 
-    /// Counts the end of a record and completes its receipt.
+    /// Counts the end of a record and sets its receipt.
     fn end(&self, record: &InFlightRecord, end: RecordEnd) {
         self.metrics.acknowledged(record.sent_at.elapsed());
         self.metrics.ended(end.outcome, u64::from(record.lines - record.answered));

@@ -34,7 +34,7 @@ pub(super) const FIXED: [Fixed; 11] = [
     },
     Fixed {
         names: &["transactional.id", "transaction.timeout.ms"],
-        reason: "records of a transaction that is not committed are never read",
+        reason: "the edge commits no transactions, so its records would never be read",
     },
     Fixed { names: &["partitioner"], reason: "the edge chooses the partition of each event, by its user" },
     Fixed {
@@ -48,7 +48,7 @@ pub(super) const FIXED: [Fixed; 11] = [
     Fixed { names: &["plugin.library.paths"], reason: "a plugin could change every setting that is fixed" },
     Fixed {
         names: &["test.mock.num.brokers", "test.mock.broker.rtt"],
-        reason: "a mock broker within the client stores no records",
+        reason: "a mock broker within the client keeps records only in memory",
     },
 ];
 

@@ -31,8 +31,8 @@ pub(super) type Producer = ThreadedProducer<DeliveryContext>;
 pub(super) enum DeliveryOpaque {
     /// A record with the lines of requests.
     Events(InFlightRecord),
-    /// A record that is replayed from the spool: its id, and the channel for the id and whether Kafka has acknowledged
-    /// the record.
+    /// A record that is replayed from the spool: its id, and the channel to which [`Delivery`] sends the result. The
+    /// result is the id, and whether Kafka has acknowledged the record.
     Replayed(Uuid, Sender<(Uuid, bool)>),
     /// This many samples of rejected lines, for which no request waits.
     Samples(u32),
@@ -140,7 +140,7 @@ impl ProducerContext for DeliveryContext {
 
 impl ClientContext for DeliveryContext {
     // librdkafka repeats its messages with every attempt to connect, so they are logged only at debug level. `Cluster`
-    // logs it once when Kafka becomes reachable or unreachable.
+    // logs one message each time Kafka becomes reachable or unreachable.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, "{message}");
     }

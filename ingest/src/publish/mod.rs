@@ -1,8 +1,8 @@
 //! Collects enriched lines into Kafka records, and reports to requests when their records are durable.
 //!
 //! The steps of a line: `admission` counts it, `routing` chooses between Kafka and the spool, an [`accumulator`]
-//! appends it to a record, and `delivery` sends the record and receives its result. A record that was handed to Kafka's
-//! client is delivered even if the HTTP client disconnects.
+//! appends it to a record, and `delivery` sends the record and receives its result. Once a line is in a record, the
+//! record is sent even if the HTTP client disconnects.
 //!
 //! If there is a spool, a record that Kafka does not acknowledge in time goes to the spool. While Kafka is unreachable,
 //! every record goes to the spool at once. `replay` sends the records of the spool to Kafka later. If neither Kafka nor
@@ -84,8 +84,8 @@ pub enum StartError {
 
 /// Sends lines to Kafka or to the spool; shared by all requests.
 pub struct Publisher {
-    // The threads of these two fields use the producer. Rust drops fields in the order of their declaration, so these
-    // threads are stopped before the producer is dropped.
+    // The threads of these two fields use the producer. Rust drops fields in the order of their declaration. So, before
+    // `producer` is dropped, the watch thread has been told to stop, and the replay thread has ended.
     _watch: Watch,
     _replay: Option<Replay>,
     producer: Arc<Producer>,
@@ -207,8 +207,9 @@ impl Publisher {
     }
 
     /// Stops accepting lines, sends the open records, and waits up to `wait` until all records have ended. If the spool
-    /// accepts records, the records that have not ended by then go to the spool, or at once if Kafka is unreachable.
-    /// Otherwise, these records are counted as lost.
+    /// accepts records, the records that have not ended by then go to the spool; if Kafka is also unreachable, they go
+    /// to the spool without the wait. If the spool does not accept records, or there is no spool, the records that have
+    /// not ended are counted as lost.
     pub async fn flush(&self, wait: Duration) {
         let Delivery { admission, accumulators, router, .. } = &*self.delivery;
         admission.close();

@@ -1,6 +1,8 @@
-//! Replays the spool to Kafka: oldest records first, with lower priority than live records.
+//! Replays the spool to Kafka: oldest records first, with lower priority than new records.
 //!
-//! A thread sends a few records, waits for their results, removes the acknowledged records from the spool, and pauses.
+//! A thread works in rounds. In each round, it sends a few records, waits for their results, removes the acknowledged
+//! records from the spool, and pauses.
+//!
 //! If the process is killed after the acknowledgement of a record and before the fsync that removes the record from the
 //! spool, the record is sent again; the aggregator counts it once, by its id.
 
@@ -19,10 +21,11 @@ use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::spool::store::SpooledRecord;
 
-/// Maximum number of records and bytes that are sent in one batch. With the pause after each batch, the replay sends at
+/// Maximum number of records and bytes that are sent in one round. With the pause after each round, the replay sends at
 /// most 20 MiB per second.
-const BATCH_LIMITS: (usize, usize) = (200, 1 << 20);
-/// The pause after a batch that Kafka has acknowledged. While no record can be sent, the pause between two attempts.
+const ROUND_LIMITS: (usize, usize) = (200, 1 << 20);
+/// The pause after a round in which Kafka has acknowledged all records, and the pause between two attempts while no
+/// record can be sent.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The pause after Kafka did not accept some records; these records stay in the spool and are sent again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -69,8 +72,8 @@ struct Replayer {
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
     stopped: Arc<AtomicBool>,
-    /// The id of the last record that the current pass over the spool has tried to send. A pass tries all records,
-    /// oldest first, and continues after `last`.
+    /// The id of the record after which the current pass over the spool continues. A pass tries to send all records,
+    /// oldest first.
     last: Uuid,
 }
 
@@ -98,9 +101,9 @@ impl Replayer {
         }
     }
 
-    /// Sends the next batch of records, at most [`BATCH_LIMITS`]. Returns how long to pause afterwards.
+    /// Sends the next records, at most [`ROUND_LIMITS`]. Returns how long to pause afterwards.
     fn send_oldest(&mut self, spool: &Spool) -> Duration {
-        let records = spool.oldest(self.last, BATCH_LIMITS.0, BATCH_LIMITS.1);
+        let records = spool.oldest(self.last, ROUND_LIMITS.0, ROUND_LIMITS.1);
         let Some(last) = records.last().map(|record| record.id) else {
             // The pass has ended: the spool has no record with an id larger than `last`, or cannot be read. The next
             // pass sends the records that are still in the spool: records that Kafka did not accept, and records that
@@ -120,7 +123,7 @@ impl Replayer {
         }
         // If Kafka counts as reachable, the failed records may be the cause, for example because they are too large.
         // The pass then continues after them, so that they do not block later records. If Kafka is not reachable, the
-        // next batch contains the failed records again.
+        // next round sends the failed records again.
         if failed == 0 || self.delivery.router.cluster.is_up() {
             self.last = last;
         }

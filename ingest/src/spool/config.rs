@@ -23,7 +23,7 @@ pub struct SpoolConfig {
 }
 
 impl SpoolConfig {
-    /// Reads and checks the variables of the spool. Returns `None` if `SPOOL_DIR` is not set or empty.
+    /// Reads and checks the variables of the spool. Returns `None` if `SPOOL_DIR` is empty or not set.
     pub fn from_vars(vars: &Vars) -> Result<Option<Self>, VarError> {
         let directory = vars.string_or("SPOOL_DIR", "");
         let max_bytes = vars.bytes_or("SPOOL_MAX_BYTES", 10 * GIB)?;

@@ -53,7 +53,7 @@ impl Harness {
     /// Appends the lines of a request, but does not send the open record yet, as if other requests were ready.
     fn append(&mut self, chunk: &Chunk) -> Vec<Receipt> {
         let appended = self.act(|accumulator, send| accumulator.append(chunk, Ack::Durable, None, send));
-        assert!(!(self.must_send && appended.must_send), "two requests must send the same record");
+        assert!(!(self.must_send && appended.must_send), "two requests were told to send the same record");
         self.must_send |= appended.must_send;
         appended.receipts
     }
@@ -190,7 +190,8 @@ enum Step {
 }
 
 proptest! {
-    /// In any order of steps, each line is sent once, in order, and its request gets the result.
+    /// In any order of steps, each line is sent once, the lines keep their order, and each receipt gets the result of
+    /// its record.
     #[test]
     fn every_line_is_sent_once_and_its_request_gets_the_result(
         steps in proptest::collection::vec(prop_oneof![
