@@ -59,7 +59,8 @@ fn intended_field(name: &[u8]) -> Option<usize> {
     })
 }
 
-/// Whether [`of`] may return a warning about a line. This check is fast, and there is no warning about most lines.
+/// Whether [`of`] may return a warning about a line. This check is fast. The result is false for most
+/// lines, so [`of`] is seldom called.
 pub fn may_apply(parsed: &Parsed<'_, LookAlikes>) -> bool {
     parsed.props.0 != 0 || !parsed.left_out.is_empty()
 }
@@ -74,8 +75,8 @@ pub fn of<'p>(parsed: &'p Parsed<'_, LookAlikes>) -> impl Iterator<Item = (&'sta
     left_out.chain(FIELDS.into_iter().enumerate().filter_map(looks_like))
 }
 
-/// Whether `event` has no value for `field`. If it has a value, a similar name needs no warning. Always true for
-/// `properties`, which is not a field of [`Event`].
+/// Whether `event` has no value for `field`. If the event has a value, a similar name needs no warning. Always true for
+/// `properties`, which is not a field of [`Event`], and for fields that [`intended_field`] never returns.
 fn lacks(event: &Event<'_>, field: &str) -> bool {
     match field {
         "client_time" => event.client_time.is_none(),

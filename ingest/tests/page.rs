@@ -63,7 +63,7 @@ fn every_code_is_in_one_row_with_its_status() {
             .filter(row)
             .filter(|line| line.split('|').nth(1).unwrap().contains(&status))
             .collect();
-        assert_eq!(rows.len(), 1, "{status} {code}");
+        assert_eq!(rows.len(), 1, "rows of docs/events.md with {status} and {code}");
     }
     for text in refusals()
         .iter()
@@ -89,16 +89,24 @@ fn the_page_the_hints_and_the_client_libraries_agree_on_which_answers_to_retry()
                 && line.split('|').nth(1).unwrap_or_default().contains(&status)
         };
         let advice = PAGE.lines().find(row).unwrap().rsplit('|').nth(1).unwrap();
-        assert_eq!(advice.trim().starts_with("retry"), is_retried, "{code}: {advice}");
+        assert_eq!(
+            advice.trim().starts_with("retry"),
+            is_retried,
+            "advice of docs/events.md on `{code}`: {advice}"
+        );
         // A client recognizes answers to retry by their status. Only `aborted` shares its status, 400, with answers
-        // that are not retried, so a client recognizes it by its code.
+        // that are not retried, so a client recognizes `aborted` by its code.
         let name = if code == "aborted" { code } else { &status };
-        assert_eq!(of_page.contains(&format!("`{name}`")), is_retried, "{of_page} {name}");
+        assert_eq!(
+            of_page.contains(&format!("`{name}`")),
+            is_retried,
+            "`{name}` in docs/clients.md: {of_page}"
+        );
         for library in libraries {
             let list = library.lines().find(|line| line.contains("RETRIED =")).unwrap();
             let is_named =
                 if code == "aborted" { library.contains("\"aborted\"") } else { list.contains(name) };
-            assert_eq!(is_named, is_retried, "{list} {name}");
+            assert_eq!(is_named, is_retried, "{name} in a client library: {list}");
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The spool: stores on disk the records that Kafka did not accept, until Kafka accepts them.
 //!
 //! One thread owns the file of the spool. Other threads send jobs to this thread, for example to store a record. The
-//! jobs that arrive during one fsync form the next batch, which needs only one fsync.
+//! changes that arrive during one fsync are written together, with the next fsync.
 //!
 //! The edge goes on serving if the file cannot be used. If the file is found to be corrupt when it is opened, the spool
 //! renames the file and continues with a new, empty file. After any other error of the file, the spool is off and tries
 //! to open the file again every ten seconds.
 //!
-//! Invariant: a record is reported as stored only after the fsync of its batch. A record is removed only by
+//! Invariant: a record is reported as stored only after an fsync has written it to disk. A record is removed only by
 //! [`Spool::remove`], which is called once Kafka has acknowledged the record. The queue of jobs has no limit, so the
 //! callers must limit how many records wait. Nothing in this folder depends on Kafka.
 
@@ -73,7 +73,8 @@ impl fmt::Display for SpoolState {
 pub enum PutError {
     /// The record does not fit within `SPOOL_MAX_BYTES`, or would leave less than `SPOOL_MIN_FREE` on the disk.
     Full,
-    /// The spool is off, or the disk failed. If the disk failed, the record may be in the file nevertheless.
+    /// The spool is off, or a write to the file failed. After a failed write, the record may be in the file
+    /// nevertheless.
     Off,
 }
 

@@ -60,7 +60,7 @@ fn a_file_that_cannot_be_read_is_set_aside_and_counted() {
     let path = store::path(directory.path(), "events");
     fs::write(&path, "not a spool").unwrap();
     let (spool, metrics) = start(&config(directory.path()));
-    wait_for("a new file", || spool.accepts_records());
+    wait_for("the spool to be on with a new file", || spool.accepts_records());
     assert_eq!(metrics.spool_set_aside.get(), 1);
     assert_eq!(put(&spool, record(10)), Ok(()));
     let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
@@ -74,7 +74,7 @@ fn a_spool_that_cannot_be_opened_is_off_and_is_opened_again_later() {
     let blocked = directory.path().join("spool");
     fs::write(&blocked, "a file where the directory should be").unwrap();
     let (spool, metrics) = start(&config(&blocked));
-    wait_for("the reason", || spool.state().to_string().contains("events.redb"));
+    wait_for("the state to name the spool file", || spool.state().to_string().contains("events.redb"));
     assert_eq!(put(&spool, record(10)), Err(PutError::Off));
     assert_eq!((metrics.spool_up.get(), spool.oldest(Uuid::nil(), 9, 999)), (0, vec![]));
     fs::remove_file(&blocked).unwrap();

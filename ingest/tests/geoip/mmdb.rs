@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-/// What follows a node of the search tree if the next bit of the address is 0, or if it is 1.
+/// One of the two branches of a node in the search tree: one branch is for addresses whose next bit is 0, the other for
+/// addresses whose next bit is 1. `Node` holds the index of the next node, `Data` an offset in the data section.
 #[derive(Clone, Copy)]
 enum Side {
     Nothing,
@@ -14,7 +15,7 @@ enum Side {
 pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
     let (mut nodes, mut data) = (vec![[Side::Nothing; 2]], Vec::new());
     for (network, country) in networks {
-        // The search tree is for IPv6 addresses. An IPv4 address is in the tree as 96 zero bits and its 32 bits.
+        // The search tree is for IPv6 addresses. An IPv4 address is in the tree as 96 zero bits, then its 32 bits.
         let (address, length) = network.split_once('/').unwrap();
         let length: u32 = length.parse().unwrap();
         let (bits, length) = match address.parse().unwrap() {
@@ -53,7 +54,7 @@ pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
         ("languages", vec![0, 4]), // an empty array
         ("binary_format_major_version", number(5, &2_u16.to_be_bytes())),
         ("binary_format_minor_version", number(5, &0_u16.to_be_bytes())),
-        ("build_epoch", vec![8, 2, 0, 0, 0, 0, 0, 0, 0, 1]), // 64 bits are an extended type
+        ("build_epoch", vec![8, 2, 0, 0, 0, 0, 0, 0, 0, 1]), // the type of 64-bit integers is an extended one
         ("description", map(&[])),
     ]));
     file

@@ -40,11 +40,13 @@ pub(crate) enum Expected {
     Refused(u16, &'static str),
 }
 
-/// A non-blank line of a body, or an element of an array, and what the edge must do with it.
+/// A non-blank line of a body, an element of an array or an object over several lines, and what the edge must do with
+/// this text.
 pub(crate) struct Line {
-    /// The number of the line in the decoded body, or of the element in the array, from 1.
+    /// The number of the line in the decoded body, from 1. In an array, or if objects span several lines: the position
+    /// of the element or object, from 1.
     pub(crate) number: usize,
-    /// The text that must be stored, or the fault that the report must list.
+    /// The text as sent, if the edge must store it, or the fault that the report must list.
     pub(crate) verdict: Result<String, Fault>,
 }
 
@@ -115,7 +117,7 @@ const EMPTY: Expected = Expected::Refused(400, "empty_body");
 const BAD_ENCODING: Expected = Expected::Refused(400, "bad_encoding");
 const TOO_LARGE_DECODED: Expected = Expected::Refused(413, "decoded_too_large");
 
-/// An event with one more field.
+/// The event [`GOOD`] with one more field.
 fn with(field: &str, value: &str) -> Vec<u8> {
     format!(r#"{{"event":"a","{field}":{value}}}"#).into_bytes()
 }
@@ -203,7 +205,7 @@ fn keys() -> Vec<Case> {
     let many = (0..6000).map(|n| format!("{n:04}")).collect::<Vec<_>>().join(r#"":1,""#);
     vec![
         lines(
-            "doubled keys",
+            "duplicate keys",
             &[
                 (br#"{"event":"a","event":"a"}"#, bad("duplicate_key", "event")),
                 (br#"{"event":"a","\u0065vent":"b"}"#, bad("duplicate_key", "event")),
@@ -245,16 +247,16 @@ fn keys() -> Vec<Case> {
 fn texts() -> Vec<Case> {
     let raw = |bytes: &[u8]| [b"{\"event\":\"a\",\"x\":\"".as_slice(), bytes, b"\"}"].concat();
     let bad_utf8: [&[u8]; 12] = [
-        b"\xc0\xaf",                 // overlong, two bytes
-        b"\xe0\x80\xaf",             // overlong, three
-        b"\xf0\x80\x80\xaf",         // overlong, four
-        b"\xc0\x80",                 // the NUL of Java
-        b"\xed\xa0\x80",             // an unpaired surrogate
-        b"\xed\xa0\xbd\xed\xb8\x80", // a surrogate pair
+        b"\xc0\xaf",                 // overlong: `/` in two bytes
+        b"\xe0\x80\xaf",             // overlong: `/` in three bytes
+        b"\xf0\x80\x80\xaf",         // overlong: `/` in four bytes
+        b"\xc0\x80",                 // overlong: NUL, as Java's modified UTF-8 has it
+        b"\xed\xa0\x80",             // an encoded surrogate without its pair
+        b"\xed\xa0\xbd\xed\xb8\x80", // an encoded surrogate pair
         b"\xf4\x90\x80\x80",         // beyond U+10FFFF
-        b"\xf8\x88\x80\x80\x80",     // five bytes
-        b"\x80",                     // a second byte without a first
-        b"\xe2\x82",                 // cut off
+        b"\xf8\x88\x80\x80\x80",     // a sequence of five bytes
+        b"\x80",                     // a continuation byte without a first byte
+        b"\xe2\x82",                 // the first two bytes of three
         b"\xff",
         b"\xfe",
     ];
@@ -423,7 +425,7 @@ fn lengths() -> Vec<Case> {
         ),
         json("ten thousand and one elements", format!("[0{}]", ",0".repeat(10_000)), too_many()),
         plain("a million commas", vec![b','; 1_000_000], one_bad(("line_too_long", None))),
-        plain("a million commas in lines", b",\n".repeat(500_000), too_many()),
+        plain("half a million lines of one comma", b",\n".repeat(500_000), too_many()),
         plain("eight MiB in one line", vec![b'{'; LARGEST], one_bad(("line_too_long", None))),
         plain(
             "a byte more than eight MiB",
@@ -591,8 +593,8 @@ fn gzips() -> Vec<Case> {
 
 fn zstds() -> Vec<Case> {
     let with_window = |log: u32| {
-        let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
-        encoder.window_log(log).expect("a window");
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("create an encoder");
+        encoder.window_log(log).expect("set the window");
         encoder.write_all(GOOD).expect("write to memory");
         encoder.finish().expect("write to memory")
     };

@@ -42,7 +42,7 @@ pub(crate) fn assert_answer(case: &Case, how: &str, status: u16, answer: &Value)
     }
 }
 
-/// The error that a report must list for a line, if it is invalid.
+/// The error that a report must list for a line, if the line is invalid.
 fn expected_error(line: &Line) -> Option<Value> {
     let mut expected = json!({"line": line.number});
     let (code, field) = line.verdict.as_ref().err()?;

@@ -13,11 +13,12 @@ type Object = BTreeMap<String, Box<RawValue>>;
 
 /// The fields that a client may set. If a name occurs several times, the last field counts.
 pub(crate) fn fields(object: &str) -> BTreeMap<String, String> {
-    let all: Object = serde_json::from_str(object).unwrap_or_else(|error| panic!("{error}: {object}"));
-    let ours = |name: &str| ADDED.contains(&name);
+    let all: Object =
+        serde_json::from_str(object).unwrap_or_else(|error| panic!("parse the line {object}: {error}"));
+    let is_added = |name: &str| ADDED.contains(&name);
     // The edge stores a line break between two tokens as a space.
     let text = |value: &RawValue| value.get().replace(['\n', '\r'], " ");
-    all.into_iter().filter(|(name, _)| !ours(name)).map(|(name, value)| (name, text(&value))).collect()
+    all.into_iter().filter(|(name, _)| !is_added(name)).map(|(name, value)| (name, text(&value))).collect()
 }
 
 /// Checks that the stored line has the fields that were sent and the fields that the edge adds. Reads the line with the
@@ -25,7 +26,8 @@ pub(crate) fn fields(object: &str) -> BTreeMap<String, String> {
 #[track_caller]
 pub(crate) fn assert_same(stored: &str, sent: &str) {
     type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;
-    let read = line::read::<Props<'_>>(stored).unwrap_or_else(|error| panic!("{error}: {stored}"));
+    let read = line::read::<Props<'_>>(stored)
+        .unwrap_or_else(|error| panic!("read the stored line {stored}: {error}"));
     let flat = sent.replace(['\n', '\r'], " ");
     let parsed = event::parse::<Props<'_>>(&flat).unwrap();
     assert_eq!((read.tenant, &read.event, &read.props), ("default", &parsed.event, &parsed.props), "{sent}");

@@ -30,7 +30,7 @@ impl AccessConfig {
         let value = vars.string_or("READ_AUTH", "none");
         let auth = match (value.as_str(), &file) {
             ("none", None) => Ok(ReadAuth::None),
-            ("none", Some(_)) => Err("READ_KEYS_FILE is set; use `required`"),
+            ("none", Some(_)) => Err("READ_KEYS_FILE is set, but `none` ignores keys; use `required`"),
             ("required", Some(_)) => Ok(ReadAuth::Required),
             ("required", None) => Err("it needs READ_KEYS_FILE"),
             _ => Err("it must be `none` or `required`"),

@@ -37,7 +37,11 @@ fn stored_records_are_read_oldest_first_after_a_restart() {
     assert_eq!(store.oldest_created_at().unwrap(), Some(UnixMillis(10)));
     assert_eq!(store.oldest(Uuid::nil(), 9, 999).unwrap(), [records[1].clone(), records[0].clone()]);
     assert_eq!(store.oldest(Uuid::nil(), 1, 999).unwrap(), [records[1].clone()]);
-    assert_eq!(store.oldest(Uuid::nil(), 9, 1).unwrap(), [records[1].clone()], "one, however long");
+    assert_eq!(
+        store.oldest(Uuid::nil(), 9, 1).unwrap(),
+        [records[1].clone()],
+        "a first record longer than the limit must be returned, alone"
+    );
     assert_eq!(store.oldest(records[1].id, 9, 999).unwrap(), [records[0].clone()]);
     assert_eq!(store.entries().unwrap().iter().map(|entry| entry.bytes).collect::<Vec<_>>(), [3, 3]);
 }
