@@ -120,8 +120,8 @@ impl QueryApi {
             .merge(access.charge(Cost::Query, queries))
             .fallback(|| async { Kind::NotFound })
             .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed });
-        // The page contains no data, so a request for it needs no key. The script of the page sends the reader's key
-        // with each request.
+        // The page contains no data, so a request for it needs no token. The script of the page sends the reader's
+        // token, if there is one, with each request for data.
         access.identify(routes).merge(page::routes(&self.config.page))
     }
 

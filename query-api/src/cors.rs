@@ -69,7 +69,7 @@ impl CorsConfig {
             .expose_headers(EXPOSED_HEADERS)
             .max_age(MAX_AGE)
             // By default, this layer adds `Vary` to every response. Here it adds none, because `http::response` and
-            // `document` set a complete `Vary` on the responses that caches may keep.
+            // `document` set a complete `Vary` on the answers and documents that caches may keep.
             .vary([])
     }
 }
@@ -82,7 +82,8 @@ pub(crate) fn no_content(mut response: Response) -> Response {
     response
 }
 
-/// Checks that `text` is an origin as a browser writes it: scheme, host and port, and nothing after them.
+/// Checks that `text` looks like an origin as a browser writes it: scheme, host, optionally a port, and nothing after
+/// them.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let host = text.split_once("://").map(|(_, host)| host).filter(|host| !host.is_empty());
     let good =

@@ -21,7 +21,7 @@ pub(crate) fn respond(document: Bytes, request: &HeaderMap) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ETAG, HeaderValue::try_from(etag).expect("hexadecimal digits make a header"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=60, stale-if-error=300"));
-    // The CORS headers of the response depend on the origin of the request.
+    // If `CORS_ORIGINS` lists origins, the CORS headers of the response depend on the origin of the request.
     headers.insert(VARY, HeaderValue::from_static("Origin"));
     response
 }

@@ -8,7 +8,7 @@ use std::fmt;
 /// One condition. An event must meet all conditions of a query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Filter {
-    /// The dimension, as the request names it.
+    /// The dimension, as the request or the key file names it.
     pub(crate) field: String,
     /// The test that the value of the dimension must pass.
     pub(crate) test: Test,

@@ -2,7 +2,7 @@
 //!
 //! After [`SLOW_BEFORE_SHEDDING`] refreshes in a row that miss the deadline or exceed the memory limit, the statement
 //! leaves out more answers. After [`QUICK_BEFORE_RESTORING`] refreshes in a row that succeed in less than half of the
-//! deadline, the statement leaves out fewer answers. Pure: the caller owns the clock.
+//! deadline, the statement leaves out fewer answers. Pure: the caller measures the time.
 
 use crate::answers::LeftOut;
 

@@ -44,11 +44,11 @@ struct SpanMerge {
     merge: Merge,
 }
 
-/// The values of the `?`, in order: tenants, first and last minute; tenants, hour, maximum number of rows; tenants,
-/// day, maximum number of rows; then, once for the users of the hour and once for the users of the day: tenants, start,
-/// tenants, start, and the tenants and events of the last merges that are settled. Times are in seconds since 1970.
-/// For the hour and for the day, the row without an event name has the sum over all events. The sort order puts this
-/// row first, so `LIMIT` always keeps it.
+/// The values of the `?`, in order: tenants, first and last minute; tenants, hour, maximum number of rows per tenant;
+/// tenants, day, maximum number of rows per tenant; then, once for the users of the hour and once for the users of the
+/// day: tenants, start, tenants, start, and the tenants and events of the last merges that are settled. Times are in
+/// seconds since 1970. For the hour and for the day, the row without an event name has the sum over all events. The
+/// sort order puts this row first, so `LIMIT` always keeps it.
 const FROM: &str = " FROM (
     SELECT toUInt8(6) AS kind, tenant AS who, toUnixTimestamp(bucket) AS at, '' AS name, sum(events) AS counted, toUInt64(0) AS people FROM {event_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant, bucket

@@ -1,4 +1,5 @@
-//! HTTP: a request is answered from the latest snapshot, or waits for the next one.
+//! Requests for prepared answers: each request is answered from the latest snapshot, or waits for the next one.
+//! [`respond`] also makes the responses with other answers.
 
 mod params;
 

@@ -15,7 +15,8 @@ use crate::rendered::{AsOf, Encoding, Rendered, X_AGE_MS, X_AS_OF, etag_matches}
 /// `stale-while-revalidate`: with it, a cache would also serve older responses while this service works. Readers could
 /// not recognize these responses by `X-Age-Ms`, because the header does not include the time in the cache.
 const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=1, stale-if-error=300");
-/// The headers of a request on which the response depends.
+/// The headers of a request on which the response depends. If readers need keys, the key check appends the headers that
+/// may carry the token.
 const VARIES_BY: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Origin");
 /// The capacity of the header map: enough for the headers that this module sets and those that layers add.
 const HEADERS: usize = 16;

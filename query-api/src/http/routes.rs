@@ -48,7 +48,8 @@ async fn analytics(
     counted(&state, "/analytics", hour(&state, &reader, &head).await)
 }
 
-/// `GET /v1/counters?format=json|csv`: the top countries and their counts of the last 7 days.
+/// `GET /v1/counters?format=json|csv`: for the five countries with the highest totals of all time, the counts of the
+/// last 7 days.
 fn counters(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
     get(
         move |State(state): State<Arc<AppState>>, KnownReader(reader): KnownReader, request: Request| async move {
@@ -173,8 +174,8 @@ async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) ->
 }
 
 /// The response that `find` finds in the answers of the reader's tenant. If `find` finds no response, if the snapshot
-/// has no answers of the tenant, or if there is no snapshot yet, this function tries again with each new snapshot, for
-/// at most `longest`.
+/// has no answers of the tenant, or if there is no snapshot yet, this function tries again with each new snapshot.
+/// [`SnapshotWait`] ends the wait after `longest`, or after the maximum number of snapshots.
 async fn from_snapshot(
     state: &AppState,
     reader: &Reader,
