@@ -92,17 +92,17 @@ impl QueryMetrics {
         self.outcomes.with_label_values(&[problem.map_or("ok", |problem| problem.kind.code())]).inc();
     }
 
-    /// Records how long the statements of a query took.
+    /// Records how long a query ran after it had got its turn.
     pub(crate) fn ran(&self, duration: Duration) {
         self.seconds.observe(duration.as_secs_f64());
     }
 
-    /// Counts a query that shared the statement of an equal query.
+    /// Counts a query that got the kept or pending answer of an equal query.
     pub(crate) fn shared(&self) {
         self.shared.inc();
     }
 
-    /// Counts a query as waiting until the guard is dropped.
+    /// Counts a query as waiting for its turn until the guard is dropped.
     pub(crate) fn waiting(&self) -> GaugeGuard {
         GaugeGuard::new(&self.waiting)
     }
@@ -190,7 +190,7 @@ impl Metrics {
         });
     }
 
-    /// Counts a request as waiting until the guard is dropped.
+    /// Counts a request as waiting for the next snapshot until the guard is dropped.
     pub(crate) fn waiting(&self) -> GaugeGuard {
         GaugeGuard::new(&self.cold_waiting)
     }

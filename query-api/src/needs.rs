@@ -19,7 +19,7 @@ pub fn needs(config: &Config) -> Needs {
     Needs {
         memory: vec![
             ("answers to queries: QUERY_CACHE_BYTES", query.cache_bytes),
-            ("answers about people", MAX_CACHE_BYTES),
+            ("answers of /v1/retention and /v1/funnel", MAX_CACHE_BYTES),
             (
                 "rows of statements: QUERY_CONCURRENCY, QUERY_SLOW_CONCURRENCY",
                 statements * MAX_ROWS * ROW_BYTES,

@@ -1,6 +1,7 @@
-//! `/v1/live`: the live state of the HTML page, sent again with each snapshot (server-sent events).
+//! `/v1/live`: the current counts of events and users, as a stream of server-sent events. The HTML page shows them.
 //!
-//! Each message is the whole state, so a reader that lost messages or its connection needs no history.
+//! Each new snapshot and each change of `stale` causes a message. A message has the whole current state, so a reader
+//! that lost messages or its connection needs no earlier messages.
 //!
 //! Invariants:
 //! - A stream sends no statement to ClickHouse, and shows only the data of its reader's tenant.
@@ -43,11 +44,11 @@ use open_streams::{Full, OpenStream, OpenStreams};
 const MAX_STREAMS: usize = 1_000;
 /// After this time without a message, the stream sends a comment, because proxies close silent connections.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// The maximum duration of a stream. It ends between two messages, and the reader connects again, perhaps to another
-/// replica. A stream that opened together with its connection thus ends before the server closes the connection because
-/// of its age (`MAX_CONNECTION_AGE`, default 300 s). That close could cut a message.
+/// The maximum duration of a stream. The stream ends between two messages, and the reader connects again, perhaps to
+/// another replica. When a connection reaches `MAX_CONNECTION_AGE` (default 300 s ± 10 %), the server closes the
+/// connection, which could cut a message. A stream that opened together with its connection ends before this age.
 const LIFETIME: Duration = Duration::from_secs(240);
-/// The label of the route in metrics.
+/// The path, which is also the label of the route in metrics.
 const ROUTE: &str = "/v1/live";
 /// Tells nginx not to buffer the messages.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -118,7 +119,7 @@ fn response(messages: Messages) -> Response {
 }
 
 impl LiveService {
-    /// Sets the metric to the number of open streams.
+    /// Sets the metric `live_streams` to the number of open streams.
     fn count(&self) {
         self.state.metrics.live_streams(self.streams.len());
     }

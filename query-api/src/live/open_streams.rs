@@ -93,7 +93,7 @@ mod tests {
         drop((first, second));
         assert!(of("a").is_ok());
         assert_eq!(streams.len(), 2);
-        assert_eq!(streams.counts.lock().unwrap().of_keys.len(), 2, "keys without a stream are forgotten");
+        assert_eq!(streams.counts.lock().unwrap().of_keys.len(), 2, "a key without a stream has an entry");
     }
 
     #[test]

@@ -75,7 +75,7 @@ async fn a_slow_reader_gets_the_latest_state_and_not_a_queue() {
     assert!(next(&mut stream).await.unwrap().starts_with("id: i-1\n"));
     (0..5).for_each(|_| state.publish(snapshot()));
     assert!(next(&mut stream).await.unwrap().starts_with("id: i-6\n"));
-    assert!(time::timeout(Duration::from_secs(1), next(&mut stream)).await.is_err(), "nothing is queued");
+    assert!(time::timeout(Duration::from_secs(1), next(&mut stream)).await.is_err(), "a message was queued");
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +93,10 @@ async fn a_stream_shows_the_tenant_of_its_reader_once_a_refresh_has_read_it() {
     state.publish(snapshot());
     let reader = Arc::new(Reader { tenant: "acme".to_owned(), ..Reader::default() });
     let mut stream = Box::pin(super::open(service(&state, 1), reader).unwrap().into_stream());
-    assert!(time::timeout(Duration::from_secs(9), next(&mut stream)).await.is_err(), "acme is not read yet");
+    assert!(
+        time::timeout(Duration::from_secs(9), next(&mut stream)).await.is_err(),
+        "acme was sent too early"
+    );
     assert_eq!(state.wanted_tenants.current(Instant::now().into_std()), ["acme"]);
     let row = |tenant: &str, events| SnapshotRow {
         part: 8,
@@ -114,8 +117,8 @@ async fn a_state_that_becomes_stale_is_sent_again() {
     state.publish(snapshot());
     let mut stream = Box::pin(open(service(&state, 1)).unwrap().into_stream());
     assert!(next(&mut stream).await.unwrap().contains("\"stale\":false"));
-    // In production, the latest snapshot becomes stale when it is too old. This test replaces it by a stale snapshot
-    // instead, without a new snapshot number.
+    // In production, the latest snapshot becomes stale when it is too old. Instead, this test replaces the latest
+    // snapshot with a stale snapshot under the same snapshot number.
     state.snapshot.store(Some(Arc::new(old)));
     let again = next(&mut stream).await.unwrap();
     assert!(again.starts_with("id: i-1\n") && again.contains("\"stale\":true"), "{again}");

@@ -14,7 +14,8 @@ const NOT_COUNTED: i64 = 10_413_619_200;
 pub(super) enum History {
     /// All events that ever arrived.
     Whole,
-    /// All events since this moment. Earlier events arrived before the rollup was declared.
+    /// All events that arrived at or after this moment. Earlier events may be missing, for example because they arrived
+    /// before the rollup was declared.
     Since(UnixMillis),
     /// For at least one Kafka partition, the aggregator does not count events into the rollup at present.
     NotCounted,

@@ -109,9 +109,11 @@ struct KeyMeta<'a> {
     /// The filters of the key. Answers count only events that meet all of these filters.
     filter: Vec<String>,
     operator: bool,
-    /// The rate limit of the key for prepared answers; null if there is no limit.
+    /// How many requests per second the key may send to paths other than `/v1/query`, `/v1/retention` and `/v1/funnel`;
+    /// null if there is no limit.
     answers_per_second: Option<NonZeroU32>,
-    /// The rate limit of the key for queries; null if there is no limit.
+    /// How many requests per second the key may send to `/v1/query`, `/v1/retention` and `/v1/funnel` together; null if
+    /// there is no limit.
     queries_per_second: Option<NonZeroU32>,
 }
 

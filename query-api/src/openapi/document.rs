@@ -10,7 +10,8 @@ use crate::query;
 /// Statuses of refusals that every path can return: for a malformed request, for a request that arrives too slowly, and
 /// for headers that are too long.
 const EVERYWHERE: [u16; 3] = [400, 408, 431];
-/// Further statuses of refusals that every path can return if readers need a key.
+/// Further statuses of refusals that the document lists for every path if readers need a key. `/v1/meta` and
+/// `/openapi.json` are listed with `403` but never return it.
 const WITH_KEYS: [u16; 3] = [401, 403, 429];
 
 /// The whole document; `needs_key` says whether readers need a token.
@@ -55,7 +56,7 @@ fn operation(endpoint: &Endpoint, needs_key: bool) -> Value {
     );
     if !is_stream(endpoint) {
         let known =
-            json!({"description": "The reader already has the answer: its ETag is in `If-None-Match`."});
+            json!({"description": "The reader already has the answer: `If-None-Match` has its ETag."});
         responses.insert("304".to_owned(), known);
     }
     let keys = if needs_key { &WITH_KEYS[..] } else { &[] };
@@ -112,16 +113,22 @@ fn headers(endpoint: &Endpoint, needs_key: bool) -> Value {
 
 fn refusal(status: u16) -> Value {
     let (description, header) = match status {
-        400 => ("A parameter, a body or the request cannot be read.", None),
+        400 => ("The request is malformed, or a parameter or the body cannot be used.", None),
         401 => ("The request has no valid token.", Some("WWW-Authenticate")),
         403 => ("The key does not permit what the request asks for.", None),
         404 => ("The rollup that this answer is read from is not declared.", None),
         408 => ("The request did not arrive in time.", None),
         413 => ("The body is too long.", None),
         422 => ("No rollup can answer the query, or the query asks for too much.", None),
-        429 => ("The key has reached its rate limit.", Some("Retry-After")),
+        429 => (
+            "The key has reached its rate limit or, on /v1/live, its limit of open streams.",
+            Some("Retry-After"),
+        ),
         431 => ("The headers are too long.", None),
-        503 => ("The answer is not ready, or ClickHouse does not answer.", Some("Retry-After")),
+        503 => (
+            "The answer is not ready, ClickHouse does not answer, or the service is at a limit or stopping.",
+            Some("Retry-After"),
+        ),
         _ => unreachable!("no endpoint has a refusal {status}"),
     };
     let content = json!({MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}});

@@ -16,7 +16,7 @@ pub(super) struct Endpoint {
     pub(super) body: Option<Value>,
     /// The media types of the answers, each with the schema of the answer.
     pub(super) answers: Vec<(&'static str, Value)>,
-    /// Statuses of refusals that this endpoint can return. `document` adds the statuses that every path can return.
+    /// Statuses of refusals that this endpoint can return, without the statuses that `document` lists for every path.
     pub(super) refusals: &'static [u16],
     /// Whether answers have an `as_of`, and thus the headers `X-As-Of` and `X-Age-Ms`.
     pub(super) has_as_of: bool,
@@ -267,8 +267,8 @@ fn example_of(shape: Shape, values: &[&str]) -> Value {
     }
 }
 
-/// The schema of a JSON body that has these parameters as members. A member name may occur only once in an object, so a
-/// parameter that may be repeated in the URL is an array in the body.
+/// The schema of a JSON body that has these parameters as members. A member name may occur only once in an object, so
+/// the body may have an array for a parameter that may be repeated in the URL.
 fn body<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Value {
     let is_required = |name: &str| required.iter().any(|(required, _)| *required == name);
     let property = |query::Parameter { name, doc, shape, values, .. }: &query::Parameter<Q>| {

@@ -68,7 +68,9 @@ pub(super) fn option_of_a_poll() -> Value {
     object(members, false)
 }
 
-/// The answer of `/v1/query` as JSON. The members of a row are the dimensions and measures that the query selects.
+/// The answer of `/v1/query` as JSON. A row has a member for each dimension and measure that the query selects. A row
+/// may also have `time`, the start of its bucket; `others`, which marks a row that merges the values beyond `top`; and,
+/// for a comparison, `compare` and `change`.
 pub(super) fn rows() -> Value {
     let row = json!({
         "type": "object",

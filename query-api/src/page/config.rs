@@ -18,7 +18,7 @@ pub struct PageConfig {
 pub struct FrameAncestors(String);
 
 impl PageConfig {
-    /// Reads and checks the variable above.
+    /// Reads and checks `PAGE_FRAME_ANCESTORS`.
     pub(crate) fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let nobody = FrameAncestors("'none'".to_owned());
         Ok(Self { frame_ancestors: vars.parsed_or("PAGE_FRAME_ANCESTORS", nobody)? })
@@ -34,7 +34,9 @@ impl FromStr for FrameAncestors {
         if are_words {
             Ok(Self(text.to_owned()))
         } else {
-            Err("write origins separated by spaces, for example `https://intranet.example.com`, or `'none'`")
+            Err(
+                "write origins separated by single spaces, for example `https://intranet.example.com`, or `'none'`",
+            )
         }
     }
 }

@@ -42,7 +42,8 @@ pub(crate) fn routes(config: &PageConfig) -> Router {
     let index = INDEX.replace("/assets/app.js", &script.path).replace("/assets/app.css", &style.path);
     let page = Page {
         index: Asset::new("/".to_owned(), "text/html; charset=utf-8", &index),
-        policy: HeaderValue::try_from(policy(config)).expect("the configuration has checked the policy"),
+        policy: HeaderValue::try_from(policy(config))
+            .expect("`PAGE_FRAME_ANCESTORS` was checked when it was read"),
     };
     let asset = |asset: Asset| {
         let (path, asset) = (asset.path.clone(), Arc::new(asset));

@@ -62,16 +62,16 @@ async fn the_page_loads_nothing_from_other_servers_and_has_no_inline_script() {
         "form-action 'none'",
         "frame-ancestors 'none'",
     ] {
-        assert!(policy.split("; ").any(|part| part == rule), "{rule} in {policy}");
+        assert!(policy.split("; ").any(|part| part == rule), "`{rule}` is not in {policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
     assert_eq!(headers[REFERRER_POLICY], "no-referrer");
     let index = String::from_utf8(index.to_vec()).unwrap();
     assert!(!index.contains("<style") && !index.contains("<script>") && !index.contains(" style="));
     // An XML namespace looks like a URL but is not loaded.
-    let elsewhere = [&index, SCRIPT, STYLE].map(|text| text.replace("http://www.w3.org/", ""));
-    for text in elsewhere {
-        assert!(!text.contains("http://") && !text.contains("https://"), "a URL of another server");
+    let texts = [&index, SCRIPT, STYLE].map(|text| text.replace("http://www.w3.org/", ""));
+    for text in texts {
+        assert!(!text.contains("http://") && !text.contains("https://"), "a file names another server");
     }
 }
 
@@ -90,7 +90,7 @@ async fn the_whole_page_is_small_once_it_is_compressed() {
         assert_eq!(unpacked, plain, "{path}");
         bytes += gzip.len();
     }
-    assert!(bytes < MAX_PAGE, "{bytes} bytes");
+    assert!(bytes < MAX_PAGE, "the compressed page has {bytes} bytes");
 }
 
 #[tokio::test]
