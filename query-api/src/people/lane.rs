@@ -37,13 +37,14 @@ pub(super) struct Lane {
 /// The result of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted {
-    /// The state of the tables, such as `as_of`, at the latest refresh before the statement ran.
+    /// The state of the tables, such as `as_of`, at the latest refresh before the request arrived. If several requests
+    /// share the result, the request for which the statement ran is meant.
     pub(super) reach: Arc<Reach>,
     /// The rows of the result: at most one row for each value of `start`.
     pub(super) rows: Vec<CountedRow>,
 }
 
-/// A row of a statement.
+/// A row of the result of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
 pub(super) struct CountedRow {
     /// For retention, the index of the cohort that the figures belong to, from 0. For a funnel, always 0.
@@ -87,7 +88,7 @@ impl Lane {
     }
 
     /// Returns the cached answer to an equal request, or waits for the answer that is being computed for an equal
-    /// request. If there is no equal request, runs `run` as soon as the queue permits.
+    /// request. If there is neither, runs `run` as soon as the queue permits.
     pub(super) async fn answer(
         &self,
         reader: &Arc<Reader>,
@@ -99,7 +100,7 @@ impl Lane {
         self.budget.answer(key, budget::Lane::Normal, run).await
     }
 
-    /// Runs `select` in ClickHouse, with the limits of this lane. Its result must have the columns of [`CountedRow`].
+    /// Runs `select` in ClickHouse, with the limits of this lane. The result must have the columns of [`CountedRow`].
     pub(super) async fn count(
         &self,
         select: String,

@@ -1,7 +1,7 @@
 //! `/v1/retention` and `/v1/funnel`: what users do over time.
 //!
 //! The folders [`retention`] and [`funnel`] have the parameters, the statements and the rows of the answers. Both paths
-//! share all other steps: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`] turns the
+//! share all other code: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`] turns the
 //! rows into bytes, and [`http`] has the routes and formats. The statements may take seconds. So they run in a queue of
 //! their own, and never delay `/v1/query` or the snapshot.
 

@@ -62,7 +62,8 @@ impl Source {
     ///
     /// # Errors
     /// No rollup has everything that is needed. The error lists what each rollup with a suitable measure lacks. It
-    /// names the first parameter that the closest of these rollups (the one that lacks the least) cannot satisfy.
+    /// names the first parameter that the closest of these rollups (the one that lacks the least) cannot satisfy. If no
+    /// rollup has a suitable measure, the error names the parameter of the first filter.
     pub(super) fn choose(
         rollups: &Rollups,
         reach: &Reach,
@@ -78,7 +79,7 @@ impl Source {
             let mut lacks = lacking(rollup, needs);
             if reach.differs(rollup) {
                 let param = needs.filters.first().map_or("from", |(param, _)| param);
-                lacks.push((param, "is declared differently by the aggregator".to_owned()));
+                lacks.push((param, "is declared differently by the aggregator, or not at all".to_owned()));
             }
             if lacks.is_empty() {
                 let kept_from = kept_from(rollup, now);
@@ -170,7 +171,8 @@ fn none_covers(needs: Needs<'_>, failures: &[(&str, Vec<(&'static str, String)>)
             format!("`{rollup}` {}", lacks.join(" and "))
         })
         .collect();
-    let phrases = if phrases.is_empty() { "none is declared".to_owned() } else { phrases.join("; ") };
+    let phrases =
+        if phrases.is_empty() { "none with this measure is declared".to_owned() } else { phrases.join("; ") };
     Problem::of(Kind::NotCovered, param, format!("no rollup counts {what} in the requested way: {phrases}"))
 }
 
@@ -210,7 +212,7 @@ mod tests {
         let built_in = Rollups::built_in().to_string();
         check_refused(&built_in, "event", TEHRAN_MIDNIGHT, "tz", "need 15m");
         check_refused(&built_in, "country", 1_795_824_000, "first", "has no dimension `country`");
-        check_refused("", "event", 1_795_824_000, "first", "none is declared");
+        check_refused("", "event", 1_795_824_000, "first", "none with this measure is declared");
     }
 
     #[test]

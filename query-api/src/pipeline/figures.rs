@@ -15,7 +15,9 @@ const MAX_MEMORY_BYTES: u64 = 256 << 20;
 
 /// The statement, which returns one row. The condition `tenant != ''` excludes marker rows. All rows of one audit are
 /// inserted together and have the same `audited_at`, so the rows with the latest `audited_at` are one whole audit.
-/// `as_of` is 0 until every partition of the topic has reported its progress.
+/// `as_of` is 0 until the aggregator has reported the progress of every partition of the topic. In the table
+/// `progress`, `g` is the generation of the log, and `kp` is the Kafka partition. Only rows of the latest generation
+/// are read.
 const TEXT: &str = "SELECT toUnixTimestamp64Milli(now64(3)) AS read_at, P.until AS as_of, P.slowest AS slowest_partition, \
 P.partitions AS partitions, L.lines AS lines, L.stored AS stored, L.rejected AS rejected, L.duplicates AS duplicates, \
 D.samples AS rejected_samples, A.at AS audited_at, A.tables AS audited_tables, A.partly AS partly_audited, \
@@ -87,8 +89,8 @@ struct Lines {
     stored: u64,
     rejected: u64,
     duplicates: u64,
-    /// Number of samples of lines that the edge rejected. The edge keeps at most ten samples a second. The other
-    /// figures do not include these lines.
+    /// Number of samples of lines that the edge rejected. Each edge process keeps at most ten samples a second. The
+    /// other figures do not include these lines.
     rejected_samples: u64,
 }
 

@@ -6,7 +6,8 @@
 //!
 //! [`params`] reads the request, [`sql`] writes two statements, and [`steps`] makes the rows of the answer. The first
 //! statement reads from a rollup how many events the steps have in the hours of the window. If there are too many, the
-//! request is refused. The second statement reads the raw events, in the order of the clients' times.
+//! request is refused. The second statement reads the raw events, orders the events of each user by the clients' times,
+//! and counts the users who reach each step.
 
 pub(super) mod params;
 
@@ -52,8 +53,8 @@ pub(super) async fn answer(
     let lane = &service.lane;
     let (size, size_parameters) = sql::size(&source, &events, hours, &reader.tenant);
     let (select, parameters) = sql::select(request, &events, &window, &reader.tenant)?;
-    // This check comes after all checks of the request. `NotYet` asks the client to retry, and a retry of a request
-    // with a mistake cannot succeed.
+    // This check comes after all checks that need no statement. `NotYet` asks the client to retry, and a retry of a
+    // request with a mistake cannot succeed.
     known.ok_or(Kind::NotYet)?;
     let run = async {
         let rows = lane.count(size, size_parameters).await?;
@@ -102,7 +103,7 @@ fn check_size(events: u64, most: u64) -> Result<(), Problem> {
     if events <= most {
         return Ok(());
     }
-    // The message does not reveal the number of events, because the key may not permit the reader to count events.
+    // The message does not reveal the number of events, because the reader's key might not permit a count of events.
     let reason = format!("the window has more events of these steps than the {most} that a funnel may read");
     Err(Problem::of(Kind::TooWide, "from", reason))
 }

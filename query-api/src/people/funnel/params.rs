@@ -80,7 +80,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "to",
         default: Some("now"),
-        doc: "The end (exclusive). Only events before it count.",
+        doc: "The end (exclusive), like `to` of [queries](query.md). Only events before it count.",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |request, text| Bound::parse(text).map(|bound| request.to = bound),
@@ -129,7 +129,7 @@ impl Funnel {
         if request.steps.len() < *STEPS.start() {
             return Err(Problem::bad("steps", format!("there must be at least {} steps", STEPS.start())));
         }
-        // With the same event in two steps, ClickHouse would count one event as both steps.
+        // If two steps had the same event name, ClickHouse would count one event as both steps.
         let mut seen = BTreeSet::new();
         let mut events = request.steps.iter().flat_map(|step| &step.events);
         match events.find(|event| !seen.insert(*event)) {
@@ -168,7 +168,7 @@ impl Step {
                 events.dedup();
                 Ok(Self { text: text.to_owned(), events })
             }
-            _ => Err("a step names its events: event:eq:signup or event:in:signup|login".to_owned()),
+            _ => Err("write each step as event:eq:<name> or event:in:<name>|<name>".to_owned()),
         }
     }
 }

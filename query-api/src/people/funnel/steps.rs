@@ -14,7 +14,7 @@ pub(in crate::people) struct Steps(Vec<StepRow>);
 struct StepRow {
     /// The step as the request writes it.
     step: String,
-    /// Users who reached this step or a later one.
+    /// Number of users who reached this step.
     users: u64,
     /// The share of the users of the first step who reached this step; null if the first step has no users.
     of_first: Option<f64>,
@@ -38,8 +38,8 @@ impl Steps {
     }
 }
 
-fn share(of: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| of as f64 / whole as f64)
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 impl Table for Steps {

@@ -59,7 +59,7 @@ async fn the_refusal_of_a_funnel_names_the_parameter() {
     check_funnel(json!({"steps": ["event:eq:a"]}), 400, "bad_parameter", Some("steps")).await;
     let nine: Vec<_> = (0..9).map(|step| format!("event:eq:{step}")).collect();
     check_funnel(json!({"steps": nine}), 400, "bad_parameter", Some("steps")).await;
-    // With the same event in two steps, one event would count as both steps.
+    // If two steps had the same event name, one event would count as both steps.
     check_funnel(json!({"steps": ["event:eq:a", "event:in:b|a"]}), 400, "bad_parameter", Some("steps")).await;
     check_funnel(json!({"steps": ["event:ne:a", "event:eq:b"]}), 400, "bad_parameter", Some("steps")).await;
     check_funnel(json!({"steps": ["country:eq:a", "event:eq:b"]}), 400, "bad_parameter", Some("steps")).await;

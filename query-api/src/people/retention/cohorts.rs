@@ -24,8 +24,9 @@ struct Cohort {
     /// The number of users; null if the rollup lacks events of the period, because they are older than the rollup's
     /// retention or arrived before the rollup began to count.
     size: Option<u64>,
-    /// How many of these users had the event `again` in the same period and in each later period; null for a period
-    /// whose events are not all counted yet. If `size` is null, all cells are null.
+    /// A number for the cohort's own period, then one for each later period: how many of these users had the event
+    /// `again` in the period; null if the events of the period are not all counted yet. If `size` is null, all cells
+    /// are null.
     cells: Vec<Option<u64>>,
 }
 

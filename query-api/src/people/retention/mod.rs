@@ -23,9 +23,10 @@ use cohorts::Cohorts;
 use params::Retention;
 
 /// Maximum number of periods of a table: the periods of the cohorts and the later periods together. The limit is 64,
-/// because for each user and event the statement keeps one 64-bit number with a bit for each period.
+/// because the statement keeps two 64-bit numbers for each user, one for `first` and one for `again`, with a bit for
+/// each period.
 const MAX_PERIODS: usize = 64;
-/// Number of cohorts if `from` is absent.
+/// If `from` is absent: the number of periods from the first cohort to the current period, both included.
 const COHORTS: i64 = 8;
 
 /// The periods of a table.
@@ -79,9 +80,9 @@ pub(super) async fn answer(
     let run = async { Ok(Counted { rows: service.lane.count(select, parameters).await?, reach }) };
     let counted = service.lane.answer(reader, window, query, run).await?;
     let as_of = counted.reach.as_of;
-    // The rollup lacks events that are older than its retention, and events that arrived before it began to count. So
-    // the rollup is complete from the later of these two moments. If one of them does not exist, it is `None`, which
-    // `max` treats as less than every moment.
+    // The rollup lacks events from before the start of its retention, and events that arrived before it began to count.
+    // So the rollup is complete from the later of two moments: the start of its retention, and the moment from which on
+    // it has counted every event. A moment that does not exist is `None`, which `max` treats as less than every moment.
     let complete_from = source.kept_from.max(counted.reach.since.get(&source.rollup.name).copied());
     Ok(Answer {
         data: Cohorts::new(request, &periods, complete_from, &counted, now),

@@ -45,7 +45,8 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "again",
         default: None,
-        doc: "The event that counts users of a cohort in a period: a condition like that of `first`. Required.",
+        doc: "The event that a user of a cohort must have in a period to be counted in it: a condition like that of \
+              `first`. Required.",
         shape: Shape::One,
         values: Values::Text(FILTER),
         read: |request, text| Filter::parse(text).map(|filter| request.again = Some(filter)),
@@ -84,7 +85,8 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "from",
         default: None,
-        doc: "The start of the first cohort, like `from` of [queries](query.md). If absent, there are 8 cohorts.",
+        doc: "The start of the first cohort, like `from` of [queries](query.md). If absent: the start of the last \
+              8 periods, the current one included.",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |request, text| Bound::parse(text).map(|bound| request.from = Some(bound)),

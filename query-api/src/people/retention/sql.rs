@@ -65,8 +65,8 @@ pub(super) fn select(
     (select, parameters)
 }
 
-/// The conditions of the `WHERE` clause that selects the rollup's rows for `event`. `parameter` names the query
-/// parameter that has the values of this filter.
+/// The conditions of the `WHERE` clause that selects the rollup's rows for the filter `event`. `parameter` names the
+/// query parameter that has the values of this filter.
 fn conditions(
     request: &Retention,
     source: &Source,
