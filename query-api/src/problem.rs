@@ -32,7 +32,7 @@ pub(crate) struct BadParameter {
 pub(crate) enum Kind {
     /// A parameter cannot be read, or does not fit together with another parameter.
     BadParameter,
-    /// The body is not a JSON object.
+    /// The body is not a JSON object of parameters, or has too many parameters.
     BadBody,
     /// The request has no token of a valid key.
     Unauthorized,
@@ -60,7 +60,7 @@ pub(crate) enum Kind {
     /// The latest snapshot does not have the answer, and the request does not wait or has waited long enough. For a
     /// query: ClickHouse has not answered any refresh yet.
     NotYet,
-    /// Readers already ask for the maximum number of old hours, small polls or tenants that a refresh reads.
+    /// Readers already ask for the maximum number of cold hours, cold polls or tenants that a refresh reads.
     TooManyKeys,
     /// The query waited too long for its turn, because the maximum number of queries is running; or ClickHouse runs too
     /// many statements; or too little of the memory for long answers is free.
@@ -210,7 +210,7 @@ impl Kind {
                 status: StatusCode::BAD_REQUEST,
                 code: "bad_body",
                 title: "The body cannot be read",
-                detail: "the body is not a JSON object of parameters",
+                detail: "the body is not a JSON object of parameters, or has too many parameters",
                 hint: "send one JSON object with the same parameters as in a GET request",
             },
             Self::Unauthorized => Text {

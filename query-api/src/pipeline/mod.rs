@@ -44,7 +44,7 @@ struct PipelineService {
 #[derive(Default)]
 struct Last {
     attempted_at: Option<Instant>,
-    /// The latest figures; `None` before ClickHouse answered.
+    /// The latest figures; `None` before the first successful read.
     figures: Option<Arc<Figures>>,
 }
 
@@ -74,7 +74,7 @@ impl PipelineService {
     /// Figures that were read within the last refresh interval, or the latest figures if ClickHouse does not answer.
     ///
     /// # Errors
-    /// ClickHouse has not answered since this process started.
+    /// No attempt to read the figures has succeeded since this process started.
     async fn figures(&self) -> Result<Arc<Figures>, Problem> {
         let mut last = self.last.lock().await;
         let interval = self.state.refresh.interval;

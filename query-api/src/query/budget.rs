@@ -3,9 +3,10 @@
 //! A limited number of statements runs at once; further statements wait for their turn, up to a deadline. Statements
 //! that may take long have a separate limit, so other statements do not wait for them. Requests with equal [`Key`]s
 //! share one statement, and its answer is kept. Answers to `/v1/query` are kept until the next refresh. So each query
-//! of a dashboard runs once per refresh and reader, however often the dashboard is open. A statement is cancelled when
-//! all clients that wait for it have disconnected. If a statement fails, all requests that wait for it get the error.
-//! Errors are not kept: the next equal request runs the statement again.
+//! of a dashboard runs once per refresh and reader, however often the dashboard is open. If the client whose request
+//! runs a statement disconnects, the statement is cancelled; if equal requests wait for its answer, one of them runs
+//! the statement again. If a statement fails, all requests that wait for its answer get the error. Errors are not kept:
+//! the next equal request runs the statement again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,14 +73,14 @@ pub(crate) struct Budget<A> {
 pub(crate) enum Lane {
     /// The queue of statements whose cost is bounded.
     Normal,
-    /// The queue of statements that count exactly, however long that takes.
+    /// The queue of statements that count distinct values exactly, so their cost is not bounded.
     Slow,
 }
 
 /// The key of an answer: requests with equal keys share one answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    /// The number of the latest refresh when the request arrived; 0 if an answer is also kept after the next refresh.
+    /// The number of refreshes that succeeded before the request; 0 if an answer is also kept after the next refresh.
     pub(crate) refresh: u64,
     /// The rights of the reader: only requests with equal rights may get the answer.
     pub(crate) reader: Arc<Reader>,
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_statement_continues_for_other_readers_when_the_first_disconnects() {
+    async fn a_waiting_request_runs_the_statement_when_the_first_client_disconnects() {
         let budget = Arc::new(budget());
         let ask = || {
             let budget = Arc::clone(&budget);

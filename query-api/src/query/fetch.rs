@@ -1,5 +1,4 @@
-//! Sends the statement of a query to ClickHouse and receives the rows. No other file of this folder connects to
-//! ClickHouse.
+//! Sends statements to ClickHouse and receives the rows. No other file of this folder connects to ClickHouse.
 
 use clickhouse::{Client, Row, RowOwned, RowRead};
 use runtime::error::chain;
@@ -9,7 +8,7 @@ use super::sql::{Parameter, Statement};
 use crate::config::ClickHouseConfig;
 use crate::problem::{Kind, Problem};
 
-/// The connection to ClickHouse that queries use.
+/// Runs the statements of requests in ClickHouse.
 pub(crate) struct Database {
     client: Client,
 }
@@ -42,8 +41,8 @@ impl Database {
         Self { client }
     }
 
-    /// The rows of a statement. If this future is dropped before it completes, the connection is closed, and ClickHouse
-    /// cancels the statement.
+    /// The rows of a statement. If this future is dropped before it completes, the connection is closed. ClickHouse
+    /// then cancels a statement that has the setting `cancel_http_readonly_queries_on_client_close`.
     pub(crate) async fn rows<R: RowOwned + RowRead>(&self, statement: Statement) -> Result<Vec<R>, Problem> {
         // `Client::query` would treat a question mark in the SQL text as a placeholder; `query_raw` does not.
         let mut query = self.client.query_raw(&statement.text);
@@ -66,7 +65,7 @@ fn problem(error: &clickhouse::error::Error) -> Problem {
     let text = chain(error);
     let kind = kind(&text);
     if kind == Kind::Unavailable {
-        tracing::warn!("failed to answer a query: {text}");
+        tracing::warn!("failed to run a statement in clickhouse: {text}");
     }
     kind.into()
 }

@@ -1,7 +1,8 @@
 //! The calendar: where the buckets of a grain begin, in a time zone.
 //!
 //! Invariant: every instant lies in exactly one bucket, and buckets follow each other without a gap, even where
-//! daylight saving time puts clocks forward or back. All instants are seconds since 1970. No clock in here.
+//! daylight saving time puts clocks forward or back. All instants are seconds since 1970. Nothing in this file reads
+//! the current time.
 
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
@@ -155,9 +156,9 @@ impl Calendar {
         count
     }
 
-    /// Subtracts `span` from the local time of `at`, and returns the moment at which the local clock showed the result.
-    /// If the clock never showed the result, because the clock was put forward over it, the local time of the returned
-    /// moment is later than the result by as much as the clock was put forward.
+    /// Subtracts `span` from the local time of `at`, and returns the first moment at which the local clock showed the
+    /// result. If the clock never showed the result, because the clock was put forward over it, the local time of the
+    /// returned moment is later than the result by as much as the clock was put forward.
     pub(crate) fn shifted_back(&self, at: i64, span: Span) -> i64 {
         let local = self.zone.to_datetime(timestamp(at)).saturating_sub(span);
         let limit = Timestamp::MIN.as_second();
@@ -171,13 +172,13 @@ impl Calendar {
         zoned.map_or(limit, |zoned| zoned.timestamp()).as_second()
     }
 
-    /// The moment by the local clock, with its offset: `2026-10-25T02:00:00+02:00`.
+    /// The moment by the local clock, with the UTC offset: `2026-10-25T02:00:00+02:00`.
     pub(crate) fn local(&self, at: i64) -> String {
         let zoned = timestamp(at).to_zoned(self.zone.clone());
         zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
     }
 
-    /// The moment by the local clock without its offset, as spreadsheets read it: `2026-10-25 02:00:00`.
+    /// The moment by the local clock without the UTC offset, as spreadsheets read it: `2026-10-25 02:00:00`.
     pub(crate) fn local_without_offset(&self, at: i64) -> String {
         timestamp(at).to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }

@@ -72,8 +72,8 @@ pub(crate) struct QueryLimits {
     top: usize,
     /// Maximum number of rows of an answer.
     rows: usize,
-    /// Maximum number of rows before `limit` is applied: the number of buckets times the number of combinations of
-    /// dimension values.
+    /// Maximum number of rows of an answer whose empty buckets are filled, before `limit` is applied: the number of
+    /// buckets times the number of combinations of dimension values.
     cells: usize,
     /// Maximum number of bytes of the body of a POST.
     body_bytes: usize,
@@ -152,8 +152,8 @@ impl QueryService {
         self.budget.answer(key, if is_slow { Lane::Slow } else { Lane::Normal }, run).await
     }
 
-    /// Whether the answer's `as_of` is more than three refresh intervals ago: at least two later refreshes should have
-    /// replaced the answer by now. An answer without `as_of` is stale, too.
+    /// Whether the answer is stale. It is stale if its `as_of` is not known, or is more than three refresh intervals
+    /// ago, because then the aggregator is behind or refreshes fail.
     fn is_stale(&self, shaped: &Shaped, now: UnixMillis) -> bool {
         let limit = self.interval_ms.saturating_mul(3);
         shaped.as_of.is_none_or(|as_of| now.0 - as_of.0 > limit)
