@@ -25,9 +25,9 @@ pub(super) struct Key {
     pub(super) reader: Arc<Reader>,
     /// Whether the key is enabled. A request with the token of a disabled key is refused.
     pub(super) enabled: bool,
-    /// The rate limit for prepared answers; `None`: no limit.
+    /// The rate limit for requests that cost [`super::Cost::Answer`]; `None`: no limit.
     pub(super) answers: Option<Arc<Rate>>,
-    /// The rate limit for queries; `None`: no limit.
+    /// The rate limit for requests that cost [`super::Cost::Query`]; `None`: no limit.
     pub(super) queries: Option<Arc<Rate>>,
 }
 

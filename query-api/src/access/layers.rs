@@ -57,8 +57,8 @@ impl Access {
         self.keys.is_none().then(KnownReader::default)
     }
 
-    /// Adds the reader to each request of the routes, or refuses the request. Browsers send preflights without a token;
-    /// the CORS layer, which wraps this layer, answers them.
+    /// If readers need a key, adds the reader to each request of the routes, or refuses the request. Browsers send
+    /// preflights without a token; the CORS layer, which wraps this layer, answers them.
     pub(crate) fn identify(&self, routes: Router) -> Router {
         let Some(keys) = &self.keys else { return routes };
         let keys = Keys { followed: Arc::clone(keys), refused: self.refused.clone() };
@@ -102,7 +102,8 @@ struct Keys {
 }
 
 async fn identify(State(keys): State<Keys>, mut request: Request, next: Next) -> Response {
-    // The refusal is the same for an absent, an unknown and a disabled token, so it does not reveal which tokens exist.
+    // The refusal is the same without a token, with an unknown token and with the token of a disabled key. So it does
+    // not reveal which tokens exist.
     let key = token(request.headers()).and_then(|token| keys.followed.find(token)).filter(|key| key.enabled);
     let response = match key {
         Some(key) => {
@@ -130,7 +131,7 @@ fn keep_private(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if let Some(control) = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok()) {
         let private = control.replace("public", "private");
-        headers.insert(CACHE_CONTROL, HeaderValue::try_from(private).expect("the new word is ASCII too"));
+        headers.insert(CACHE_CONTROL, HeaderValue::try_from(private).expect("`private` is ASCII too"));
     }
     headers.append(VARY, HeaderValue::from_name(AUTHORIZATION));
     headers.append(VARY, HeaderValue::from_name(X_READ_KEY));
@@ -176,7 +177,7 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 /// Adds the headers `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers. `state` has the
-/// parameters of `RateLimit`: the requests left (`r`) and the seconds to wait (`t`).
+/// parameters of `RateLimit`: the requests left (`r`) and, after a refusal, the seconds to wait (`t`).
 fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
     let name = match cost {
         Cost::Answer => "answers",

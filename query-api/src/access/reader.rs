@@ -27,9 +27,9 @@ pub(crate) struct Reader {
     pub(crate) filters: Vec<Filter>,
     /// Whether the reader may see the state of the pipeline.
     pub(crate) operator: bool,
-    /// How many prepared answers a second the reader may get; `None`: no limit.
+    /// Maximum number of requests per second that cost [`super::Cost::Answer`]; `None`: no limit.
     pub(crate) answers_per_second: Option<NonZeroU32>,
-    /// How many queries a second the reader may send; `None`: no limit.
+    /// Maximum number of requests per second that cost [`super::Cost::Query`]; `None`: no limit.
     pub(crate) queries_per_second: Option<NonZeroU32>,
 }
 

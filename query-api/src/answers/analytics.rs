@@ -30,7 +30,7 @@ const USERS_PART: u8 = 2;
 /// The rendered answers for the hours of one tenant, after one refresh.
 #[derive(Debug)]
 pub(crate) struct Analytics {
-    /// The first hot hour: every hour from this one on was read.
+    /// Start of the first hot hour. The refresh read this hour and every later hour.
     hot_from: UnixMillis,
     as_of: AsOf,
     /// The answers for hours that have events or that readers asked for, except unknown hours.
@@ -48,8 +48,8 @@ struct Hour {
     rendered: Rendered,
 }
 
-/// The values of the `?`, in order: tenants; start of the hot window; tenants and starts of the cold hours that readers
-/// asked for. Times are in seconds since 1970.
+/// The values of the `?`, in order: tenants; start of the first hot hour; tenants and starts of the cold hours that
+/// readers asked for. Times are in seconds since 1970.
 const COUNTED: &str = "
     SELECT tenant AS who, bucket AS hour, sumIf(events, event = 'click') AS c, sumIf(events, event = 'impression') AS i FROM {event_hourly}
     WHERE event IN ('click', 'impression') AND (tenant IN ? AND bucket >= toDateTime(?, 'UTC')
@@ -58,8 +58,8 @@ const COUNTED: &str = "
 ";
 
 /// The part of the statement that merges users: the first text, then [`COUNTED`], then the second text. The value of
-/// the `?` in the first text is the start of the hot window. The values of the `?` in the second text, in order: the
-/// tenants, hours, events and users of the last merges, and whether each merge is settled; then the number of users
+/// the `?` in the first text is the start of the first hot hour. The values of the `?` in the second text, in order:
+/// the tenants, hours, events and users of the last merges, and whether each merge is settled; then the number of users
 /// that may be merged. The last hour that is merged may bring the total above this number.
 ///
 /// The cost of a merge is an upper estimate of the number of users in the states that it reads: the number of events,
@@ -218,7 +218,7 @@ impl Analytics {
     }
 }
 
-/// Start of the hot window at the moment `now`.
+/// Start of the first hot hour at the moment `now`.
 fn hot_from(now: UnixMillis) -> UnixMillis {
     UnixMillis(now.floor(HOUR).0 - (HOT_HOURS - 1) * HOUR)
 }
@@ -244,13 +244,13 @@ mod tests {
     use super::*;
     use crate::answers::LeftOut;
 
-    /// An hour in the hot window of every test.
+    /// An hour that is hot in every test.
     const HOT: UnixMillis = UnixMillis(101 * HOUR);
-    /// An hour before the hot window, which a reader asked for.
+    /// A cold hour, which a reader of the tenant `a` asked for.
     const COLD: UnixMillis = UnixMillis(7 * HOUR);
 
-    /// The answers after a refresh, `at` seconds after the start of hour 150. `events` has the clicks that the refresh
-    /// counted in each hour, and `users` has the users of each hour whose users the refresh merged.
+    /// The answers of the tenant `a` after a refresh, `at` seconds after the start of hour 150. `events` has the clicks
+    /// that the refresh counted in each hour, and `users` has the number of users of each hour whose users it merged.
     fn refresh(
         at: i64,
         left_out: LeftOut,

@@ -1,4 +1,5 @@
-//! How fresh the answers are, and which rollups the aggregator stores: the first SELECT of the statement.
+//! How fresh the answers are, and which rollups the aggregator stores: the first SELECT of the statement that reads
+//! all answers.
 //!
 //! This SELECT consists of scalar subqueries, because ClickHouse evaluates them before it selects the data parts of the
 //! tables in the other SELECTs. So the other SELECTs read everything that was in Kafka before `as_of`.
@@ -9,9 +10,9 @@ use schemas::time::UnixMillis;
 use super::row::{Columns, SnapshotRow};
 use crate::reach::Reach;
 
-/// A scalar subquery: the moment, in milliseconds since 1970, before which everything in Kafka is in every table. It is
-/// the minimum over all partitions of the topic. Only progress in the newest generation of the Kafka log counts. 0
-/// while a partition has not reported progress in this generation.
+/// A scalar subquery: a moment, in milliseconds since 1970; everything that was in Kafka before it is in every table.
+/// The moment is the minimum over all partitions of the topic. Only progress in the newest generation of the Kafka log
+/// counts. The moment is 0 until the aggregator has reported progress of every partition in this generation.
 const AS_OF: &str = "assumeNotNull((SELECT argMax(known, g) FROM (SELECT g, if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) AS known FROM progress FINAL GROUP BY g)))";
 
 /// A scalar subquery: the hash of the rollups of the aggregator that started last; 0 if no aggregator has started yet.

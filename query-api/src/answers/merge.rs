@@ -3,15 +3,16 @@
 //! Merging takes about 100 ns for each user; counting events costs almost nothing. So the users of an hour or a day are
 //! merged only if the number of its events has changed since the last merge, or if the last merge is not settled.
 //!
-//! Events and users are in two tables that are inserted one after the other: a merge soon after the number of events
-//! changed may lack the users of the new events. Invariant: a merge is settled only if its `as_of` is at least
-//! [`CLOCK_SKEW`] later than the arrival of the first merge with the present number of events. The counted events were
-//! in Kafka before this arrival, and a merge includes the users of everything that was in Kafka before its `as_of`.
+//! Events and users are in two tables, and the inserts of a batch into these tables end at different times. So a merge
+//! soon after the number of events changed may lack the users of the new events. Invariant: a merge is settled only if
+//! its `as_of` is at least [`CLOCK_SKEW`] later than the arrival of the answer to the first merge with the present
+//! number of events. The counted events were in Kafka before this arrival, and a merge includes the users of everything
+//! that was in Kafka before the `as_of` of the merge.
 
 use schemas::time::{SECOND, UnixMillis};
 
-/// Largest difference, in milliseconds, that is expected between the clock of the aggregator, which sets `as_of`, and
-/// the clock of this process.
+/// Largest difference, in milliseconds, that is expected between the clock of this process and the clocks from which
+/// `as_of` comes: those of the aggregator and of Kafka's brokers.
 const CLOCK_SKEW: i64 = 2 * SECOND;
 
 /// The last merge of the users of an hour or a day.

@@ -1,5 +1,5 @@
-//! The answers, one file each: the SQL that reads an answer, the values that are bound, and how its rows are
-//! rendered.
+//! The prepared answers. The file of an answer has the SQL that reads the answer, the values that are bound, and the
+//! rendering of the rows.
 //!
 //! One statement reads all answers of all tenants: each answer contributes SELECTs with the columns of [`row`],
 //! joined by UNION ALL. Counting events is cheap, so every refresh counts them again. Merging the `uniqExact`
@@ -35,7 +35,7 @@ pub(crate) struct Scope {
     pub(crate) now: UnixMillis,
     /// The tenants whose answers are read; sorted.
     pub(crate) tenants: Vec<String>,
-    /// Tenant and start of each hour that readers asked for and that is outside the hot window; sorted.
+    /// Tenant and start of each cold hour that readers asked for; sorted.
     pub(crate) hours: Vec<(String, UnixMillis)>,
     /// Tenant and name of each poll that readers asked for; sorted.
     pub(crate) polls: Vec<(String, String)>,
@@ -54,7 +54,7 @@ pub(crate) enum LeftOut {
     /// Nothing: the statement reads all answers.
     #[default]
     Nothing,
-    /// Hours outside the hot window, and polls that are not among the largest.
+    /// Cold hours, and polls that are not among the largest.
     ColdKeys,
     /// All polls, and what `/v1/live` shows.
     Polls,
@@ -77,7 +77,7 @@ impl Scope {
         }
     }
 
-    /// The hours outside the hot window that the statement reads.
+    /// The cold hours that the statement reads.
     fn read_hours(&self) -> &[(String, UnixMillis)] {
         if self.left_out >= LeftOut::ColdKeys { &[] } else { &self.hours }
     }

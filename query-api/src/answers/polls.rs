@@ -3,13 +3,13 @@
 //! A poll needs no declaration: it exists from its first vote on. So the answer for a poll without votes has no
 //! options, and is not an error. The work is bounded: for each tenant, a refresh reads the [`LARGEST_POLLS`] polls with
 //! the most votes and the polls that readers asked for; for each poll, it reads the [`MAX_OPTIONS`] options with the
-//! most votes. `complete` in an answer is false if anything may be missing. A poll that was not read is unknown: it has
-//! no answer, and is never shown as a poll without votes.
+//! most votes. `complete` in an answer is false if anything may be missing. A poll that was not read but may have votes
+//! is unknown: it has no answer, and is never shown as a poll without votes.
 //!
-//! Every refresh counts votes. It merges the voters of a poll only if its number of votes changed, and the number of
-//! voters that one refresh may merge is limited. Polls that were never merged have priority, then polls whose last
-//! merge is the oldest. A poll that is not merged because of this limit keeps its previous answer with the `as_of` of
-//! that answer; if it has no previous answer, it is unknown.
+//! A refresh counts the votes of each poll that it reads. It merges the voters of a poll only if the number of votes
+//! changed since the last merge, and the number of voters that one refresh may merge is limited. Polls that were never
+//! merged have priority, then polls whose last merge is the oldest. A poll that is not merged because of this limit
+//! keeps its previous answer with the `as_of` of that answer; if it has no previous answer, it is unknown.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -163,26 +163,26 @@ impl SnapshotAnswer for Polls {
 
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self {
         let mut totals = BTreeMap::new();
-        let mut read: HashMap<String, (u64, Vec<Tally>)> = HashMap::new();
+        let mut merged: HashMap<String, (u64, Vec<Tally>)> = HashMap::new();
         for row in rows {
             if row.part == POLLS_PART {
                 totals.insert(row.poll, row.total);
             } else {
-                let (total, tallies) = read.entry(row.poll).or_default();
+                let (total, tallies) = merged.entry(row.poll).or_default();
                 *total = row.total;
                 tallies.push(Tally { option: row.option, votes: row.votes, voters: row.voters });
             }
         }
-        Self::new(totals, read, refresh, previous)
+        Self::new(totals, merged, refresh, previous)
     }
 }
 
 impl Polls {
-    /// The polls after a refresh. `totals` has the votes of all polls that were read; `read` has the votes and options
-    /// of the polls whose voters were merged.
+    /// The polls after a refresh. `totals` has the votes of all polls that were read; `merged` has the votes and
+    /// options of the polls whose voters were merged.
     fn new(
         totals: BTreeMap<String, u64>,
-        mut read: HashMap<String, (u64, Vec<Tally>)>,
+        mut merged: HashMap<String, (u64, Vec<Tally>)>,
         refresh: Refresh<'_>,
         previous: Option<&Self>,
     ) -> Self {
@@ -191,7 +191,7 @@ impl Polls {
         let (mut by_name, mut waiting) = (HashMap::new(), HashSet::new());
         for (name, total) in totals {
             let before = previous.and_then(|previous| previous.by_name.get(&name));
-            let poll = match (read.remove(&name), before) {
+            let poll = match (merged.remove(&name), before) {
                 (Some((total, tallies)), _) => Some(Arc::new(Poll::new(total, tallies, read_at, as_of))),
                 (None, Some(before)) if before.total == total => {
                     Some(Arc::new(Poll::new(total, before.tallies.clone(), before.merged, as_of)))
@@ -362,12 +362,12 @@ mod tests {
         let total = |options: &[(&str, u64)]| options.iter().map(|(_, votes)| votes).sum::<u64>();
         let totals =
             merged.iter().map(|(poll, options)| (*poll, total(options))).chain(counted.iter().copied());
-        let read = merged.iter().map(|(poll, options)| {
+        let merged = merged.iter().map(|(poll, options)| {
             ((*poll).to_owned(), (total(options), options.iter().map(tally).collect()))
         });
         Polls::new(
             totals.map(|(poll, total)| (poll.to_owned(), total)).collect(),
-            read.collect(),
+            merged.collect(),
             refresh,
             previous,
         )
@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(csv(&many(LARGEST_POLLS - 1), "another").as_deref(), Some(EMPTY));
         assert_eq!(csv(&many(LARGEST_POLLS), "another"), None);
         assert_eq!(csv(&many(LARGEST_POLLS), "asked").as_deref(), Some(EMPTY));
-        assert_eq!(csv(&many(LARGEST_POLLS), "other"), None, "a reader of another tenant asked for it");
+        assert_eq!(csv(&many(LARGEST_POLLS), "other"), None, "only tenant `b` asked for `other`");
         assert_eq!(csv(&many(LARGEST_POLLS), "poll 7"), Some(format!("{EMPTY}a,1,0 ")));
     }
 
@@ -473,6 +473,6 @@ mod tests {
         let other = "[[rollup]]\nname = \"poll_votes\"\ngrain = \"none\"\n\
                      dimensions = [\"props.poll\"]\nmeasures = { votes = \"count\" }\n";
         assert_eq!(Polls::undeclared(&Rollups::built_in()), None);
-        assert!(Polls::undeclared(&Rollups::parse("", other).unwrap()).is_some(), "it has no option");
+        assert!(Polls::undeclared(&Rollups::parse("", other).unwrap()).is_some(), "no column `option`");
     }
 }

@@ -140,14 +140,14 @@ async fn each_key_has_a_rate_for_answers_and_a_rate_for_queries() {
     Service::check_problem(&refused, 429, "rate_limited");
     assert_eq!(
         (&refused.1[RETRY_AFTER], &refused.1[RATE_LIMIT]),
-        (&json_header("1"), &json_header("\"queries\";r=0;t=1"))
+        (&header_value("1"), &header_value("\"queries\";r=0;t=1"))
     );
     // Queries of the key `a` are not charged to its rate for answers, nor to the rates of the key `b`.
     assert_eq!(service.get("/v1/meta", &a).await.0, StatusCode::OK);
     assert_eq!(service.get("/v1/query", &b).await.1[RATE_LIMIT], "\"queries\";r=1");
 }
 
-fn json_header(text: &'static str) -> HeaderValue {
+fn header_value(text: &'static str) -> HeaderValue {
     HeaderValue::from_static(text)
 }
 
@@ -226,7 +226,8 @@ async fn retention_and_funnels_are_refused_to_a_key_that_permits_no_users() {
     }
 }
 
-/// The key filters by a field that no table has. So a refused request proves that the service applied the filter.
+/// Neither retention nor a funnel can filter by the field that the key's filter names. So the refusal of a request
+/// proves that the service applied this filter.
 #[tokio::test]
 async fn retention_and_funnels_count_only_events_that_meet_the_filters_of_the_key() {
     let (part, declared_part) = key("part", "default", "filter = [\"props.no_such:eq:a\"]");
