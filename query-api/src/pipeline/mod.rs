@@ -79,12 +79,23 @@ impl PipelineService {
         let mut last = self.last.lock().await;
         let interval = self.state.refresh.interval;
         if last.attempted_at.is_none_or(|at| at.elapsed() >= interval) {
-            let read = time::timeout(DEADLINE, self.database.rows::<FiguresRow>(figures::statement())).await;
+            let read = time::timeout(DEADLINE, self.database.rows::<FiguresRow>(figures::statement()));
+            let read = read.await.unwrap_or_else(|_| Err(Kind::TooSlow.into()));
             // The time is set only after ClickHouse answered or failed: if the reader disconnects before that, this
             // future is dropped, and the next reader asks ClickHouse.
             last.attempted_at = Some(Instant::now());
-            if let Some(row) = read.ok().and_then(Result::ok).and_then(|rows| rows.into_iter().next()) {
-                last.figures = Some(Arc::new(row.into()));
+            match read {
+                Ok(rows) => {
+                    if let Some(row) = rows.into_iter().next() {
+                        last.figures = Some(Arc::new(row.into()));
+                    }
+                }
+                // The database has logged the reason.
+                Err(problem) if problem.kind == Kind::Unavailable => {}
+                Err(problem) => tracing::warn!(
+                    reason = ?problem.kind,
+                    "cannot read the state of the pipeline from clickhouse; the latest state stays in use"
+                ),
             }
         }
         last.figures.clone().ok_or_else(|| Kind::Unavailable.into())
