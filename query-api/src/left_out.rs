@@ -1,13 +1,13 @@
 //! Which answers the statement of a refresh leaves out while ClickHouse is too slow to read all of them.
 //!
-//! After [`SLOW_BEFORE_SHEDDING`] refreshes in a row that miss the deadline or exceed the memory limit, the statement
-//! leaves out more answers. After [`QUICK_BEFORE_RESTORING`] refreshes in a row that succeed in less than half of the
-//! deadline, the statement leaves out fewer answers. Pure: the caller measures the time.
+//! After [`SLOW_BEFORE_LEAVING_OUT`] refreshes in a row that miss the deadline or exceed the memory limit, the
+//! statement leaves out more answers. After [`QUICK_BEFORE_RESTORING`] refreshes in a row that succeed in less than half
+//! of the deadline, the statement leaves out fewer answers. Pure: the caller measures the time.
 
 use crate::answers::LeftOut;
 
 /// Refreshes with [`Pace::TooSlow`] in a row after which the statement leaves out more answers.
-const SLOW_BEFORE_SHEDDING: u32 = 2;
+const SLOW_BEFORE_LEAVING_OUT: u32 = 2;
 /// Refreshes with [`Pace::Quick`] in a row after which the statement leaves out fewer answers.
 const QUICK_BEFORE_RESTORING: u32 = 10;
 
@@ -25,14 +25,14 @@ pub(crate) enum Pace {
 
 /// Decides what the next statement leaves out. The decision depends on the pace of the latest refreshes.
 #[derive(Debug, Default)]
-pub(crate) struct Shedding {
+pub(crate) struct LeftOutPolicy {
     left_out: LeftOut,
     last: Option<Pace>,
     /// How many of the latest refreshes in a row had the pace `last`. The count restarts when it reaches a threshold.
     in_a_row: u32,
 }
 
-impl Shedding {
+impl LeftOutPolicy {
     /// What the next statement leaves out.
     pub(crate) fn left_out(&self) -> LeftOut {
         self.left_out
@@ -43,7 +43,7 @@ impl Shedding {
         self.in_a_row = if self.last == Some(pace) { self.in_a_row + 1 } else { 1 };
         self.last = Some(pace);
         let next = match pace {
-            Pace::TooSlow if self.in_a_row >= SLOW_BEFORE_SHEDDING => more(self.left_out),
+            Pace::TooSlow if self.in_a_row >= SLOW_BEFORE_LEAVING_OUT => more(self.left_out),
             Pace::Quick if self.in_a_row >= QUICK_BEFORE_RESTORING => less(self.left_out),
             Pace::Quick | Pace::Other | Pace::TooSlow => return false,
         };
@@ -77,13 +77,13 @@ mod tests {
     /// Checks what is left out after these refreshes. Before them, nothing is left out.
     #[track_caller]
     fn check(paces: &[(Pace, u32)], expected: LeftOut) {
-        let mut shedding = Shedding::default();
+        let mut left_out_policy = LeftOutPolicy::default();
         for (pace, times) in paces {
             for _ in 0..*times {
-                shedding.note(*pace);
+                left_out_policy.note(*pace);
             }
         }
-        assert_eq!(shedding.left_out(), expected);
+        assert_eq!(left_out_policy.left_out(), expected);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::access::DEFAULT_TENANT;
 use crate::answers::row::SnapshotRow;
 use crate::answers::{LeftOut, Scope, freshness};
 use crate::config::{Config, RefreshConfig};
-use crate::left_out::{Pace, Shedding};
+use crate::left_out::{LeftOutPolicy, Pace};
 use crate::snapshot::{NotDeclared, Snapshot, SnapshotStatement};
 use crate::state::{AppState, RefreshFailure};
 
@@ -37,7 +37,7 @@ pub(crate) struct Refresher {
     statement: Result<SnapshotStatement, NotDeclared>,
     /// Approximate maximum number of users and voters whose states ClickHouse may merge for one refresh.
     max_users: u64,
-    shedding: Shedding,
+    left_out_policy: LeftOutPolicy,
     state: Arc<AppState>,
 }
 
@@ -107,7 +107,7 @@ impl Refresher {
             rollups_hash: config.rollups.hash(),
             statement: SnapshotStatement::new(&config.rollups),
             max_users: config.max_merged_users,
-            shedding: Shedding::default(),
+            left_out_policy: LeftOutPolicy::default(),
             state,
         }
     }
@@ -176,7 +176,7 @@ impl Refresher {
             tenants,
             hours: state.wanted_hours.current(now),
             polls: state.wanted_polls.current(now),
-            left_out: self.shedding.left_out(),
+            left_out: self.left_out_policy.left_out(),
             max_users: self.max_users - self.max_users / VOTERS_DIVISOR,
             max_voters: self.max_users / VOTERS_DIVISOR,
         }
@@ -189,10 +189,10 @@ impl Refresher {
             Err(error) if error.is_too_slow() => Pace::TooSlow,
             Ok(_) | Err(_) => Pace::Other,
         };
-        if !self.shedding.note(pace) {
+        if !self.left_out_policy.note(pace) {
             return;
         }
-        let left_out = self.shedding.left_out();
+        let left_out = self.left_out_policy.left_out();
         self.state.metrics.left_out(left_out);
         let names = match left_out {
             LeftOut::Nothing => return tracing::info!("refreshes read all answers again"),
