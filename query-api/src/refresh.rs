@@ -159,7 +159,7 @@ impl Refresher {
         if seen.is_empty() { Err(RefreshError::Hidden) } else { Ok(()) }
     }
 
-    /// What this refresh reads.
+    /// What this refresh reads. A tenant whose answers a reader has read from `previous` stays in `wanted_tenants`.
     fn scope(&self, previous: Option<&Snapshot>) -> Scope {
         let (state, now) = (&self.state, Instant::now());
         for tenant in previous.into_iter().flat_map(Snapshot::read_tenants) {
@@ -225,7 +225,7 @@ impl Refresher {
         let reason = chain(error);
         if log {
             tracing::warn!(
-                "failed to refresh the answers: {reason}; readers get older answers until a retry succeeds"
+                "failed to refresh the answers: {reason}; readers get no newer answers until a retry succeeds"
             );
         }
         // Other errors, such as an outage of ClickHouse, do not show what the aggregator declares now. So if the

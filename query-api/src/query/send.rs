@@ -2,9 +2,9 @@
 //!
 //! Such an answer takes milliseconds to render, and occupies megabytes until the reader has received it. So it is
 //! rendered on the blocking pool, where it delays no other request. All such answers share a memory limit. An answer is
-//! refused if it and the answers that are being sent would exceed the limit. An answer that alone exceeds the limit is
-//! sent only while no other long answer is being sent. Every answer is rendered completely before it is sent. So its
-//! ETag and its length are known, and it is compressed once.
+//! refused if it and the answers that are being sent would together exceed the limit. But an answer that exceeds the
+//! limit by itself is still sent if no other long answer is being sent. Every answer is rendered completely before it
+//! is sent. So its ETag and its length are known, and it is compressed once.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ const SMALL_BYTES: usize = 256 << 10;
 /// Up to this many fetched rows are shaped without the blocking pool, because that takes at most a few milliseconds.
 pub(super) const FEW_ROWS: usize = 5_000;
 /// About how many bytes all answers longer than [`SMALL_BYTES`] may take together. An answer with the maximum number of
-/// rows (100,000) takes about half of this, unless its texts are long.
+/// rows (100,000), one dimension with short texts and one measure takes about half of this.
 const MAX_BYTES: usize = 32 << 20;
 /// Number of bytes that each permit of the semaphore stands for.
 const PERMIT_BYTES: usize = 1 << 10;
@@ -48,7 +48,7 @@ impl LongAnswers {
         Self { memory: Arc::new(Semaphore::new(MAX_BYTES / PERMIT_BYTES)) }
     }
 
-    /// The response that `render` makes. `bytes` is about the size of the answer in memory.
+    /// The response that `render` makes. `bytes` is about the size of the answer in memory before it is rendered.
     ///
     /// # Errors
     /// The long answers that are being sent leave too little of the shared memory.

@@ -42,8 +42,8 @@ pub(super) struct Shaped {
     /// The cursor of the next page; `None` if there is no next page, or if the request for the next page might be
     /// refused.
     pub(super) next: Option<Cursor>,
-    /// The last edge of a bucket at or before `as_of`: every event before this edge is counted. `None` if no edge of
-    /// the window is at or before `as_of`, or if `as_of` is `None`.
+    /// The last edge of a bucket at or before `as_of`. Buckets that end by this edge change only if events arrive late.
+    /// `None` if no edge of the window is at or before `as_of`, or if `as_of` is `None`.
     pub(super) complete_until: Option<i64>,
     /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
     /// of all partitions.
@@ -66,8 +66,8 @@ pub(super) struct Shaped {
 pub(super) struct ComparedWindow {
     /// Start and end of that window.
     pub(super) window: (i64, i64),
-    /// The ends of the compared parts if a bucket is not over: first of this bucket's part, then of the equally long
-    /// part of its counterpart. `None` if only whole buckets are compared.
+    /// If part of an unfinished bucket is compared: the end of this part, and the end of the equally long part of the
+    /// bucket's counterpart. `None` if only whole buckets are compared.
     pub(super) cut: Option<(i64, i64)>,
 }
 
@@ -89,7 +89,8 @@ pub(super) struct Comparison {
     /// The measure in the counterpart of the row's bucket. If the row's bucket is not over, only the first part of the
     /// counterpart is counted.
     pub(super) then: Option<i128>,
-    /// The measure in the row's bucket. If this bucket is not over, only a first part of the same length is counted.
+    /// The measure in the row's bucket. If this bucket is not over, only a first part is counted, which is as long
+    /// as the counted part of the counterpart.
     pub(super) now: Option<i128>,
 }
 
@@ -132,7 +133,10 @@ pub(super) fn check_size(query: &Query, window: &Window, now: i64) -> Result<(),
     if cells <= MAX_CELLS { Ok(()) } else { Err(too_wide()) }
 }
 
-/// The rows of the answer at the moment `now`. Everything before `as_of` is counted.
+/// The answer at the moment `now`. Everything that was in Kafka before `as_of` is counted.
+///
+/// # Errors
+/// Filling the buckets would take more than [`MAX_CELLS`] rows.
 pub(super) fn shape(
     query: &Query,
     slices: &Slices,
@@ -146,12 +150,12 @@ pub(super) fn shape(
     let sampled = sampled(query, slices, &rows);
     let mut slices_found = joined(query, slices, rows).into_iter();
     let mut found = slices_found.next().expect("the first slice is the query's own window");
-    let compared = slices.compared.as_ref().map(|compared| Others::new(compared, slices_found));
-    // If ClickHouse limits the rows, there is nothing to fill: the window has only one bucket, and each combination of
-    // dimension values that ClickHouse found has a row in this bucket.
+    let compared = slices.compared.as_ref().map(|compared| ComparedRows::new(compared, slices_found));
+    // If ClickHouse limits the rows of a query that asks for filling, there is nothing to fill: the window has only one
+    // bucket, and each combination of dimension values that ClickHouse found has a row in this bucket.
     if query.fill != Fill::None && !is_limited {
-        let others = compared.as_ref().map(Others::keys).unwrap_or_default();
-        fill(&mut found, others, query, window, now)?;
+        let compared_keys = compared.as_ref().map(ComparedRows::keys).unwrap_or_default();
+        fill(&mut found, compared_keys, query, window, now)?;
     }
     let complete_until = as_of.and_then(|as_of| window.last_edge(as_of.0.div_euclid(1000)));
     let is_kept = |bucket: usize| {
@@ -163,7 +167,7 @@ pub(super) fn shape(
         .filter(|((bucket, _), _)| is_kept(*bucket))
         .map(|((bucket, keys), found)| {
             let figures = figures(query, &slices.main, bucket, Some(&found));
-            let compared = compared.as_ref().map(|others| others.comparisons(query, bucket, &keys, &figures));
+            let compared = compared.as_ref().map(|rows| rows.comparisons(query, bucket, &keys, &figures));
             Row { start: window.edges[bucket], keys, figures, compared: compared.unwrap_or_default() }
         })
         .collect();
@@ -241,22 +245,25 @@ fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> 
     joined
 }
 
-/// The fetched rows of the comparison: `whole` has those of the counterparts of buckets that are over. `now` has those
-/// of the compared part of the bucket that is not over, and `then` those of the equally long part of its counterpart.
-struct Others<'a> {
+/// The fetched rows of the comparison.
+struct ComparedRows<'a> {
     compared: &'a Compared,
+    /// The rows of the counterparts of buckets that are over.
     whole: Joined,
+    /// The rows of the compared part of the bucket that is not over.
     now: Joined,
+    /// The rows of the equally long part of the counterpart of the bucket that is not over.
     then: Joined,
 }
 
-impl<'a> Others<'a> {
+impl<'a> ComparedRows<'a> {
     fn new(compared: &'a Compared, mut found: impl Iterator<Item = Joined>) -> Self {
         let whole = compared.whole.as_ref().and_then(|_| found.next()).unwrap_or_default();
         let mut cut = || compared.cut.as_ref().and_then(|_| found.next()).unwrap_or_default();
         Self { compared, whole, now: cut(), then: cut() }
     }
 
+    /// The combinations of dimension values in the counterparts.
     fn keys(&self) -> BTreeSet<Keys> {
         self.whole.keys().chain(self.then.keys()).map(|(_, keys)| keys.clone()).collect()
     }
@@ -283,16 +290,16 @@ impl<'a> Others<'a> {
     }
 }
 
-/// Adds rows to `found`, so that each combination of dimension values in `found` or `others` has a row in each bucket
-/// that has begun.
+/// Adds rows to `found`, so that each combination of dimension values in `found` or `compared_keys` has a row in each
+/// bucket that has begun.
 fn fill(
     found: &mut Joined,
-    others: BTreeSet<Keys>,
+    compared_keys: BTreeSet<Keys>,
     query: &Query,
     window: &Window,
     now: i64,
 ) -> Result<(), Problem> {
-    let mut keys: BTreeSet<Keys> = found.keys().map(|(_, keys)| keys.clone()).chain(others).collect();
+    let mut keys: BTreeSet<Keys> = found.keys().map(|(_, keys)| keys.clone()).chain(compared_keys).collect();
     if query.dimensions.is_empty() {
         keys.insert(Keys::new());
     }

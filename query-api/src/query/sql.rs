@@ -2,8 +2,8 @@
 //!
 //! Invariant: no text of a request is part of the statement. The statement has only declared names, numbers, and query
 //! parameters, whose values are sent separately. A declared name may be any lower-case name. So each alias begins with
-//! a capital letter, and each column is qualified (`T.` or `S.`), because otherwise a declared name could be taken for
-//! an alias.
+//! a capital letter, except the columns of the subquery `S`, and each column is qualified (`T.` or `S.`). Otherwise, a
+//! declared name could be taken for an alias.
 
 mod page;
 
@@ -19,7 +19,8 @@ use super::window::Window;
 /// ClickHouse fails the statement.
 pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 
-/// `accuracy=auto` counts exactly up to this many distinct values, summed over the buckets that are merged.
+/// `accuracy=auto` counts exactly if a part merges at most about this many distinct values, summed over the table rows
+/// and the distinct counts of the part.
 pub(super) const MAX_EXACT_VALUES: u64 = 5_000_000;
 
 /// A sample contains the values whose hash is below 2^64 divided by this number.
@@ -140,7 +141,8 @@ impl Select<'_> {
             self.size().unwrap_or_else(|| "0".to_owned()),
             self.rows(),
         );
-        // Without the subquery, ClickHouse would apply this ORDER BY to the whole union.
+        // The subquery shows a reader of the SQL that the clauses of the page belong to this SELECT. It does not change
+        // the result: a statement whose rows ClickHouse limits has only one SELECT (see `is_limited`).
         if limit.is_empty() { select } else { format!("SELECT * FROM (\n{select}\n)") }
     }
 

@@ -53,7 +53,8 @@ impl Asked {
         shape(&self.query, &self.slices, rows.to_vec(), self.as_of, now())
     }
 
-    /// Each row as text: local time, dimensions, measures.
+    /// Compares the rows of the answer with `expected`. A row as text has the local time, the dimensions and the
+    /// measures. If the query asks for a comparison, `then:change` of each measure follows.
     #[track_caller]
     fn check(&self, rows: &[FetchedRow], expected: &[&str]) {
         let shaped = self.shape(rows).unwrap();
@@ -250,7 +251,7 @@ fn rows_that_clickhouse_limits_have_pages_however_many_there_are() {
 
 #[test]
 fn an_unfinished_hour_is_compared_with_an_equally_long_part() {
-    // There were 20 events from 14:00 to 14:20. The hour before had 20 events by 13:20, and 60 events in all.
+    // There were 20 events from 14:00 to 14:20, and 20 events from 13:00 to 13:20. Events after 13:20 do not count.
     let hour = asked(&[("grain", "hour"), ("from", "-1h"), ("compare", "previous")]);
     let cut = hour.slices.compared.as_ref().unwrap().cut.as_ref().unwrap();
     let ends = |slice: &Slice| (slice.window.from(), slice.window.to());

@@ -49,7 +49,7 @@ fn check(name: &str, given: &[(&str, &str)]) {
         return;
     }
     fs::write(&file, found).unwrap();
-    panic!("{} was stale; the test has rewritten it, review and commit it", file.display());
+    panic!("{} was stale or missing; the test has written it, review and commit it", file.display());
 }
 
 #[test]
