@@ -11,6 +11,7 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use runtime::request_id::REQUEST_ID;
+use runtime::vars::origins::origins;
 use runtime::vars::{VarError, Vars};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -49,9 +50,7 @@ impl CorsConfig {
         if text.trim() == "*" {
             return Ok(Self::Any);
         }
-        let origins = text.split(',').map(str::trim).map(origin).collect::<Result<_, _>>();
-        let invalid = |reason| VarError::Invalid { name: "CORS_ORIGINS", value: text.clone(), reason };
-        origins.map(Self::Listed).map_err(invalid)
+        origins("CORS_ORIGINS", &text).map(Self::Listed)
     }
 
     /// The layer that answers preflights and adds the CORS headers to responses. Preflights have no token, so this
@@ -80,15 +79,4 @@ pub(crate) fn no_content(mut response: Response) -> Response {
         *response.status_mut() = StatusCode::NO_CONTENT;
     }
     response
-}
-
-/// Checks that `text` looks like an origin as a browser writes it: scheme, host, optionally a port, and nothing after
-/// them.
-fn origin(text: &str) -> Result<HeaderValue, String> {
-    let host = text.split_once("://").map(|(_, host)| host).filter(|host| !host.is_empty());
-    let good =
-        host.is_some_and(|host| !host.contains(['/', '*', '?', ' ']) && *host == host.to_ascii_lowercase());
-    HeaderValue::from_str(text).ok().filter(|_| good).ok_or_else(|| {
-        format!("`{text}` is not an origin; write for example `https://example.com`, or only `*`")
-    })
 }

@@ -4,6 +4,8 @@
 //! its resolved value. So `--check-config` lists exactly the variables that have an effect. There is no global state:
 //! a test makes its own `Vars` from pairs.
 
+pub mod origins;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
