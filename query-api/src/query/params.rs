@@ -56,7 +56,7 @@ pub(crate) struct Query {
 #[derive(Debug, Clone)]
 pub(crate) struct Given<Q: 'static = Query>(Vec<(&'static Parameter<Q>, Vec<String>)>);
 
-/// How many values of a dimension have rows of their own. All other values are merged into one row.
+/// How many values of a dimension have rows of their own. All other values are merged as if they were one value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Top {
     /// The dimension; `None` means the first dimension of the query.
@@ -65,14 +65,14 @@ pub(super) struct Top {
     pub(super) count: usize,
 }
 
-/// How buckets without rows are filled.
+/// What an answer has for a combination of dimension values in a bucket without events of this combination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fill {
-    /// With 0; for a minimum or maximum, with null.
+    /// A row with 0; for a minimum or maximum, with null.
     Zero,
-    /// With null.
+    /// A row with null.
     Null,
-    /// Not at all: buckets without rows stay without rows.
+    /// No row.
     None,
 }
 
@@ -105,11 +105,12 @@ pub(super) enum Partial {
 /// The window that the window of the query is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compare {
-    /// The window directly before, with the same number of buckets.
+    /// The window directly before, with the same number of buckets. Without a grain, the window directly before has the
+    /// same number of units ([`Window::unit`](super::window::Window::unit)).
     Previous,
     /// The same window a week before.
     Week,
-    /// The same window a year before.
+    /// The same window a year before; with the grain `week`, 52 weeks before.
     Year,
     /// The window between two bounds.
     Between(Bound, Bound),
@@ -121,7 +122,7 @@ pub(super) enum Accuracy {
     /// Exactly if at most [`MAX_EXACT_VALUES`](super::sql::MAX_EXACT_VALUES) values must be merged, otherwise
     /// estimated from a sample.
     Auto,
-    /// Exactly, however long the statement takes.
+    /// Exactly, however many values must be merged.
     Exact,
     /// Estimated from a sample.
     Fast,
@@ -216,8 +217,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "dimensions",
         default: None,
-        doc: "The dimensions by which rows are broken down, separated by commas, at most 6: `event`, `country`, \
-              `props.plan`.",
+        doc: "The dimensions by which rows are broken down, separated by commas, at most 6; for example \
+              `event,country,props.plan`.",
         shape: Shape::List,
         values: Values::Names(MAX_DIMENSIONS),
         read: |query, text| names(text, MAX_DIMENSIONS).map(|names| query.dimensions = names),
@@ -234,8 +235,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "from",
         default: Some("-24h"),
-        doc: "The start: a date, a moment (RFC 3339), or `-7d` for the last 7 days with the current one (`m`, `h`, \
-              `d`, `w`, `mo`, `y`).",
+        doc: "The start: a date, a moment (RFC 3339), or `-7d` for the last 7 days, the current day included. The \
+              units are `m` (minutes), `h`, `d`, `w`, `mo` (months) and `y`.",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |query, text| Bound::parse(text).map(|bound| query.from = bound),
@@ -277,8 +278,9 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "top",
         default: None,
-        doc: "`5` or `country:5`: the 5 values of the first (or the named) dimension with the highest first measure \
-              over the window have rows of their own; all other values are merged into one row with `others`.",
+        doc: "`5` or `country:5`: the values of the first (or the named) dimension are ranked by the first measure \
+              over the window. The 5 highest have rows of their own; all other values are merged as if they were \
+              one value, and the rows of this value have `others`.",
         shape: Shape::One,
         values: Values::Text("^(.*:)?[0-9]+$"),
         read: |query, text| top(text).map(|top| query.top = Some(top)),
@@ -286,8 +288,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "fill",
         default: Some("zero"),
-        doc: "How buckets without events are filled, up to now: `zero` (null for a minimum or maximum), `null`, or \
-              `none` for no row.",
+        doc: "How buckets without events are filled: `zero` (null for a minimum or maximum), `null`, or `none` for \
+              no row. Only buckets that have begun are filled.",
         shape: Shape::One,
         values: Values::OneOf(&["zero", "null", "none"]),
         read: |query, text| {
@@ -308,7 +310,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "limit",
         default: Some("1000"),
-        doc: "Most rows of the answer, up to 10000; as NDJSON and CSV up to 100000.",
+        doc: "Maximum number of rows in the answer: up to 10000 in JSON, up to 100000 in NDJSON and CSV.",
         shape: Shape::One,
         values: Values::Number(1, MAX_LIMIT),
         read: |query, text| {
@@ -340,8 +342,9 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "compare",
         default: None,
-        doc: "`previous` for the window directly before, `week` or `year` for the same window a week or a year before, \
-              or any other window as `from..to`: each row has `compare` and `change` in addition to its measures.",
+        doc: "`previous` for the window directly before, `week` or `year` for the same window a week or a year before \
+              (52 weeks before if `grain` is `week`), or any other window as `from..to`: each row has `compare` and \
+              `change` in addition to its measures.",
         shape: Shape::One,
         values: Values::Text("^(previous|week|year|.+\\.\\..+)$"),
         read: |query, text| compare(text).map(|compare| query.compare = Some(compare)),
@@ -349,8 +352,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "accuracy",
         default: Some("auto"),
-        doc: "How distinct values are counted: `exact` always exactly, `fast` by a sample of one in 16, `auto` exactly \
-              if at most 5 million values must be merged, otherwise by the sample.",
+        doc: "How distinct values are counted: `exact` always exactly, `fast` from a sample of one in 16 values, \
+              `auto` exactly if at most 5 million values must be merged, otherwise from the sample.",
         shape: Shape::One,
         values: Values::OneOf(&["auto", "exact", "fast"]),
         read: |query, text| {
@@ -361,8 +364,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "rollup",
         default: None,
-        doc: "The only rollups that may be read, separated by commas; needed where rollups define a measure \
-              differently.",
+        doc: "The only rollups that may be read, separated by commas, at most 8; needed where rollups define a \
+              measure differently.",
         shape: Shape::List,
         values: Values::Names(MAX_MEASURES),
         read: |query, text| names(text, MAX_MEASURES).map(|names| query.rollups = names),
@@ -370,8 +373,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "format",
         default: None,
-        doc: "`json`, `ndjson` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then \
-              `json`.",
+        doc: "`json`, `ndjson` or `csv`. If absent, the first of these that names a format decides: the suffix of the \
+              path, `csv=excel`, the header `Accept`. If none does, the format is `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "ndjson", "csv"]),
         read: |query, text| {
@@ -382,8 +385,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "csv",
         default: Some("plain"),
-        doc: "`excel` makes CSV that a spreadsheet opens as it is: a byte order mark, local times without offset, \
-              and `'` before text that it would read as a formula.",
+        doc: "`excel` makes CSV for spreadsheets: a byte order mark, local times without offset, and `'` before a \
+              text that a spreadsheet would evaluate as a formula.",
         shape: Shape::One,
         values: Values::OneOf(&["plain", "excel"]),
         read: |query, text| {
@@ -394,7 +397,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "int64",
         default: Some("number"),
-        doc: "`string` writes measures as strings in JSON, for readers whose only numbers are doubles.",
+        doc: "`string` writes measures as strings in JSON, for clients that parse every JSON number as a double, such \
+              as JavaScript.",
         shape: Shape::One,
         values: Values::OneOf(&["number", "string"]),
         read: |query, text| {
@@ -404,7 +408,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     },
 ];
 
-/// The pattern of a bound: `now`, a date, a moment, or a number of units before now (`-7d`).
+/// The pattern of a bound: `now`, a date, a moment, or the last units with the current one (`-7d`).
 pub(crate) const BOUND: &str = "^(now|-[0-9]+(m|h|d|w|mo|y)|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?)$";
 
 /// The pattern of a filter, without its value.
@@ -413,7 +417,7 @@ pub(crate) const FILTER: &str = "^[^:]+:(eq|ne|in|nin|prefix|contains):";
 pub(super) const MAX_MEASURES: usize = 8;
 pub(super) const MAX_DIMENSIONS: usize = 6;
 pub(crate) const MAX_FILTERS: usize = 16;
-/// Maximum number of rows of an answer in any form.
+/// Maximum number of rows of an answer in any format.
 pub(super) const MAX_LIMIT: usize = 100_000;
 /// Maximum number of rows of an answer that is one JSON document.
 pub(super) const MAX_JSON_LIMIT: usize = 10_000;
@@ -456,7 +460,7 @@ impl Query {
     /// Checks that the parameters fit together.
     fn check(&self) -> Result<(), Problem> {
         if self.measures.is_empty() {
-            return Err(Problem::bad("measures", "name at least one"));
+            return Err(Problem::bad("measures", "name at least one measure"));
         }
         let time = (self.grain != Grain::None).then(|| "time".to_owned());
         let fields: Vec<_> = time.iter().chain(&self.dimensions).chain(&self.measures).collect();
@@ -528,7 +532,7 @@ impl Query {
         Ok(self)
     }
 
-    /// The place in `dimensions` of the dimension that `top` ranks; `None` without `top`.
+    /// The place in `dimensions` of the dimension whose values `top` ranks; `None` without `top`.
     pub(super) fn ranked(&self) -> Option<usize> {
         let top = self.top.as_ref()?;
         let named = top.dimension.as_ref();
@@ -677,7 +681,7 @@ fn json_texts(value: &Value, shape: Option<Shape>) -> Result<Vec<String>, String
             if texts.iter().all(is_name) {
                 Ok(vec![texts.join(",")])
             } else {
-                Err("it must be a list of names".to_owned())
+                Err("each name in the list must be non-empty and without a comma".to_owned())
             }
         }
         (Value::Null, _) => Ok(Vec::new()),
@@ -711,7 +715,7 @@ pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
 /// Parses a filter and adds it to `filters`; fails if there are already [`MAX_FILTERS`].
 pub(crate) fn add_filter(filters: &mut Vec<Filter>, text: &str) -> Result<(), String> {
     if filters.len() == MAX_FILTERS {
-        return Err(format!("there are at most {MAX_FILTERS} filters"));
+        return Err(format!("it may be given at most {MAX_FILTERS} times"));
     }
     Filter::parse(text).map(|filter| filters.push(filter))
 }

@@ -14,7 +14,9 @@
 //! The cost of a distinct count grows with the number of values in the buckets that are merged. So a distinct count is
 //! read from a coarser rollup where whole buckets of that rollup fit into the window's buckets. Only the time around
 //! the edges of the window's buckets is read from the chosen candidate. Rows of different rollups are joined by bucket
-//! and dimensions. Pure: no clock, no I/O.
+//! and dimensions.
+//!
+//! All moments are seconds since 1970. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -67,11 +69,11 @@ pub(super) struct Source {
 /// Which buckets of a rollup are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Span {
-    /// All buckets of the window.
+    /// All of the rollup's buckets in the window.
     Whole,
-    /// All buckets of the window except those that begin at these moments.
+    /// The rollup's buckets in the window, except those that begin at these moments.
     Without(Vec<i64>),
-    /// The buckets of the window that lie within one of these ranges.
+    /// The rollup's buckets in the window that lie within one of these ranges (start, exclusive end).
     Within(Vec<(i64, i64)>),
 }
 
@@ -180,7 +182,7 @@ impl<'a> Planner<'a> {
         for (place, (rollup, measure)) in declared.iter().copied().enumerate() {
             let mut lacks = self.lacking(rollup);
             if !grain::has_edges(rollup.grain, &window.edges) {
-                lacks.push(("grain", coarse(rollup, window)));
+                lacks.push(("grain", too_coarse(rollup, window)));
             }
             if lacks.is_empty() {
                 let part = self.part(rollup, measure, &declared, window);
@@ -210,10 +212,10 @@ impl<'a> Planner<'a> {
     ) -> Part {
         let coarser = declared.iter().enumerate().filter_map(|(place, (coarse, _))| {
             let (sources, complete_from) = self.split(coarse, rollup, window)?;
-            let is_better = measure.is_distinct() && self.lacking(coarse).is_empty();
+            let is_usable = measure.is_distinct() && self.lacking(coarse).is_empty();
             let key =
                 (complete_from.is_some(), Reverse(coarse.grain.length()), coarse.dimensions.len(), place);
-            is_better.then_some((key, sources, complete_from))
+            is_usable.then_some((key, sources, complete_from))
         });
         let alone = self.complete_from(rollup, window.from());
         let best = coarser.min_by_key(|(key, ..)| *key).filter(|(key, ..)| !key.0 || alone.is_some());
@@ -226,8 +228,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Splits the window between two rollups. A bucket of `coarse` is divided if a bucket of the window begins or ends
-    /// within it. Instead of a divided bucket, the buckets of `fine` are read; the rest is read from `coarse`. Also
-    /// returns the moment before which buckets may lack events.
+    /// within it. Instead of a divided bucket, the buckets of `fine` that lie in it are read; the rest of the window is
+    /// read from `coarse`. Also returns the moment before which buckets may lack events; `None` if none lacks events.
     ///
     /// Returns `None` if `coarse` does not have longer buckets than `fine`, or if one of the rollups has one bucket for
     /// all time. Also returns `None` if no bucket of `coarse` is divided, if all are divided, or if more than
@@ -285,7 +287,7 @@ impl<'a> Planner<'a> {
             names.sort_unstable();
             names.dedup();
             let reason = format!(
-                "no rollup has the measure `{name}`; the measures are {}{}",
+                "no rollup that may be read has the measure `{name}`; the measures that can be read are {}{}",
                 names.join(", "),
                 self.left_out()
             );
@@ -335,8 +337,8 @@ impl<'a> Planner<'a> {
         passing.all(|value| condition.values.contains(value))
     }
 
-    /// The problem for a measure that no rollup covers. The problem names the first parameter that the closest rollup
-    /// cannot satisfy, and what each rollup lacks.
+    /// The problem for a measure that no rollup covers. The closest rollup is the one that lacks the fewest things; the
+    /// problem names the first parameter that this rollup does not satisfy. The reason says what each rollup lacks.
     fn none_covers(&self, name: &str, failures: &[(&str, Vec<(&'static str, String)>)]) -> Problem {
         let closest = failures.iter().min_by_key(|(_, lacks)| lacks.len());
         let param = closest.map_or("measures", |(_, lacks)| lacks[0].0);
@@ -358,7 +360,8 @@ impl<'a> Planner<'a> {
         match &self.differing[..] {
             [] => String::new(),
             names => format!(
-                "; not considered, because the aggregator declares them differently or not at all: {}",
+                "; rollups that were not considered, because the aggregator declares them differently or not at \
+                 all: {}",
                 names.join(", ")
             ),
         }
@@ -417,7 +420,8 @@ fn resolve(rollups: &Rollups, name: &str, param: &str) -> Result<Dimension, Prob
     }
 }
 
-fn coarse(rollup: &Rollup, window: &Window) -> String {
+/// The phrase for a rollup whose buckets are too coarse for the buckets of the window.
+fn too_coarse(rollup: &Rollup, window: &Window) -> String {
     let has = match rollup.grain {
         schemas::rollup::Grain::None => "has one bucket for all time".to_owned(),
         grain => format!("has buckets of grain {}", grain.name()),
@@ -428,8 +432,8 @@ fn coarse(rollup: &Rollup, window: &Window) -> String {
     };
     let zone = window.calendar.zone.iana_name().unwrap_or("UTC");
     match grain::needed(&window.edges) {
-        Some(needed) => format!("{has}, and {asked} in {zone} needs {}", needed.name()),
-        None => format!("{has}, and the buckets of {asked} in {zone} do not begin at a full minute"),
+        Some(needed) => format!("{has}, and {asked} in {zone} needs buckets of grain {}", needed.name()),
+        None => format!("{has}, and not all buckets of {asked} in {zone} begin and end at a full minute"),
     }
 }
 

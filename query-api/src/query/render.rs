@@ -65,7 +65,8 @@ struct Meta<'a> {
     /// The cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
-    /// Whether a measure exceeds [`MAX_SAFE_INTEGER`], so that clients that parse JSON numbers as doubles may round it.
+    /// Whether the absolute value of a measure exceeds [`MAX_SAFE_INTEGER`], so that clients that parse JSON numbers as
+    /// doubles may round the measure.
     unsafe_integers: bool,
     /// Why the answer has no rows; `None` if it has rows.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,8 +84,9 @@ struct Window<'a> {
 struct Compare {
     from: String,
     to: String,
-    /// The ends of the compared parts if the last bucket is not over. Then this bucket is compared only up to `now`,
-    /// with the equally long part of its counterpart, which ends at `then`.
+    /// The ends of the compared parts of a bucket that is not over; `None` if only whole buckets are compared. The
+    /// bucket is compared only up to `now`, with the equally long part, up to `then`, of its counterpart: the bucket
+    /// with the same number in the other window.
     #[serde(skip_serializing_if = "Option::is_none")]
     cut: Option<Cut>,
 }
@@ -203,8 +205,8 @@ fn empty(query: &Query, shaped: &Shaped) -> Option<&'static str> {
 
 /// A bound of the relative error of a sampled measure: twice the standard deviation of the count, divided by the count.
 /// The number of values in the sample has a binomial distribution. So with one in 16 values in the sample, the bound
-/// for a count of n values is `2·√(15/n)`. The result is the bound for the lowest count above 0, in the query's window
-/// or in the window that it is compared with; `None` if no count is above 0.
+/// for a count of n values is `2·√(15/n)`. The result is the bound for the lowest count above 0 in the rows of the
+/// answer, compared counts included; `None` if no count is above 0.
 fn error(measure: usize, shaped: &Shaped) -> Option<f64> {
     let then = shaped.rows.iter().filter_map(|row| row.compared.get(measure)?.then);
     let counts = shaped.rows.iter().filter_map(|row| row.figures[measure]).chain(then);
@@ -275,8 +277,8 @@ fn time(calendar: &Calendar, start: i64, style: CsvStyle) -> String {
     }
 }
 
-/// Keeps a spreadsheet from evaluating a text as a formula: a formula begins with one of these characters, after
-/// blanks.
+/// Puts `'` before a text that a spreadsheet would evaluate as a formula: a text that begins, after blanks, with `=`,
+/// `+`, `-` or `@`.
 fn no_formula(text: &str) -> Cow<'_, str> {
     if text.trim_start().starts_with(['=', '+', '-', '@']) { format!("'{text}").into() } else { text.into() }
 }

@@ -141,7 +141,7 @@ async fn an_answer_has_its_as_of_and_a_refusal_names_the_wrong_parameter() {
     refused("grain=day&grain=day", "bad_parameter", "grain").await;
     let tehran = refused("measures=users&grain=hour&tz=Asia/Tehran", "not_covered", "grain").await;
     assert_eq!(tehran.status, 422);
-    assert!(tehran.text.contains("needs 15m"), "{}", tehran.text);
+    assert!(tehran.text.contains("needs buckets of grain 15m"), "{}", tehran.text);
     refused("grain=minute&from=2020-01-01", "too_wide", "grain").await;
     refused("measures=visits", "not_covered", "measures").await;
     let hostile = "filter=event:eq:%27%29%20OR%201%3D1%20--%20%5C%3F%00&from=2025-11-15&to=2025-11-16";

@@ -82,7 +82,11 @@ fn a_day_of_another_zone_is_read_from_smaller_buckets() {
 #[test]
 fn a_refusal_names_the_grain_that_is_needed() {
     let hours = [("measures", "users"), ("grain", "hour"), ("tz", "Asia/Tehran")];
-    check_refused(&hours, "grain", &["`users_hourly` has buckets of grain hour", "needs 15m"]);
+    check_refused(
+        &hours,
+        "grain",
+        &["`users_hourly` has buckets of grain hour", "needs buckets of grain 15m"],
+    );
     check_refused(
         &[("measures", "votes"), ("filter", "event:eq:vote")],
         "grain",
@@ -97,7 +101,8 @@ fn a_rollup_that_reaches_back_far_enough_comes_first() {
         &[("rollup", "event_minutely,event_hourly"), ("grain", "hour"), ("from", "-2d")],
         &["event_hourly"],
     );
-    // `event_minutely` keeps only 7 days. It is read if no other rollup is allowed, but earlier hours lack events.
+    // `event_minutely` keeps only 7 days. If no other rollup is allowed, it is read for the whole window,
+    // but the hours before these 7 days lack events.
     check(&[("rollup", "event_minutely"), ("grain", "hour"), ("from", "-30d")], &["event_minutely"]);
     let plan = planned(&[("rollup", "event_minutely"), ("grain", "hour"), ("from", "-30d")]).unwrap();
     let kept = "2026-11-21T00:00:00Z".parse::<Timestamp>().unwrap().as_second();
@@ -116,9 +121,10 @@ fn filters_must_imply_the_where_of_a_rollup() {
 
 #[test]
 fn a_filter_that_the_where_does_not_imply_needs_a_dimension() {
-    // The rollup counts plays and views together, so views alone cannot be read from it.
+    // Every event that the rollup counts meets this filter, so the statement needs no condition for the filter.
     let plan = planned(&[("measures", "shown"), ("from", "-7d"), ("filter", "event:in:play|view")]).unwrap();
     assert_eq!(plan.parts[0].sources[0].filtered, [None]);
+    // The rollup counts plays and views together, so views alone cannot be read from it.
     check_refused(&[("measures", "shown"), ("from", "-7d"), ("filter", "event:eq:view")], "filter", &[]);
 }
 
