@@ -148,7 +148,7 @@ impl AgingBody {
         data: &impl Serialize,
         meta: impl Fn(Option<UnixMillis>, bool) -> M,
     ) -> Self {
-        const NUMBERS_AND_TEXTS: &str = "answers hold only numbers and strings";
+        const NUMBERS_AND_TEXTS: &str = "every value of an answer can be written as JSON";
         let data = serde_json::value::to_raw_value(data).expect(NUMBERS_AND_TEXTS);
         let render = |stale| {
             let timeless = serde_json::to_string(&meta(None, stale)).expect(NUMBERS_AND_TEXTS);

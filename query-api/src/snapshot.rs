@@ -1,8 +1,10 @@
 //! All answers of one refresh, and the statement that reads them.
 //!
-//! Pure: `refresh.rs` sends the statement and passes in the rows; `http/` sends the rendered answers.
+//! No I/O: `refresh.rs` sends the statement and passes in the rows; `http/` and `live/` send the answers to readers.
+//!
 //! This file names every kind of prepared answer. If the rollups that `/analytics` reads are not declared, there is no
-//! snapshot. Each other answer is served only if the rollups that it reads are declared.
+//! snapshot. Each other answer is served only if the rollups that it reads are declared. A rollup that lacks a column
+//! that the answer reads counts as not declared.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -107,16 +109,17 @@ struct Reads {
     active: bool,
 }
 
-/// A rollup that `/analytics` needs is not declared.
+/// A rollup that `/analytics` reads is not declared, or is declared without a column that `/analytics` reads.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("rollup `{0}`, from which /analytics is read, is not declared: add it to the ROLLUPS_FILE")]
+#[error("no rollup `{0}` with the columns that /analytics reads is declared: add it to the ROLLUPS_FILE")]
 pub(crate) struct NotDeclared(&'static str);
 
 impl SnapshotStatement {
-    /// The statement for the answers whose rollups are declared; logs which other answers cannot be served.
+    /// The statement for the answers whose rollups are declared. Logs which other answers, except the active users,
+    /// cannot be served.
     ///
     /// # Errors
-    /// A rollup of analytics is not declared.
+    /// A rollup that `/analytics` reads is not declared, or is declared without a column that `/analytics` reads.
     pub(crate) fn new(rollups: &Rollups) -> Result<Self, NotDeclared> {
         if let Some((rollup, _)) = Analytics::undeclared(rollups) {
             return Err(NotDeclared(rollup));
@@ -150,8 +153,8 @@ impl SnapshotStatement {
     }
 
     /// The statement with its values bound. Among these values are counts from the snapshot `previous`: if the current
-    /// count of an hour or a poll is the same, ClickHouse need not merge the users of the hour or the voters of the
-    /// poll again.
+    /// count of an hour, a day or a poll is the same, ClickHouse need not merge the users of the hour or day, or the
+    /// voters of the poll, again.
     pub(crate) fn query(&self, client: &Client, scope: &Scope, previous: Option<&Snapshot>) -> Query {
         let (text, reads) = self.text(scope.left_out);
         let of_tenants = scope.tenants.iter().filter_map(|tenant| {
@@ -278,7 +281,10 @@ mod tests {
         let needed = text(&["users_hourly", "event_hourly"]).unwrap();
         assert!(!needed.contains("country_totals") && !needed.contains("poll_votes"), "{needed}");
         let error = text(&["users_hourly"]).unwrap_err().to_string();
-        assert!(error.starts_with("rollup `event_hourly`, from which /analytics is read"), "{error}");
+        assert!(
+            error.starts_with("no rollup `event_hourly` with the columns that /analytics reads"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl RetryPolicy {
     /// If `shortest` is zero or above `longest`. In the initializer of a constant, this is a compile error.
     pub const fn new(shortest: Duration, longest: Duration) -> Self {
         let (least, most) = (shortest.as_nanos(), longest.as_nanos());
-        assert!(0 < least && least <= most, "the shortest wait is above zero and not above the longest");
+        assert!(0 < least && least <= most, "the shortest wait must be above zero and at most the longest");
         Self { shortest, longest }
     }
 
@@ -55,7 +55,7 @@ impl Backoff {
         step.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// Resets the waits after a success: the next series starts with the shortest wait.
+    /// Resets the maximum after a success: after the next failure, the wait is at most the shortest wait of the policy.
     pub fn reset(&mut self) {
         self.next = self.policy.shortest;
     }

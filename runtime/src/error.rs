@@ -1,8 +1,8 @@
-//! Errors as one line, for logs and for readiness.
+//! An error with its causes as one text, for logs and for `/readyz`.
 
 use std::error::Error;
 
-/// An error and its causes, in one line.
+/// The messages of an error and of its causes, separated by `: `.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,7 +1,8 @@
 //! Reloads files that change while the process runs.
 //!
-//! The files are read periodically and compared with their previous content. They are not watched with inotify:
-//! Kubernetes updates a mounted file by replacing a symlink, and a watch on the file would not notice that.
+//! The content of a file, or only its metadata, is read periodically and compared with what was read before. The files
+//! are not watched with inotify: Kubernetes updates a mounted file by replacing a symlink, and a watch on the file
+//! would not notice this change.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ const READ_INTERVAL: Duration = Duration::from_secs(2);
 /// Calls `read` periodically, and calls `changed` with a value that differs from the value in use. The value in use is
 /// `seen` at first, then the value of the last call of `changed`. A new value is used only after two reads in a row
 /// have returned it, because a single read may see a file that is only partly written. Runs until `ended` is
-/// cancelled. Both closures may block. If `read` fails, it returns the error as a value; `changed` is then called once
-/// for the error, not at each read.
+/// cancelled or a closure panics. Both closures may block. If `read` fails, it returns the error as a value; `changed`
+/// is then called once for the error, not at each read.
 pub async fn follow<T: PartialEq + Send + 'static>(
     mut seen: T,
     read: impl Fn() -> T + Clone + Send + 'static,

@@ -1,5 +1,6 @@
 //! What all processes of Millrace have in common: environment variables, reloaded files, client keys, logs, signals,
-//! metrics, the HTTP server, the admin port, retries and error reports.
+//! metrics, the HTTP server, error responses, request ids, the admin port, retries, the limit on open files, the needs
+//! that `--check-config` shows, and what every `main` does.
 //!
 //! This crate knows nothing about events, Kafka or ClickHouse.
 

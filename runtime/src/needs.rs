@@ -29,7 +29,7 @@ pub struct Needs {
 pub struct Address {
     /// The name of the variable.
     pub variable: &'static str,
-    /// A name or an IP address.
+    /// A name or an IP address; an IPv6 address is in brackets.
     pub host: String,
     /// The TCP port.
     pub port: u16,
@@ -64,8 +64,8 @@ impl Address {
     pub fn of_list(variable: &'static str, list: &str, default_port: u16) -> Result<Vec<Self>, VarError> {
         let one = |text: &str| {
             let (_, text) = text.split_once("://").unwrap_or(("", text));
-            // An IPv6 address has colons and is written in brackets. If the text after the last colon ends with `]`, it
-            // is the end of such an address and not a port.
+            // An IPv6 address has colons and is written in brackets. If the text after the last colon ends with `]`,
+            // this text is the end of an IPv6 address and not a port.
             let (host, port) = match text.rsplit_once(':') {
                 Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
                 _ => (text, default_port),

@@ -61,7 +61,7 @@ impl<D: DeclaredKey> FollowedKeys<D> {
     }
 
     /// Replaces the keys in use with the keys of the file. `read` is the text of the file, or why it could not be read.
-    /// If there is no text, or it is not valid, keeps the keys in use, logs the error, and sets `stale` to 1.
+    /// If the file could not be read or is not valid, keeps the keys in use, logs the error, and sets `stale` to 1.
     fn apply(&self, read: &Result<String, String>) {
         let parse =
             |text: &String| KeySet::parse::<D>(text, &self.current.load()).map_err(|error| error.to_string());

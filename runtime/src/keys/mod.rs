@@ -2,7 +2,8 @@
 //!
 //! A *token* is the secret that a client sends with a request. A *key* is what the file declares for this token: the
 //! hash of the token, an id, and what the client may do. Each service defines what a key can permit ([`DeclaredKey`]).
-//! This module reloads the file, finds the key of a token, and enforces its rate limits.
+//! This module reloads the file and finds the key of a token. It also provides the limiter of a rate ([`Rate`]), with
+//! which a service enforces the rates of a key.
 
 mod token;
 

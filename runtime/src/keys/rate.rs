@@ -19,7 +19,7 @@ pub struct RateConfig {
     pub burst: NonZeroU32,
 }
 
-/// The limiter of one key or address.
+/// The limiter of one rate, for example of one key or of one network of clients.
 pub struct Rate {
     config: RateConfig,
     limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>,

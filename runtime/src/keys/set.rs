@@ -45,8 +45,8 @@ struct Entry<K> {
     key: Arc<K>,
 }
 
-/// Why a key file is not valid. The message may quote names of fields and ids of keys, but no `sha256`: someone may
-/// have written a token there by mistake.
+/// Why a key file is not valid. The message may quote names and values from the file, but no `sha256`: someone may have
+/// written a token there by mistake.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The file is not TOML of the expected form.
@@ -80,7 +80,7 @@ impl<K> Default for KeySet<K> {
 
 impl<K> KeySet<K> {
     /// Parses the text of a file that declares keys in the form `D`. `before` contains the keys that are in use now;
-    /// [`DeclaredKey::resolve`] gets the one with the same id.
+    /// [`DeclaredKey::resolve`] gets the key with the same id.
     pub fn parse<D: DeclaredKey<Key = K>>(text: &str, before: &Self) -> Result<Self, KeyFileError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -94,7 +94,7 @@ impl<K> KeySet<K> {
             message: match error.message() {
                 // The message of the TOML parser quotes the wrong value, which could be a token.
                 text if text.starts_with("invalid type") || text.starts_with("invalid value") => {
-                    "a value has the wrong type".to_owned()
+                    "a value has the wrong type or is out of range".to_owned()
                 }
                 text => text.to_owned(),
             },
@@ -133,8 +133,8 @@ impl<K> KeySet<K> {
     /// The key of a token that a client presents.
     pub fn find(&self, token: &[u8]) -> Option<&Arc<K>> {
         let hash = TokenHash::of(token);
-        // The lookup by the first bytes is not in constant time. Its timing helps no attacker: a client chooses the
-        // token, but cannot choose the bytes of its hash.
+        // The lookup by the first bytes is not in constant time. Its timing could at most reveal the first bytes of a
+        // stored hash. These bytes do not help an attacker to find the token, because the token is random.
         self.0.get(&hash.prefix()).filter(|entry| entry.hash.equals(&hash)).map(|entry| &entry.key)
     }
 }
@@ -178,7 +178,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_error_quotes_no_value_of_the_file() {
+    fn an_error_about_a_wrong_type_quotes_no_value_of_the_file() {
         let (token, toml) = generate("a", "one");
         for value in [format!("[{token:?}]"), format!("{{{token} = 1}}")] {
             let error = parse(&toml.replace("\"one\"", &value)).unwrap_err().to_string();
