@@ -130,7 +130,7 @@ impl QueryService {
         // window to compare with usually has all of its events. If the comparison continued after `as_of`, the change
         // would be too low.
         let counted = reach.as_of.map_or(now, |as_of| now.min(as_of.0.div_euclid(1000)));
-        let planner = Planner::new(&self.rollups, &reach, query, now)?;
+        let planner = Planner::new(&self.rollups, &reach, query, reader, now)?;
         let slices = Slices::new(query, &planner, &window, counted)?;
         // `NotYet` invites a retry. A retry does not fix a mistake in the request, so mistakes are reported first.
         known.ok_or(Kind::NotYet)?;

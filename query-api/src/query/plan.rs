@@ -25,6 +25,7 @@ use schemas::rollup::{Condition, Dimension, Measure, Rollup, Rollups};
 use super::grain::{self, Grain};
 use super::params::Query;
 use super::window::Window;
+use crate::access::Reader;
 use crate::filter::Filter;
 use crate::problem::{BadParameter, Kind, Problem};
 use crate::reach::Reach;
@@ -101,6 +102,8 @@ impl Part {
 /// Chooses rollups for measures of a query.
 pub(super) struct Planner<'a> {
     query: &'a Query,
+    /// The reader of the answer. Refusals name only measures that the reader may read.
+    reader: &'a Reader,
     /// The moment of the query.
     now: i64,
     reach: &'a Reach,
@@ -123,6 +126,7 @@ impl<'a> Planner<'a> {
         rollups: &'a Rollups,
         reach: &'a Reach,
         query: &'a Query,
+        reader: &'a Reader,
         now: i64,
     ) -> Result<Self, Problem> {
         let field = |name: &String, param| resolve(rollups, name, param);
@@ -130,6 +134,7 @@ impl<'a> Planner<'a> {
         let differing: Vec<_> = differing.map(|rollup| &*rollup.name).collect();
         Ok(Self {
             query,
+            reader,
             now,
             reach,
             allowed: allowed(rollups, &differing, query)?,
@@ -282,8 +287,9 @@ impl<'a> Planner<'a> {
         };
         let declared: Vec<_> = self.allowed.iter().copied().filter_map(measure).collect();
         let Some((_, first)) = declared.first() else {
+            let measures = self.allowed.iter().flat_map(|rollup| &rollup.measures);
             let mut names: Vec<_> =
-                self.allowed.iter().flat_map(|rollup| &rollup.measures).map(|(name, _)| &**name).collect();
+                measures.map(|(name, _)| &**name).filter(|name| self.reader.may_read(name)).collect();
             names.sort_unstable();
             names.dedup();
             let reason = format!(

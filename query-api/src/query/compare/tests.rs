@@ -2,6 +2,7 @@ use jiff::Timestamp;
 use schemas::rollup::Rollups;
 
 use super::*;
+use crate::access::Reader;
 use crate::reach::Reach;
 
 fn at(text: &str) -> i64 {
@@ -15,7 +16,7 @@ fn slices(now: &str, given: &[(&str, &str)]) -> Result<Slices, Problem> {
     let now = at(now);
     let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now).unwrap();
     let (rollups, reach) = (Rollups::built_in(), Reach::default());
-    Slices::new(&query, &Planner::new(&rollups, &reach, &query, now)?, &window, now)
+    Slices::new(&query, &Planner::new(&rollups, &reach, &query, &Reader::default(), now)?, &window, now)
 }
 
 const NOW: &str = "2026-11-28T14:20:30Z";

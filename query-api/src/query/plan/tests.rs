@@ -1,6 +1,7 @@
 use jiff::Timestamp;
 
 use super::*;
+use crate::access::Reader;
 use crate::reach::Reach;
 
 const MORE: &str = r#"
@@ -27,11 +28,15 @@ fn planned(given: &[(&str, &str)]) -> Result<Plan, Problem> {
 }
 
 fn planned_with(given: &[(&str, &str)], reach: &Reach) -> Result<Plan, Problem> {
+    planned_for(&Reader::default(), given, reach)
+}
+
+fn planned_for(reader: &Reader, given: &[(&str, &str)], reach: &Reach) -> Result<Plan, Problem> {
     let pairs: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let query = Query::parse(&pairs).unwrap();
     let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now()).unwrap();
     let rollups = Rollups::parse("", &format!("{}{MORE}", Rollups::built_in())).unwrap();
-    Planner::new(&rollups, reach, &query, now())?.plan(&window)
+    Planner::new(&rollups, reach, &query, reader, now())?.plan(&window)
 }
 
 #[track_caller]
@@ -225,4 +230,15 @@ fn a_rollup_that_the_aggregator_declares_differently_is_not_used() {
         "{}",
         refused.detail()
     );
+}
+
+#[test]
+fn a_refusal_does_not_name_measures_that_the_key_does_not_permit() {
+    let board = Reader { measures: Some(["value".to_owned()].into()), ..Reader::default() };
+    let refusal = |reader: &Reader| {
+        let given = [("measures", "value"), ("rollup", "event_daily")];
+        planned_for(reader, &given, &Reach::default()).unwrap_err().detail()
+    };
+    assert!(refusal(&Reader::default()).contains("users"), "{}", refusal(&Reader::default()));
+    assert!(!refusal(&board).contains("users"), "{}", refusal(&board));
 }

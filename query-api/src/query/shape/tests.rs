@@ -4,6 +4,7 @@ use schemas::rollup::Rollups;
 use super::super::fetch::FetchedRow;
 use super::super::plan::Planner;
 use super::*;
+use crate::access::Reader;
 use crate::reach::Reach;
 
 fn at(text: &str) -> i64 {
@@ -38,7 +39,8 @@ fn asked_of(given: &[(&str, &str)], reach: &Reach) -> Asked {
     let query = Query::parse(&pairs).unwrap();
     let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now()).unwrap();
     let rollups = Rollups::parse("", &format!("{}{MORE}", Rollups::built_in())).unwrap();
-    let planner = Planner::new(&rollups, reach, &query, now()).unwrap();
+    let reader = Reader::default();
+    let planner = Planner::new(&rollups, reach, &query, &reader, now()).unwrap();
     let slices = Slices::new(&query, &planner, &window, now()).unwrap();
     Asked { query, slices, as_of: Some(UnixMillis(now() * 1000)) }
 }

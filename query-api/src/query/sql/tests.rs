@@ -8,6 +8,7 @@ use schemas::rollup::Rollups;
 use super::super::cursor::Cursor;
 use super::super::plan::Planner;
 use super::*;
+use crate::access::Reader;
 use crate::reach::Reach;
 
 fn of(rollups: &Rollups, given: &[(&str, &str)]) -> Statement {
@@ -15,8 +16,8 @@ fn of(rollups: &Rollups, given: &[(&str, &str)]) -> Statement {
     let query = Query::parse(&pairs).unwrap();
     let now = "2026-11-28T14:20:30Z".parse::<Timestamp>().unwrap().as_second();
     let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now).unwrap();
-    let reach = Reach::default();
-    let planner = Planner::new(rollups, &reach, &query, now).unwrap();
+    let (reach, reader) = (Reach::default(), Reader::default());
+    let planner = Planner::new(rollups, &reach, &query, &reader, now).unwrap();
     let slices = Slices::new(&query, &planner, &window, now).unwrap();
     let limits = Limits { seconds: 10, rows_to_read: 200_000_000 };
     statement(&query, &slices, "default", limits)
@@ -193,7 +194,7 @@ proptest! {
         let refused = Query::parse(&[(param.to_owned(), value)]).and_then(|query| {
             let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), 1_800_000_000)?;
             let (rollups, reach) = (Rollups::built_in(), Reach::default());
-            Planner::new(&rollups, &reach, &query, 1_800_000_000)?.plan(&window)
+            Planner::new(&rollups, &reach, &query, &Reader::default(), 1_800_000_000)?.plan(&window)
         });
         prop_assert!(refused.is_err());
     }
