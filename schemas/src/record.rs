@@ -39,7 +39,7 @@ pub struct Head {
     pub id: Uuid,
     /// Whether the record came through the spool.
     pub spooled: bool,
-    /// The kind of its lines.
+    /// The kind of the lines in the value.
     pub kind: Kind,
     /// The trace of the first request in the record that has a sampled trace.
     pub trace: Option<TraceParent>,
@@ -115,7 +115,8 @@ impl Head {
 /// The value of the header `kind` for [`Kind::Rejected`].
 const REJECTED: &str = "rejected";
 
-/// The lines of a value, in order; `line::read` reads each.
+/// The lines of a value, in order. `line::read` parses a line of kind [`Kind::Events`], and `Sample::read` parses a
+/// line of kind [`Kind::Rejected`].
 pub fn lines(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value).filter(|value| !value.is_empty());
     std::iter::from_fn(move || {

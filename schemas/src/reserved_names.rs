@@ -9,7 +9,8 @@ pub const REJECTED_LINES: &str = "rejected_lines";
 /// The table and the view of lines that could not be stored.
 pub(crate) const DEAD_LETTERS: &str = "dead_letters";
 
-/// The table and the view of the totals of all time, by country.
+/// The [serving view](crate::tables::ServingView) of the number of views, plays and clicks of all time by country, and
+/// the view in `bi` that reads it.
 pub(crate) const COUNTRY_TOTALS: &str = "country_totals";
 
 /// The view that shows `as_of`: everything that was in Kafka before this moment is counted.

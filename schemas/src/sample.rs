@@ -75,7 +75,7 @@ fn is_word(text: &str) -> bool {
 }
 
 /// The beginning of the line as text with at most [`MAX_TEXT_BYTES`] bytes. A character that does not fit completely
-/// is left out.
+/// is left out; if other bytes of the beginning are not UTF-8, U+FFFD may stand for this character.
 fn beginning(line: &[u8]) -> Cow<'_, str> {
     let start = &line[..line.len().min(MAX_TEXT_BYTES)];
     match str::from_utf8(start) {

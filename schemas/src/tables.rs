@@ -39,7 +39,7 @@ pub const MIGRATIONS: [Migration; 9] = migrations![
 /// Days that the raw table keeps an event after the day on which it arrived.
 pub const RAW_DAYS: u32 = 31;
 
-/// Days that the ledger keeps a record after the day on which Kafka appended it.
+/// Days that the ledger keeps the row of a record after the day on which Kafka appended the record.
 pub const LEDGER_DAYS: u32 = 30;
 
 /// Days that a dead letter is kept after the day on which Kafka appended its record.
@@ -120,7 +120,11 @@ mod tests {
                 statement.contains("T.dim2 AS `country`, T.rows AS `events` FROM rollup_sums AS T"),
                 "{statement}"
             );
-            assert_eq!(view.statement(&Rollups::parse("", &other).unwrap()), None, "it has no country");
+            assert_eq!(
+                view.statement(&Rollups::parse("", &other).unwrap()),
+                None,
+                "no `country` is declared"
+            );
         }
     }
 

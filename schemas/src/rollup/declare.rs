@@ -56,7 +56,7 @@ struct Declared {
     retention: Option<Spanned<String>>,
 }
 
-/// `"vote"` or `["click", "impression"]`.
+/// The values of one field of `where`: `"vote"` or `["click", "impression"]`.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMore {
@@ -64,7 +64,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-/// What is wrong with the declarations, and the byte of the text at which it is.
+/// What is wrong with the declarations, and the byte offset of the mistake in the text.
 struct Mistake {
     at: usize,
     reason: String,
@@ -84,7 +84,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
     let mut columns = BTreeSet::new();
     let field = |declared: &DeclaredField| {
         if columns.len() == MAX_FIELDS {
-            return Err(mistake(&declared.name, format!("there are at most {MAX_FIELDS} fields")));
+            return Err(mistake(&declared.name, format!("a file can declare at most {MAX_FIELDS} fields")));
         }
         if !columns.insert(declared.name.get_ref().clone()) {
             return Err(mistake(
@@ -108,7 +108,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
         if !names.insert(declared.name.get_ref().clone()) {
             return Err(mistake(
                 &declared.name,
-                format!("there is already a table `{}`", declared.name.get_ref()),
+                format!("there is already a table, view or rollup `{}`", declared.name.get_ref()),
             ));
         }
         if let Some(retention) = &declared.retention {
@@ -117,7 +117,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
                 const MOST: usize = layout::RETENTIONS;
                 return Err(mistake(
                     retention,
-                    format!("there are at most {MOST} different retentions; use one that is declared above"),
+                    format!("a file can declare at most {MOST} different retentions; use one of those above"),
                 ));
             }
         }
@@ -190,7 +190,10 @@ fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Mistake> {
     if measures.is_empty() {
         return Err(mistake(
             &declared.name,
-            "it has no measure; write for example `measures = { events = \"count\" }`".to_owned(),
+            format!(
+                "rollup `{}` has no measure; write for example `measures = {{ events = \"count\" }}`",
+                declared.name.get_ref()
+            ),
         ));
     }
     let retention_days = declared.retention.as_ref().map(days).transpose()?;
@@ -199,7 +202,10 @@ fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Mistake> {
         const MOST: usize = layout::MEASURES;
         return Err(mistake(
             &declared.measures[name.as_str()],
-            format!("a rollup has at most {MOST} measures like `{measure}`"),
+            format!(
+                "`{measure}` is one too many: a rollup has at most {MOST} measures of each kind: sum(…) and \
+                 count(prop_…) together, min(…), max(…), uniq_exact(…)"
+            ),
         ));
     }
     match &declared.retention {
@@ -229,13 +235,14 @@ fn path(at: &Spanned<String>, path: &str) -> Result<PropPath, Mistake> {
         Err(mistake(
             at,
             format!(
-                "`{path}` is not a path of names with dots: each name starts with a-z, then only a-z, 0-9 and _"
+                "`{path}` is not a path of names with dots between them: each name must start with a-z and have only \
+                 a-z, 0-9 and _, at most 64 characters"
             ),
         ))
     }
 }
 
-/// Returns the name if SQL accepts it without quotes, else a mistake.
+/// Returns the name if it has a form that SQL accepts without quotes, else a mistake. The name may still be a keyword.
 fn checked_name(name: &Spanned<String>) -> Result<String, Mistake> {
     let text = name.get_ref();
     if is_name(text) {

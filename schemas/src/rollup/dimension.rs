@@ -48,7 +48,8 @@ named_enum! {
         DeviceOs = "device_os",
         /// The device.
         DeviceId = "device_id",
-        /// The `user_id` that the client sent; unlike a distinct count of users, it is not replaced by the `device_id`.
+        /// The `user_id` that the client sent. The `device_id` does not replace an absent `user_id`; in a distinct
+        /// count of users, it does.
         UserId = "user_id",
         /// The session.
         Session = "session",

@@ -324,7 +324,10 @@ mod tests {
         let bucket = UnixMillis::parse(bucket).unwrap();
         let expiry = rollup.expires(bucket);
         assert_eq!(expiry.partition_id(), expires);
-        assert!(expiry.droppable_from() >= rollup.kept_until(bucket), "expires while readers still see it");
+        assert!(
+            expiry.droppable_from() >= rollup.kept_until(bucket),
+            "readers still see the bucket when its table partition may be dropped"
+        );
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl fmt::Display for Number {
 }
 
 impl Number {
-    /// The declared field of `props` that is this number, if it is one.
+    /// The declared field of `props`; `None` for `param_int` and `sequence`.
     fn field(&self) -> Option<&Field> {
         match self {
             Self::Field(field) => Some(field),
@@ -114,9 +114,9 @@ impl Measure {
         }
     }
 
-    /// The name of an extra column of the rollup's view, if this measure is the minimum or maximum of a declared field
-    /// and has the name `name`. The extra column shows the number of events in the group, or 0 if none of these events
-    /// has the field.
+    /// The name of the extra column that the rollup's view has for this measure, which is declared as `name`. `None`
+    /// unless the measure is the minimum or maximum of a declared field. The extra column shows the number of events in
+    /// the group, or 0 if none of these events has the field.
     pub(crate) fn rows_column(&self, name: &str) -> Option<String> {
         match self {
             Self::Min(Number::Field(_)) | Self::Max(Number::Field(_)) => Some(format!("{name}_rows")),

@@ -32,14 +32,22 @@ fn a_mistake_is_named_with_its_line() {
         "`avg(param_int)` is not a measure; there are count, sum(param_int)",
     );
     refused(("name = \"plays\"", "name = \"Plays!\""), 3, "`Plays!` is not a name");
-    refused(("name = \"plays\"", "name = \"events\""), 3, "there is already a table `events`");
+    refused(
+        ("name = \"plays\"", "name = \"events\""),
+        3,
+        "there is already a table, view or rollup `events`",
+    );
     refused(("plays = \"count\"", "country = \"count\""), 6, "there is already a column `country`");
     refused(("plays = \"count\"", "hwm = \"count\""), 6, "there is already a column `hwm`");
     refused(("plays = \"count\"", "index = \"count\""), 6, "`index` is a keyword of SQL");
     refused(("\"country\"", "\"props.null\""), 5, "`null` is a keyword of SQL");
     refused(("name = \"plays\"", "name = \"table\""), 3, "`table` is a keyword of SQL");
-    refused(("name = \"plays\"", "name = \"events_recent\""), 3, "there is already a table `events_recent`");
-    refused(("plays = \"count\"", ""), 3, "it has no measure");
+    refused(
+        ("name = \"plays\"", "name = \"events_recent\""),
+        3,
+        "there is already a table, view or rollup `events_recent`",
+    );
+    refused(("plays = \"count\"", ""), 3, "rollup `plays` has no measure");
     refused(("grain = \"day\"", "grain = \"day\"\nretention = \"1y\""), 5, "`1y` is not a retention");
     refused(("grain = \"day\"", "grain = \"day\"\nretention = \"14601d\""), 5, "from 1d to 14600d");
     refused(
@@ -83,7 +91,10 @@ fn props_and_conditions_are_read() {
 #[test]
 fn a_name_can_be_declared_once() {
     let error = Rollups::parse("my.toml", &GOOD.repeat(2)).unwrap_err();
-    assert_eq!(error.to_string(), "read rollups: my.toml:9: there is already a table `plays`");
+    assert_eq!(
+        error.to_string(),
+        "read rollups: my.toml:9: there is already a table, view or rollup `plays`"
+    );
 }
 
 #[test]
@@ -113,7 +124,8 @@ fn more_dimensions_or_measures_than_table_columns_are_refused_at_their_line() {
     refused(("\"country\"", &dimensions(7)), 5, "a rollup has at most 6 dimensions");
     let sums = |n| listed(n, |at| format!("s{at} = \"sum(param_int)\""));
     good(&GOOD.replace("plays = \"count\"", &format!("{}, m = \"min(sequence)\"", sums(4))));
-    refused(("plays = \"count\"", &sums(5)), 6, "a rollup has at most 4 measures like `sum(param_int)`");
+    let reason = "`sum(param_int)` is one too many: a rollup has at most 4 measures of each kind";
+    refused(("plays = \"count\"", &sums(5)), 6, reason);
 }
 
 #[test]
