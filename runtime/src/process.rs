@@ -1,4 +1,4 @@
-//! What every `main` does: it reads the variables, starts logging, and runs the service.
+//! What the `main` of every service does: it reads the variables, starts logging, and runs the service.
 //!
 //! On a failure, it prints the error on standard error, as one line. (clap prints errors about arguments; they may have
 //! several lines.) The exit code is [`WRONG_CONFIGURATION`] if a restart with the same configuration would fail in the
@@ -32,7 +32,7 @@ impl WrongConfiguration {
 
 /// Parses the arguments of this process. Exits with [`WRONG_CONFIGURATION`] and a hint if they are wrong, and with
 /// success after `--help` and `--version`.
-#[expect(clippy::disallowed_methods, reason = "nothing runs yet, and clap itself exits here too")]
+#[expect(clippy::disallowed_methods, reason = "nothing runs yet, and `Parser::parse` of clap exits too")]
 pub fn arguments<A: Parser>() -> A {
     A::try_parse().unwrap_or_else(|error| {
         // If the message cannot be written, the exit code still shows the error.

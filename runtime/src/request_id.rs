@@ -25,12 +25,12 @@ impl RequestId {
     }
 
     /// A new UUIDv7.
-    #[expect(clippy::new_without_default, reason = "a default would be the same each time")]
+    #[expect(clippy::new_without_default, reason = "a default is one value, but each new id differs")]
     pub fn new() -> Self {
         // An id is not a secret, so it does not need randomness from the system, which costs a system call per id.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let noise = fastrand::u128(..).to_le_bytes();
-        let noise = noise.first_chunk().expect("16 bytes are more than 10");
+        let noise = noise.first_chunk().expect("a UUIDv7 takes at most 10 of the 16 random bytes");
         let id = Builder::from_unix_timestamp_millis(since.as_millis() as u64, noise).into_uuid();
         Self(HeaderValue::try_from(id.to_string()).expect("a UUID is printable"))
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_keeps_its_own_id_if_it_can_be_printed() {
+    fn a_request_keeps_its_own_id_if_the_id_is_short_and_printable() {
         let of = |id: &'static [u8]| {
             let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(id).unwrap())]);
             RequestId::of(&headers).as_str().to_owned()

@@ -16,7 +16,7 @@ pub struct Shutdown {
 /// limit (`ulimit -f`).
 const FILE_TOO_LONG: SignalKind = SignalKind::from_raw(25);
 
-/// Listens for SIGTERM and SIGINT for as long as the runtime lives.
+/// Starts a task that listens for SIGTERM and SIGINT, and installs a handler for SIGXFSZ.
 pub fn listen() -> std::io::Result<Shutdown> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,14 +1,15 @@
 //! Tracks what a connection is doing, and when it times out.
 //!
-//! No I/O and no clock in here; times are passed in.
+//! This module does no I/O and reads no clock: callers pass the time.
 
 use tokio::time::{Duration, Instant};
 
 /// The timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
-    /// Longest time until the headers of a request are complete. For the first request, the time runs from the start of
-    /// the connection; for each later HTTP/1 request, from its first byte.
+    /// Longest time until the headers of an HTTP/1 request are complete. For the first request, the time runs from the
+    /// start of the connection; for each later request, from its first byte. An HTTP/2 client must begin its preface
+    /// within this time; after that, its connection has only the timeout `idle`.
     pub(super) headers: Duration,
     /// Longest time that a connection may be idle, that is, in [`Phase::Idle`].
     pub(super) idle: Duration,
@@ -43,7 +44,7 @@ impl Activity {
     /// Records bytes that arrived.
     pub(super) fn read(&mut self, bytes: &[u8], now: Instant) {
         // No standard method of HTTP/1 begins with `PRI`, but the preface of HTTP/2 does. If the first read has fewer
-        // than these three bytes, the connection is treated as HTTP/1 and has its timeouts.
+        // than these three bytes, the connection gets the timeouts of HTTP/1.
         if bytes.starts_with(b"PRI") && matches!(self.phase, Phase::Headers(_)) {
             (self.http2, self.phase) = (true, Phase::Idle(now));
         }
@@ -78,7 +79,7 @@ impl Activity {
         }
     }
 
-    /// Whether the connection waits for a request.
+    /// Whether the connection is in [`Phase::Idle`].
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle(_))
     }

@@ -198,8 +198,8 @@ fn protocol(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
         .header_read_timeout(None::<Duration>)
         .max_headers(limits.headers.get())
         .max_buf_size(READ_BUFFER.max(limits.header_bytes as usize))
-        // Off, because with it hyper loses a response after which it closes the connection, if the client has sent more
-        // bytes after the request.
+        // Off: with this option, hyper does not flush a response while it has bytes of the client that it has not
+        // parsed. If hyper closes the connection after that response, the response is lost.
         .pipeline_flush(false);
     http.http2()
         .timer(TokioTimer::new())

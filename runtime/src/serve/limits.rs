@@ -25,12 +25,12 @@ pub struct ConnectionLimits {
     /// Longest time for a TLS handshake, and for the headers of an HTTP/1 request: `HEADER_TIMEOUT`, default 5s. A
     /// connection that takes longer is closed.
     pub header_time: Duration,
-    /// Longest time that a connection may stay idle between two requests: `KEEP_ALIVE_TIMEOUT`, default 75s. A client
-    /// that reads nothing of its response for that long is disconnected too. Set it above your load balancer's idle
-    /// timeout.
+    /// Longest time that a connection may stay idle between two requests: `KEEP_ALIVE_TIMEOUT`, default 75s. An
+    /// HTTP/1 client that reads nothing of a complete response for that long is disconnected too. Set it above your
+    /// load balancer's idle timeout.
     pub idle_time: Duration,
-    /// Age at which a connection is closed after its current request, ±10 %: `MAX_CONNECTION_AGE`, default 300s. Clients
-    /// then connect again, which spreads them over new instances.
+    /// Age at which a connection is closed after its current request, ±10 %: `MAX_CONNECTION_AGE`, default 300s.
+    /// Clients then connect again, which spreads them over new instances.
     pub age: Duration,
     /// Maximum number of concurrent requests (streams) on one HTTP/2 connection: `MAX_STREAMS`, default 128.
     pub streams: NonZeroU32,

@@ -62,8 +62,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
         sockopt::set_ipv6_v6only(&socket, false)?;
         socket
     };
-    // Like the standard library. Without this option, a restarted process could not bind the port while connections of
-    // the previous process are in the TCP state TIME_WAIT.
+    // Without this option, which the standard library sets too, a restarted process could not bind the port while
+    // connections of the previous process are in the TCP state TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
@@ -73,7 +73,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 mod tests {
     use super::*;
 
-    /// Asks for `addr` while listening on `refused` fails with the error `with`. Returns the address that is used.
+    /// Calls [`with_or_without_ipv6`] with `addr` and a function that fails for the address `refused`, with the error
+    /// `with`. Returns the address for which that function succeeded.
     fn listens(addr: &str, refused: &str, with: Errno) -> Result<String, io::ErrorKind> {
         let (addr, refused) = (addr.parse().unwrap(), refused.parse().unwrap());
         let listen = |addr: SocketAddr| if addr == refused { Err(with.into()) } else { Ok(addr.to_string()) };

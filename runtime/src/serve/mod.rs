@@ -1,6 +1,6 @@
-//! Serves a tower service over HTTP/1.1 and HTTP/2, plain or with TLS, until it is stopped.
+//! Serves a tower service over HTTP/1.1 and HTTP/2, plain or with TLS, until a token is cancelled.
 //!
-//! The caller passes the listener, the service and the token that stops it. Everything has a limit: the number of
+//! The caller passes the listener, the service and the token. Everything has a limit: the number of
 //! connections (in all and per client address), their age and idle time, the time of TLS handshakes, the size and time
 //! of headers, HTTP/2 streams and resets, and the time of the drain. A connection that fails does not affect others.
 //! When the process runs out of file descriptors, the server pauses accepting and closes idle connections.

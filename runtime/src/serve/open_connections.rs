@@ -1,4 +1,5 @@
-//! The open connections of a port: how many each network has, and which are idle.
+//! The open connections of a port: which of them are idle, and how many each network has. A network is one IPv4
+//! address, or the /64 of an IPv6 address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -61,8 +62,8 @@ impl OpenConnections {
         Arc::new(Self { per_ip, metrics, connections: Mutex::default() })
     }
 
-    /// Adds a connection until the guard is dropped; returns `None` if its network has reached its limit. `closing` is
-    /// the token that ends the connection when it is cancelled.
+    /// Adds a connection, and removes it when the returned guard is dropped. Returns `None` if the network of `ip` has
+    /// reached its limit. Cancelling the token `closing` ends the connection.
     pub(super) fn insert(
         self: &Arc<Self>,
         ip: IpAddr,
@@ -146,11 +147,11 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_connections_applies_to_each_address_on_its_own() {
+    fn the_limit_of_connections_applies_to_each_network_on_its_own() {
         let open = OpenConnections::new(NonZeroU32::new(2), ConnectionMetrics::default());
         let first = insert(&open, "2001:db8::1").unwrap();
         let _second = insert(&open, "2001:db8::2:3").unwrap();
-        assert!(insert(&open, "2001:db8::4").is_none(), "one /64");
+        assert!(insert(&open, "2001:db8::4").is_none(), "the addresses of one /64 share a limit");
         let _other = insert(&open, "2001:db8:0:1::1").unwrap();
         let _v4 = insert(&open, "192.0.2.1").unwrap();
         let _mapped = insert(&open, "::ffff:192.0.2.1").unwrap();
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn only_connections_that_wait_for_a_request_are_closed() {
+    fn only_idle_connections_are_closed() {
         let open = OpenConnections::new(None, ConnectionMetrics::default());
         let [fresh, busy, idle] = [(); 3].map(|()| (SharedActivity::new(), CancellationToken::new()));
         let _request = busy.0.request();

@@ -36,8 +36,8 @@ impl ProtocolRefusal {
     /// The refusal to send instead of the response that begins with `head`, if hyper made this response itself because
     /// it could not parse a request. `None` for a response of the service, which is recognised by its request id.
     pub(super) fn of_response(head: &[u8]) -> Option<Self> {
-        // If the previous request on the connection was HTTP/1.0, hyper's response is too: hyper does not know the
-        // version of a request that it cannot parse.
+        // hyper does not know the version of a request that it cannot parse. It uses the version of the previous
+        // request on the connection, which may be HTTP/1.0.
         let status = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
         let refusal = match status.first_chunk()? {
             b"400" => Self::BadHttp,

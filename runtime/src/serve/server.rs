@@ -29,7 +29,7 @@ const ACCEPT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(10), 
 /// At the limit of connections, how long to wait for a free permit before idle connections are closed again.
 const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
-/// Connections were still busy at the deadline of the drain.
+/// Connections were still open at the deadline of the drain.
 #[derive(Debug, thiserror::Error)]
 #[error("open connections did not finish within {0:?}")]
 pub struct DrainOverran(pub Duration);
@@ -98,7 +98,7 @@ async fn permit(permits: &Arc<Semaphore>, open: &OpenConnections) -> OwnedSemaph
         if permits.available_permits() == 0 {
             open.make_room();
         }
-        // Connections that were busy may have become idle after the pause.
+        // Connections that are busy now may become idle during the pause; the next turn of the loop closes them.
         let permit = time::timeout(ROOM_PAUSE, Arc::clone(permits).acquire_owned()).await;
         if let Ok(permit) = permit {
             return permit.expect("the semaphore is never closed");

@@ -70,8 +70,8 @@ impl TlsConfig {
         let missing = |name, hint| Err(VarError::Missing { name, hint });
         match (vars.file("TLS_CERT", read)?, vars.file("TLS_KEY", read)?) {
             (None, None) => Ok(None),
-            (Some(_), None) => missing("TLS_KEY", "TLS_CERT needs it: a PEM file with its private key"),
-            (None, Some(_)) => missing("TLS_CERT", "TLS_KEY needs it: a PEM file with its certificate"),
+            (Some(_), None) => missing("TLS_KEY", "TLS_CERT also needs a PEM file with the private key"),
+            (None, Some(_)) => missing("TLS_CERT", "TLS_KEY also needs a PEM file with the certificate"),
             (Some((certificate_file, certificate)), Some((key_file, key))) => {
                 let files = Files { certificate: certificate_file, key: key_file };
                 let pair = Pair { certificate, key };
@@ -153,8 +153,8 @@ impl Files {
 
 impl Pair {
     fn server_config(&self) -> Result<ServerConfig, BadFile> {
-        // Errors about the key file have our own texts, because a text of rustls may quote the secret key. Errors about
-        // the certificate may quote its file, which is not secret.
+        // Errors about the key file have our own texts, because a text of rustls may quote the private key. Errors
+        // about the certificate may quote its file, which is not secret.
         let certificates = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| BadFile::Certificate("it is not PEM".to_owned()))?;

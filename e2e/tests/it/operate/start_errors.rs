@@ -173,9 +173,9 @@ fn an_unusable_certificate_or_key_is_reported_in_one_line_with_its_file() {
     );
     check(
         &[("TLS_CERT", &certificate)],
-        "TLS_KEY is not set: TLS_CERT needs it: a PEM file with its private key",
+        "TLS_KEY is not set: TLS_CERT also needs a PEM file with the private key",
     );
-    check(&[("TLS_KEY", &key)], "TLS_CERT is not set: TLS_KEY needs it: a PEM file with its certificate");
+    check(&[("TLS_KEY", &key)], "TLS_CERT is not set: TLS_KEY also needs a PEM file with the certificate");
 }
 
 #[test]
