@@ -20,7 +20,7 @@ pub struct Vars {
     resolved: RefCell<BTreeMap<String, String>>,
 }
 
-/// A variable that cannot be used. The message contains its name and what is wrong or what to write.
+/// A variable that cannot be used. The message contains the name of the variable, and what is wrong or what to write.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VarError {
     /// Required, but absent or empty.
@@ -36,7 +36,7 @@ pub enum VarError {
     Invalid {
         /// The variable.
         name: &'static str,
-        /// The value as given.
+        /// The value. A duration may be in other units than the user wrote, for example `10m 1s` for `601s`.
         value: String,
         /// What is wrong, or which values are allowed.
         reason: String,
@@ -139,7 +139,7 @@ impl Vars {
             return Ok(duration);
         }
         let [value, most] = [duration, most].map(|duration| humantime::format_duration(duration).to_string());
-        Err(VarError::Invalid { name, value, reason: format!("{why}; write 0s to {most}") })
+        Err(VarError::Invalid { name, value, reason: format!("{why}; write at most {most}") })
     }
 
     /// The value of the variable `name` as a size in bytes (`8MiB`, `65536`), or `default` if it is not set.

@@ -36,14 +36,14 @@ fn a_bad_value_names_the_variable_and_the_value() {
 }
 
 #[test]
-fn a_duration_above_its_limit_is_refused_with_the_range_and_the_reason() {
+fn a_duration_above_its_limit_is_refused_with_the_limit_and_the_reason() {
     let vars = Vars::from_pairs([("AGE", "10m"), ("LONG", "601s")]);
     let read =
         |name| vars.duration_up_to(name, Duration::ZERO, Duration::from_secs(600), "nobody waits longer");
     assert_eq!(read("AGE"), Ok(Duration::from_secs(600)));
     assert_eq!(
         read("LONG").unwrap_err().to_string(),
-        "variable LONG=`10m 1s` is not usable: nobody waits longer; write 0s to 10m"
+        "variable LONG=`10m 1s` is not usable: nobody waits longer; write at most 10m"
     );
 }
 

@@ -7,7 +7,7 @@
 //! - A definer (a user whose rights a view uses) can read only the columns that its views need, and cannot log in.
 //! - A row policy on the tables filters the rows that a tenant's definer reads. A filter in the view would not be
 //!   enough: ClickHouse could apply it after the reader's predicates, and the error of a predicate can reveal a value.
-//! - Readers may change only the settings that their profile names.
+//! - Readers may change only the settings that their profile declares as changeable.
 
 mod limits;
 

@@ -51,14 +51,15 @@ fn profile(profile: &Profile) -> [String; 2] {
         let range = range.map(|(least, most)| format!(" MIN {least} MAX {most}")).unwrap_or_default();
         Some(format!("{range} CHANGEABLE_IN_READONLY"))
     };
-    let fixed = profile
+    let with_value = profile
         .settings
         .iter()
         .map(|(name, value)| format!("{name} = {value}{}", constraint(name).unwrap_or_default()));
-    let is_fixed = |name: &str| profile.settings.iter().any(|(fixed, _)| *fixed == name);
-    let free = profile.changeable.iter().filter(|(name, _)| !is_fixed(name));
-    let free = free.map(|(name, _)| format!("{name}{}", constraint(name).expect("it is changeable")));
-    let settings = fixed.chain(free).collect::<Vec<_>>().join(", ");
+    let has_value = |name: &str| profile.settings.iter().any(|(setting, _)| *setting == name);
+    let without_value = profile.changeable.iter().filter(|(name, _)| !has_value(name));
+    let without_value = without_value
+        .map(|(name, _)| format!("{name}{}", constraint(name).expect("the setting is in `changeable`")));
+    let settings = with_value.chain(without_value).collect::<Vec<_>>().join(", ");
     let name = profile.name;
     [
         format!("CREATE SETTINGS PROFILE IF NOT EXISTS {name}"),

@@ -82,8 +82,8 @@ fn the_file_and_the_statements_have_the_same_limits() {
         let element = between(&file, &format!("<{}>\n", profile.name), &format!("</{}>\n", profile.name));
         for (name, value) in profile.settings {
             assert!(element.contains(&format!("<{name}>{value}</{name}>")), "{name}");
-            let is_ours = profile.name != "default";
-            assert_eq!(statements.contains(&format!("{name} = {value}")), is_ours, "{name}");
+            let is_in_statements = profile.name != "default";
+            assert_eq!(statements.contains(&format!("{name} = {value}")), is_in_statements, "{name}");
         }
         let changeable = element.matches("<changeable_in_readonly/>").count();
         assert_eq!(changeable, profile.changeable.len());
@@ -108,7 +108,8 @@ fn nobody_logs_in_as_a_definer_and_no_reader_reaches_a_table() {
             assert_eq!(user.login, Login::Nobody);
             assert!(
                 user.rights.iter().all(|right| right.starts_with("SELECT(")),
-                "columns: {:?}",
+                "{} may read more than columns: {:?}",
+                user.name,
                 user.rights
             );
         }

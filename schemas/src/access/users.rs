@@ -41,7 +41,8 @@ pub(super) struct Rows {
     pub(super) condition: String,
 }
 
-/// The databases in which services and readers work. On a test server, patterns allow any database.
+/// The databases in which services and readers work. On a test server, the names are patterns, because each test may use
+/// databases of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseScope {
     /// The database of the tables; `*` means any database.
@@ -109,16 +110,17 @@ pub fn services(scope: &DatabaseScope) -> [User; 3] {
 }
 
 const MIGRATOR_ABOUT: &str = "`stream-agg migrate` and `drop-rollup`: create databases, tables, views, and the users \
-    of tenants; remove only views, what tenants had, and the rows of a dropped rollup.";
+    of tenants; remove only views, the databases and users of tenants that are no longer enabled, and the rows of a \
+    dropped rollup.";
 const LOADER_ABOUT: &str = "`stream-agg`: inserts rows, and reads which rows are stored already.";
-const POLLER_ABOUT: &str = "`query-api`: reads, within its own deadline.";
+const POLLER_ABOUT: &str = "`query-api`: reads, with a deadline for each query.";
 const READER_ABOUT: &str = "Dashboards and notebooks: read the views and nothing else.";
 const JDBC_ABOUT: &str =
     "Tools with a JDBC driver: the same rights as `bi_reader`, but another name in logs.";
-const DEFINER_ABOUT: &str =
-    "Nobody can log in. Views use its rights: to read the columns that the views need, and nothing else.";
-const TENANT_DEFINER_ABOUT: &str =
-    "Nobody can log in. The views of one tenant use its rights, and see only the rows of this tenant.";
+const DEFINER_ABOUT: &str = "Nobody can log in as this user. Views use the rights of this user, who may read only the \
+    columns that the views need.";
+const TENANT_DEFINER_ABOUT: &str = "Nobody can log in as this user. The views of one tenant use the rights of this \
+    user, and see only the rows of this tenant.";
 const TENANT_READER_ABOUT: &str = "The analysts of one tenant: read its views and nothing else.";
 
 /// The rights of the migrator. It needs the rights to create and drop tables for views, too: to replace a view,

@@ -13,7 +13,8 @@ pub enum LoginSource<'a> {
     Variables,
 }
 
-/// The first comment in the file for every server except that of the local stack.
+/// The first comment in the file for every server except that of the local stack. The name of the flag has no dashes
+/// here, because an XML comment cannot contain `--`.
 pub const FILE_COMMENT: &str =
     "Users, their rights and their limits: what `stream-agg migrate` prints with the flag print-users-xml.";
 

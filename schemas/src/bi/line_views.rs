@@ -11,14 +11,14 @@ pub(super) fn events_recent(fields: &[Field], on: Databases<'_>) -> View {
     let text = |name: &str, comment: &str| column(name, Kind::String, comment, &text_of(name));
     let columns = [
         text("tenant", "whose data it is"),
-        text("event", "name"),
+        text("event", "name of the event"),
         plain("client_time", Kind::DateTime64, "when it happened, as sent; server_time if nothing was sent"),
         plain("server_time", Kind::DateTime64, "when the request arrived"),
         column("ip", Kind::String, "address of the client; empty if none", IP),
         plain("user_id", Kind::String, "who did it"),
         plain("device_id", Kind::String, "on which device"),
         text("device_os", "operating system of the device"),
-        plain("session", Kind::String, "session it belongs to"),
+        plain("session", Kind::String, "session of the event"),
         column("sequence", Kind::Int64, "position in the session", &int64::of_u64(&of("sequence"))),
         plain("param_int", Kind::Int64, "a number of the client's"),
         plain("param_str", Kind::String, "a text of the client's"),
@@ -93,17 +93,17 @@ pub(super) fn rejected_lines(on: Databases<'_>) -> View {
 pub(super) fn dead_letters(on: Databases<'_>) -> View {
     let columns = vec![
         column("tenant", Kind::String, "whose data it is; ? if unknown", &text_of("tenant")),
-        column("received", Kind::DateTime64, "when Kafka appended its record", &of("kafka_time")),
-        column("reason", Kind::String, "why it is no event, as a stable code", &text_of("reason")),
-        column("kafka_partition", Kind::Int64, "Kafka partition of its record", "toInt64(T.`kp`)"),
-        column("kafka_offset", Kind::Int64, "offset of its record", &int64::of_u64(&of("ko"))),
+        column("received", Kind::DateTime64, "when Kafka appended the record of the line", &of("kafka_time")),
+        column("reason", Kind::String, "why the line is no event, as a stable code", &text_of("reason")),
+        column("kafka_partition", Kind::Int64, "Kafka partition of the record", "toInt64(T.`kp`)"),
+        column("kafka_offset", Kind::Int64, "offset of the record", &int64::of_u64(&of("ko"))),
         column(
             "line_number",
             Kind::Int64,
-            "position among the lines of its record, from 0",
+            "position among the lines of the record, from 0",
             "toInt64(T.`line`)",
         ),
-        column("text", Kind::String, "its first 4 KiB", &of("text")),
+        column("text", Kind::String, "the first 4 KiB of the line", &of("text")),
     ];
     View {
         name: DEAD_LETTERS.to_owned(),

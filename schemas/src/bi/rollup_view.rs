@@ -112,7 +112,7 @@ fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> impl Iter
     let is_neutral = neutral.map(|neutral| format!("{value} = toInt128('{neutral}')"));
     let beside = rows.zip(is_neutral.as_ref()).map(|(rows, is_neutral)| {
         let comment = format!(
-            "additive: number of events, 0 where none of them has a value, so that {name} is unknown"
+            "additive: number of events, or 0 where none of them has a value; {name} is unknown there"
         );
         let events = int64::of_u64(&format!("sum({})", of("rows")));
         column(&rows, Kind::Int64, &comment, &format!("if({is_neutral}, toInt64(0), {events})"))

@@ -30,8 +30,9 @@ pub(super) fn freshness(on: Databases<'_>) -> View {
     }
 }
 
-/// The numbers of stored, repeated and unreadable lines, by the hour in which Kafka appended their records. The view
-/// does not distinguish tenants, because a row of the ledger counts the lines of all tenants in its record.
+/// The numbers of lines that were stored, repeat an event, or became dead letters, by the hour in which Kafka appended
+/// their records. The view does not distinguish tenants, because a row of the ledger counts the lines of all tenants in
+/// its record.
 pub(super) fn pipeline_health(on: Databases<'_>) -> View {
     const HOUR: &str = "toStartOfHour(toDateTime(T.`kafka_time`, 'UTC'))";
     let sum = |name: &str, comment: &str, of_what: &str| {
@@ -41,16 +42,20 @@ pub(super) fn pipeline_health(on: Databases<'_>) -> View {
     let columns = vec![
         column("hour", Kind::DateTime, "start of the hour in which Kafka appended the records, UTC", HOUR),
         column("records", Kind::Int64, "additive: records, each with one or more lines", "toInt64(count())"),
-        sum("lines", "lines in the records", "lines"),
+        sum("lines", "lines in the records, without samples of rejected lines", "lines"),
         sum("stored", "lines that were stored as events", "stored"),
         sum("duplicates", "lines that repeat an event and were not stored again", "duplicates"),
-        sum("rejected", "lines that could not be read; the view dead_letters has them", "rejected"),
+        sum(
+            "rejected",
+            "lines that became dead letters; the view dead_letters has those of the last 14 days",
+            "rejected",
+        ),
         sum("time_replaced", "events whose client_time was not accepted", "time_replaced"),
     ];
     View {
         name: PIPELINE_HEALTH.to_owned(),
         comment:
-            "lines of all tenants by outcome: stored, repeated, unreadable; per hour of the last 30 days"
+            "lines of all tenants by outcome: stored, repeated, dead letters; per hour of the last 30 days"
                 .to_owned(),
         owner: Owner::Views,
         columns,

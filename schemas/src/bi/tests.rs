@@ -59,7 +59,10 @@ fn users_of_weeks_and_months_are_merged_from_days_and_never_from_a_part_of_them(
     let month = create(&parse(days), "users_all_monthly");
     assert!(month.contains("AND toStartOfMonth(T.`bucket`) >= toDate(now('UTC')) - 90 GROUP BY"), "{month}");
     let hours = parse(&days.replace("day\"", "hour\""));
-    assert!(views(&hours, ON).iter().all(|view| !view.name.starts_with("users_all_w")), "hours are no days");
+    assert!(
+        views(&hours, ON).iter().all(|view| !view.name.starts_with("users_all_w")),
+        "only a daily rollup has weekly views"
+    );
 }
 
 #[test]
@@ -89,7 +92,9 @@ fn the_definer_is_granted_the_columns_that_views_read_and_no_others() {
     let text = "[[rollup]]\nname = \"r\"\ngrain = \"hour\"\ndimensions = [\"event\"]\n\
                 measures = { n = \"count\", u = \"uniq_exact(user)\" }\n\
                 [[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
-    let [owner, freshness] = &definers(&parse(text), ON, Definers::DEFAULT)[..] else { panic!("two users") };
+    let [owner, freshness] = &definers(&parse(text), ON, Definers::DEFAULT)[..] else {
+        panic!("`definers` must return two definers")
+    };
     let grants = &owner.grants;
     assert_eq!(
         grants[0],
@@ -140,12 +145,12 @@ fn the_comment_of_a_measure_says_whether_it_is_additive() {
         for column in view.interface() {
             let (name, kind) = column.split_once(' ').unwrap();
             let name = name.split_once('.').unwrap().1;
-            let is_number =
+            let is_no_measure =
                 ["events_recent", "dead_letters"].contains(&view.name.as_str()) || name == "complete";
             let says = ["additive", "NOT additive"]
                 .map(|word| sql.contains(&format!("`{name}` {kind} COMMENT '{word}: ")))
                 .contains(&true);
-            assert_eq!(says, kind == "Int64" && !is_number, "{}.{name}", view.name);
+            assert_eq!(says, kind == "Int64" && !is_no_measure, "{}.{name}", view.name);
         }
     }
 }
@@ -161,6 +166,6 @@ fn released_columns_of_views_are_never_renamed_retyped_or_removed() {
     assert!(lost.is_empty(), "columns that dashboards may use are gone: {lost:?}");
     if kept != now {
         fs::write(&file, now.join("\n") + "\n").unwrap();
-        panic!("golden/bi-columns.txt lacked columns; the test has added them: commit the file");
+        panic!("golden/bi-columns.txt was out of date; the test has rewritten it: commit the file");
     }
 }

@@ -195,7 +195,7 @@ fn limits_that_the_tables_cannot_support_are_reported_in_one_line_with_the_range
         (
             "DEDUP_WINDOW_AGE",
             "15days",
-            "the window is restored from the ledger, which keeps a record for 30 days; write 0s to 14days",
+            "the window is restored from the ledger, which keeps a record for 30 days; write at most 14days",
         ),
     ] {
         let (code, said) =
