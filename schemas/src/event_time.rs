@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::time::{DAY, HOUR, UnixMillis};
 
 /// Arrival times that can be stored: 1970 to 2058. ClickHouse's `DateTime`, the type of buckets, wraps around to 1970
-/// on 2106-02-07. Even for the last of these times, the longest retention ends before that day. The day from which the
-/// rows of a rollup may be dropped can be after 2106, but its type is `Date`, which ends only in 2149.
+/// on 2106-02-07. Even for the last of these times, the longest retention ends before that day. The rows of a rollup
+/// may be dropped from a day that is up to a quarter of the retention later. This later day can be after 2106, but it
+/// is stored as a `Date`, and the type `Date` ends only in 2149.
 pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
 
 /// Which times from client clocks are accepted.
@@ -90,7 +91,7 @@ impl Default for TimeLimits {
 pub struct EventTime {
     /// `client_time`, or `server_time` if there is no accepted `client_time`.
     pub time: UnixMillis,
-    /// Whether the event had a `client_time` that was not accepted.
+    /// Whether the event had a readable `client_time` that is outside the limits.
     pub replaced: bool,
 }
 

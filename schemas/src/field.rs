@@ -16,7 +16,7 @@ pub struct Field {
     pub name: String,
     /// The path in `props`.
     pub path: PropPath,
-    /// The type of its values.
+    /// The type of the field's values.
     pub kind: FieldType,
 }
 
@@ -26,13 +26,14 @@ named_enum! {
     pub enum FieldType {
         /// JSON strings.
         String = "string",
-        /// Whole numbers that fit into an `i64`, also if written with a fraction or an exponent: `1`, `1.0`, `1e3`.
+        /// Whole numbers that fit into an `i64`. If written with a fraction or an exponent (`1.0`, `1e3`), they must be
+        /// between -2^53 and 2^53.
         Int = "int",
         /// Numbers.
         Float = "float",
         /// `true` and `false`.
         Bool = "bool",
-        /// Times, written in any form that `client_time` accepts.
+        /// Times: text in any form that `client_time` accepts, or a whole number of milliseconds since 1970.
         Time = "time",
     }
 
@@ -68,12 +69,12 @@ impl FieldType {
 }
 
 impl Field {
-    /// The name of its column.
+    /// The name of the field's column.
     pub fn column(&self) -> String {
         format!("prop_{}", self.name)
     }
 
-    /// The statement that adds its column to the raw table.
+    /// The statement that adds the field's column to the raw table.
     pub fn add_column(&self) -> String {
         format!(
             "ALTER TABLE events ADD COLUMN IF NOT EXISTS {} {} DEFAULT {} COMMENT '{}'",
@@ -90,7 +91,7 @@ impl Field {
     }
 }
 
-/// Writes the lines below `[[field]]` in the declaration.
+/// Writes the lines below `[[field]]` that declare the field in `ROLLUPS_FILE`.
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, path, kind } = self;

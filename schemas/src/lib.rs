@@ -10,7 +10,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | fault | what is wrong with a line: a code, and the field that has it ([`event::Fault`]) |
-//! | reject | a *line* with a fault is rejected, and its code is reported; other lines of its request are accepted |
+//! | reject | a *line* with a fault is rejected, and the fault's code reported; the other lines are accepted |
 //! | left out | a *label* (`client_time`, `country`, `device_os`) that cannot be read: its event is stored without it |
 //! | refusal | a *request* that is not accepted at all, and why; the sender gets a problem |
 //! | problem | the JSON body of the response to a refused request (RFC 9457, `runtime::problem`) |

@@ -86,8 +86,8 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
         let object = line.trim_ascii();
         let start = out.len();
         out.extend_from_slice(&object.as_bytes()[1..]);
-        // In JSON, a line break can only be white space between tokens. Each is replaced by a space, because a line
-        // break would split the line in a record.
+        // In JSON, a line break can only be white space between tokens. Each line break is replaced by a space,
+        // because it would split the line in a record.
         for at in memchr::memchr2_iter(b'\n', b'\r', &object.as_bytes()[1..]) {
             out[start + at] = b' ';
         }
@@ -95,12 +95,12 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
     replaced
 }
 
-/// Writes the object field by field, without the fields in `left_out`. This is slower than copying the object, but few
-/// lines have such fields.
-fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
+/// Writes the object field by field, without the fields that `omitted` names. This is slower than copying the object,
+/// but few lines have such fields.
+fn write_without(omitted: &[&str], line: &str, out: &mut Vec<u8>) {
     let fields = object::fields(line).expect("the line was parsed before");
     let mut separator = "";
-    for (name, value) in fields.iter().filter(|(name, _)| !left_out.contains(&&**name)) {
+    for (name, value) in fields.iter().filter(|(name, _)| !omitted.contains(&&**name)) {
         out.extend_from_slice(separator.as_bytes());
         serde_json::to_writer(&mut *out, name).expect("text is written to memory");
         out.push(b':');
@@ -141,8 +141,8 @@ pub fn read<'a, P: Props<'a>>(line: &'a str) -> Result<Enriched<'a, P>, ReadErro
     Reader::default().read(line)
 }
 
-/// Reads enriched lines. Consecutive lines of one request have the same added fields, so these fields are parsed only
-/// once.
+/// Reads enriched lines. Consecutive lines of one request have the same tenant, address and server's time, so these
+/// three fields are parsed only once.
 #[derive(Debug, Default)]
 pub struct Reader<'a> {
     last: Option<(Reserved<'a>, Added<'a>)>,

@@ -5,8 +5,9 @@
 pub struct Definers<'a> {
     /// The definer of all views except `freshness`.
     pub views: &'a str,
-    /// The definer of the view `freshness`. This view reads the table `progress`, which has no column `tenant`. With
-    /// the row policy of a tenant's definer, that table could not be read, so the view has a definer of its own.
+    /// The definer of the view `freshness`, also in the database of each tenant. The definer of a tenant's other views
+    /// could not read the table `progress`, which `freshness` reads: its row policy filters every table by the column
+    /// `tenant`, and `progress` has no such column.
     pub freshness: &'a str,
 }
 

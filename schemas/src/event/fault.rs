@@ -7,7 +7,7 @@ use crate::named_enum::named_enum;
 pub struct Fault {
     /// The kind of fault.
     pub code: Code,
-    /// The known field that has the fault; `None` if the line as a whole has it.
+    /// The known field that has the fault; `None` if the fault is reported for the line as a whole.
     pub field: Option<&'static str>,
 }
 
@@ -30,7 +30,8 @@ named_enum! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Code {
         /// Not JSON, or JSON that some JSON parsers reject: a number that does not fit into a double, or an unpaired
-        /// surrogate in a known field.
+        /// surrogate in the name of a field or in the text of a known field. If such a number is the value of a known
+        /// field that is not a label, the code is `BadType` instead. Values of reserved fields are not checked.
         BadJson = "bad_json",
         /// Not UTF-8.
         BadUtf8 = "bad_utf8",

@@ -5,10 +5,10 @@
 //! every line that the fast path parses. The results of both borrow from the line: memory is allocated only for
 //! strings with escapes, and for [`Props`] if the caller keeps them.
 //!
-//! In a known field, an escape for an unpaired surrogate (half of a surrogate pair) is not text, so the line is
-//! rejected with the code `bad_json`. A label (`client_time`, `country`, `device_os`) with a wrong value is left out,
-//! and its event is kept. But the line is rejected if its `device_os` is too long, or if a label is nested too deeply
-//! or has a number that does not fit into a double.
+//! An escape for an unpaired surrogate (half of a surrogate pair) is not text. If the name of a field or the text of a
+//! known field has such an escape, the line is rejected with the code `bad_json`. A label (`client_time`, `country`,
+//! `device_os`) with a wrong value is left out, and its event is kept. But the line is rejected if its `device_os` is
+//! too long, or if a label is nested too deeply or has a number that does not fit into a double.
 
 mod fault;
 
@@ -37,7 +37,7 @@ pub use shape::MAX_DEPTH;
 /// Maximum length of a line from a client, in bytes. A line that the edge has enriched may be longer.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// The events that the country counters count, in the order in which answers list them.
+/// The names of the events that the country counters (`/v1/counters`) count, in the order in which answers list them.
 pub const COUNTER_EVENTS: [&str; 3] = ["view", "play", "click"];
 
 /// Parses one line from a client; white space at both ends does not matter.

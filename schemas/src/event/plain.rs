@@ -210,7 +210,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The number of bytes that `Quotes` examines at a time, so that their quotes fit into one `u64`.
+/// The number of bytes that [`Quotes`] examines at a time: a `u64` has one bit for each of them.
 const BLOCK: usize = 64;
 
 /// The positions of the quotes (`"`) in a line, in order. If the line has no escapes, each quote opens or closes a

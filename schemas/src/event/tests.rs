@@ -130,7 +130,7 @@ fn a_number_beyond_a_double_is_refused_wherever_it_is() {
 }
 
 #[test]
-fn a_known_key_twice_is_refused_and_an_unknown_one_is_not() {
+fn a_repeated_known_key_is_rejected_and_a_repeated_unknown_key_is_not() {
     bad(r#"{"event":"a","event":"a"}"#, Code::DuplicateKey, "event");
     bad(r#"{"event":"a","\u0065vent":"a"}"#, Code::DuplicateKey, "event");
     good(r#"{"event":"a","x":1,"x":2}"#);

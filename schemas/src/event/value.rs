@@ -87,8 +87,8 @@ impl<'a> Scalar<'a> {
 
     /// Parses a JSON value; `None` for a string with an unpaired surrogate.
     ///
-    /// The first byte decides the type. serde's own visitor is not used, because it rejects some numbers with long
-    /// fractions although such numbers are JSON.
+    /// The first byte decides the type. `deserialize_any` of serde_json is not used, because it rejects some numbers
+    /// with long fractions although such numbers are JSON.
     fn read(json: &'a str) -> Option<Self> {
         Some(match json.as_bytes()[0] {
             b'"' => Self::Text(serde_json::from_str::<Text<'_>>(json).ok()?.0),

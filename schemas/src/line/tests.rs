@@ -9,16 +9,17 @@ fn prefix() -> Prefix {
     Prefix::new("acme", "203.0.113.7".parse().unwrap(), UnixMillis(1_763_697_600_123))
 }
 
-/// The enriched line, after a check with plain serde: it must have the client's object and exactly the added fields.
+/// Returns the enriched line without a derived `event_id` or `country`. Before that, it checks the enriched line with
+/// and without these derived fields.
 #[track_caller]
 fn enrich(line: &str) -> String {
     let parse = || event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}"));
-    for (identifies, locates) in [(true, false), (false, true), (true, true)] {
+    for (derives_id, derives_country) in [(true, false), (false, true), (true, true)] {
         let mut parsed = parse();
-        if identifies && parsed.event.event_id.is_none() {
+        if derives_id && parsed.event.event_id.is_none() {
             parsed.set_derived_id(ID.parse().unwrap());
         }
-        if locates && parsed.event.country == Country::default() {
+        if derives_country && parsed.event.country == Country::default() {
             parsed.set_derived_country(Country::parse("DE").unwrap());
         }
         check_written(line, &parsed);
@@ -28,6 +29,8 @@ fn enrich(line: &str) -> String {
 
 const ID: &str = "0192f0c1-0000-7000-8000-000000000001";
 
+/// Returns the enriched line. Checks with plain serde that the line has the client's fields, and has each field that
+/// the edge adds exactly once with the edge's value. Also checks that [`read()`] reads the same event from the line.
 #[track_caller]
 fn check_written(line: &str, parsed: &Parsed<'_, ()>) -> String {
     let mut out = Vec::new();
@@ -120,7 +123,7 @@ fn a_line_at_the_limit_is_still_read_after_it_grew() {
 }
 
 #[test]
-fn a_line_without_what_the_edge_adds_is_refused_by_name() {
+fn a_read_error_names_the_field_that_is_absent_or_malformed() {
     let error = read::<()>(
         r#"{"tenant":"acme","ip":"1.2.3.4.5","server_time":"2025-11-21 04:00:00.123","event":"a"}"#,
     );
