@@ -46,7 +46,7 @@ impl TraceParent {
         &self.as_str()[3..35]
     }
 
-    /// The header's value.
+    /// The `traceparent` as text, in the form of version 00.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).expect("hexadecimal digits and dashes are valid UTF-8")
     }

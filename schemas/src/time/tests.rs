@@ -60,15 +60,15 @@ fn each_byte_of_a_time_must_be_a_digit_or_the_separator_of_its_place() {
     const TIME: &str = "2025-11-21 04:05:06.789";
     // The three digits of the fraction are not changed, because a byte other than a digit can be valid there: `Z` may
     // replace the last digit.
-    for (at, kept) in TIME.bytes().enumerate().take(20) {
+    for (at, original) in TIME.bytes().enumerate().take(20) {
         for byte in 0..128 {
             let mut changed = TIME.as_bytes().to_vec();
             changed[at] = byte;
-            let is_of_its_kind = match kept {
+            let is_of_its_kind = match original {
                 b'0'..=b'9' => byte.is_ascii_digit(),
                 b' ' => matches!(byte, b' ' | b'T' | b't'),
                 b'.' => matches!(byte, b'.' | b','),
-                _ => byte == kept,
+                _ => byte == original,
             };
             let text = String::from_utf8(changed).unwrap();
             if !is_of_its_kind {

@@ -100,7 +100,8 @@ pub async fn read(
     Ok(known(declaration_hash, &texts))
 }
 
-/// All stored declarations that this release can read. Each declaration is returned once.
+/// All stored declarations, each of them once, except those that this release cannot read and those whose text does not
+/// match the hash.
 ///
 /// # Errors
 /// The error of ClickHouse.

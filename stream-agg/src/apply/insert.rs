@@ -8,10 +8,11 @@
 //! - ClickHouse accepted a statement with its rows, and the table partition has expired since then, so ClickHouse may
 //!   have dropped it.
 //!
-//! Until a cell is applied, its rows are sent again, unchanged. The deduplication token also stays the same, unless
-//! ClickHouse acknowledged the part of the cell and then lost it. Each statement inserts only if the rows are not
-//! stored yet, and only before its deadline on ClickHouse's clock. An inserter with an [`InsertGate`] sends nothing
-//! while a check of the tables is pending.
+//! Until a cell is applied or stopped ([`Verdict::Stop`]), its rows are sent again, unchanged. The deduplication token
+//! also stays the same, unless ClickHouse acknowledged the part of the cell and then lost it. Each statement inserts
+//! only if the rows are not stored yet, and only before its deadline on ClickHouse's clock. An inserter with an
+//! [`InsertGate`] starts no insert while a check of the tables is pending, or after a check has found a problem, until
+//! a later check finds none.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -49,12 +50,12 @@ const MAX_CONCURRENT_INSERTS: usize = 8;
 /// The backoff after a transient failure.
 const INSERT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// The deduplication token of a batch. No other batch ever has the same token.
+/// The deduplication token of a batch, or of a chunk of a backfill. No other batch ever has the token of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token of the batch `[start..=last]`. `nonce` is the random number in the declaration of the batch. The token
+    /// The token of the batch `[start..=last]`. `nonce` is the random number in the intent of the batch. The token
     /// needs it because the same offsets may be declared again after `stream-agg adopt`, while ClickHouse may still
     /// remember the earlier token.
     pub fn new(source: Source, topic: &str, start: NextOffset, last: Offset, nonce: u64) -> Self {
@@ -113,7 +114,7 @@ pub struct Inserter {
     sender: Sender,
     clock: ServerClock,
     permits: Semaphore,
-    /// Closed while a check of the tables is pending; `None` if no task checks the tables.
+    /// Closed while a check of the tables is pending or has found a problem; `None` if no task checks the tables.
     gate: Option<Arc<InsertGate>>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -125,8 +126,8 @@ struct PendingCell {
     target: Target,
     attempts: Attempts,
     next: Verdict,
-    /// When ClickHouse began to lack memory for this cell: the first of the latest consecutive attempts that failed for
-    /// this reason. `None` if the last attempt did not fail for lack of memory.
+    /// Since when each attempt to insert this cell has failed because ClickHouse lacked memory. `None` if the last
+    /// attempt did not fail for lack of memory.
     short_of_memory: Option<Instant>,
 }
 
@@ -176,8 +177,8 @@ impl Inserter {
     ) -> Result<(), StoppedBatch> {
         let description = BatchDescription::of(&declared);
         let DeclaredBatch { token, source, start, end, cells, rebuilt } = declared;
-        // The first round sends no cell that waits. So if some cells may have been inserted before, the markers are
-        // read before anything is sent.
+        // A round sends no cell with `Verdict::Wait`. So if some cells may have been inserted before, the first round
+        // sends nothing, and the markers are read before the second round.
         let next = if rebuilt { Verdict::Wait(UnixMillis::default()) } else { Verdict::Send };
         let attempts = Attempts::of(rebuilt);
         let mut pending: Vec<PendingCell> = cells

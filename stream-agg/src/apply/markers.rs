@@ -1,7 +1,7 @@
 //! Reads markers from ClickHouse: up to which offset each table partition holds the records of a Kafka partition.
 //!
-//! Every query for markers also reads ClickHouse's clock, because ClickHouse checks the deadlines of inserts by it, and
-//! the id of the server, because markers of another server prove nothing.
+//! Every query that returns [`Markers`] also reads ClickHouse's clock, because ClickHouse checks the deadlines of
+//! inserts by it, and the id of the server, because markers of another server prove nothing.
 
 use std::fmt::Write as _;
 use std::iter;
@@ -109,7 +109,7 @@ async fn read<'t>(
     store: &Store,
     tables: impl Iterator<Item = (&'t str, String)>,
 ) -> Result<Markers, StoreError> {
-    // The first row belongs to no table, so that the clock is returned even if there are no markers.
+    // The first SELECT adds a row that belongs to no table, so the clock is returned even if there are no markers.
     let mut sql = "SELECT t, p, h, toUnixTimestamp64Milli(now64(3)), toString(serverUUID()) FROM (\
                    SELECT '' AS t, '' AS p, toUInt64(0) AS h"
         .to_owned();
@@ -123,7 +123,9 @@ async fn read<'t>(
     }
     sql.push(')');
     let rows: Vec<(String, String, u64, i64, String)> = store.rows(&sql).await?;
-    let first = rows.first().ok_or_else(|| StoreError::Unreachable("an answer without rows".to_owned()))?;
+    let first = rows
+        .first()
+        .ok_or_else(|| StoreError::Unreachable("the query for markers returned no rows".to_owned()))?;
     store.servers.answered(&first.4)?;
     let now = UnixMillis(first.3);
     let found = rows.into_iter().filter(|(table, ..)| !table.is_empty());

@@ -2,8 +2,9 @@
 //!
 //! Markers show only what is stored on the server that has them. An address may lead to several servers, for example
 //! through a host name with several addresses or a load balancer, and the markers of one server prove nothing about
-//! another. So each query for markers also reads the id of the server (`serverUUID()`, which ClickHouse keeps in a file
-//! next to its data), and the condition of each insert contains this id.
+//! another. So each query that returns [`Markers`](crate::apply::markers::Markers) also reads the id of the server
+//! (`serverUUID()`, which ClickHouse keeps in a file next to its data), and the condition of each insert contains this
+//! id.
 //!
 //! Invariant: once a process has seen a second server, it runs no more statements through
 //! [`Store`](crate::apply::store::Store), and it stops. An insert that it still sends can store rows only on the first

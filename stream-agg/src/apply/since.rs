@@ -21,7 +21,7 @@ pub struct SinceRow<'r> {
     pub partition: u16,
     /// The rollup has every event of the Kafka partition that arrived at this moment or later.
     pub since: UnixMillis,
-    /// The version of the row: it replaces rows with a lower version.
+    /// The version of the row. The row replaces rows of the same rollup and partition that have a lower version.
     pub noted: UnixMillis,
 }
 

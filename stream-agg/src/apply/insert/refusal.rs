@@ -12,7 +12,7 @@ use crate::rows::cells::{Cell, Source};
 
 /// How long attempts may fail for lack of memory before the insert counts as refused. Until then the failures count as
 /// transient, because other statements may be using the memory. After that the insert is probably too large for the
-/// server: a batch has up to 64 MiB of records, and its insert needs several times as much memory.
+/// server: by default a batch has up to 64 MiB of records, and its insert needs several times as much memory.
 const MAX_MEMORY_SHORTAGE: Duration = Duration::from_secs(60);
 /// Pause between attempts while ClickHouse refuses an insert. The insert is retried until ClickHouse accepts it,
 /// because an operator may raise a limit, drop a constraint or grant a right at any moment, and should not have to
@@ -168,7 +168,7 @@ mod tests {
         );
     }
 
-    fn rows(log_generation: u16) -> BatchDescription {
+    fn batch(log_generation: u16) -> BatchDescription {
         let source = Source { log_generation, partition: 3, declaration_hash: 1 };
         BatchDescription { source, start: NextOffset::new(5), end: NextOffset::new(10) }
     }
@@ -188,14 +188,14 @@ mod tests {
     fn a_refusal_names_the_offsets_and_the_commands_that_resolve_it() {
         let error = StoreError::Refused { code: 241, message: "Code: 241.".to_owned() };
         assert_eq!(
-            rows(0).refused(&cell(), &error),
+            batch(0).refused(&cell(), &error),
             "`events` 20261121, offsets 5..9: clickhouse refused: Code: 241.; the insert is retried every 15 s. \
              If limits, constraints and rights of clickhouse cannot be changed, stop all aggregators and run \
              `stream-agg split 3`, which inserts offsets 5..9 in smaller pieces, or `stream-agg skip 3 --offset \
              <N>`, which makes the record at offset N a dead letter"
         );
         assert_eq!(
-            rows(FIRST_BACKFILL_GENERATION).refused(&cell(), &error),
+            batch(FIRST_BACKFILL_GENERATION).refused(&cell(), &error),
             "`events` 20261121: clickhouse refused: Code: 241.; the insert is retried every 15 s. Check the limits, \
              constraints and rights of clickhouse; the backfill may be stopped and run again"
         );
@@ -224,10 +224,10 @@ mod tests {
                 "clickhouse acknowledged its rows three times and does not have them; repair clickhouse, then run the backfill again",
             ),
         ] {
-            let stopped = rows(log_generation).stopped(&cell(), cause);
+            let stopped = batch(log_generation).stopped(&cell(), cause);
             assert_eq!(stopped.to_string(), format!("`events` 20261121, offsets 5..9: {expected}"));
         }
-        let single = BatchDescription { end: NextOffset::new(6), ..rows(0) };
+        let single = BatchDescription { end: NextOffset::new(6), ..batch(0) };
         assert_eq!(
             single.stopped(&cell(), StopCause::LostParts).to_string(),
             "`events` 20261121, offsets 5..5: clickhouse acknowledged its rows three times and does not have them; nothing \

@@ -71,7 +71,7 @@ impl Sender {
             .header("X-ClickHouse-User", &self.user)
             .header("X-ClickHouse-Key", &self.password)
             .body(Chunks { rest: block.clone() })
-            .map_err(|error| StoreError::Unreachable(format!("make a request: {error}")))?;
+            .map_err(|error| StoreError::Unreachable(format!("cannot make the request: {error}")))?;
         let answer = async {
             let response = self.http.request(request).await.map_err(|error| unreachable(&error))?;
             read(response).await
