@@ -213,9 +213,8 @@ const FUNCTION_THROW_IF_VALUE_IS_NON_ZERO: u32 = 395;
 const MEMORY_LIMIT_EXCEEDED: u32 = 241;
 /// Codes of transient errors: a truncated request (3, 33), a timeout (159, 160, 209), a broken connection (210),
 /// too many queries or parts (202, 252), a full or busy disk (74, 75, 76, 243), an earlier attempt of the same
-/// statement that still runs (216), a cancelled statement (394), or a server that stops (236). No statement of
-/// this client gets the code 598 (`BACKUP_ALREADY_EXISTS`).
-const TRANSIENT: [u32; 16] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236, 243, 252, 394, 598];
+/// statement that still runs (216), a cancelled statement (394), or a server that stops (236).
+const TRANSIENT: [u32; 15] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236, 243, 252, 394];
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {

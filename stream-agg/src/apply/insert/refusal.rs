@@ -80,10 +80,10 @@ impl BatchDescription {
     pub(super) fn awaited(&self, cell: &Cell) -> String {
         let Cell { table, partition_id, .. } = cell;
         format!(
-            "`{table}` {partition_id}, offsets {}: clickhouse acknowledged the rows and does not have them, as can \
+            "`{table}` {partition_id}, {}: clickhouse acknowledged the rows and does not have them, as can \
              happen when it is killed; the rows are sent again within two minutes, once no earlier insert of them can be \
              under way",
-            self.offsets()
+            self.span()
         )
     }
 
@@ -108,11 +108,16 @@ impl BatchDescription {
                 self.offsets()
             ),
         };
-        StoppedBatch { table, partition_id: partition_id.clone(), offsets: self.offsets(), cause, help }
+        StoppedBatch { table, partition_id: partition_id.clone(), span: self.span(), cause, help }
     }
 
-    /// The first and the last offset of the batch. For a backfill, these are positions within a day of raw rows, not
-    /// offsets of a log.
+    /// Where the rows come from, for messages. A batch of a backfill has positions within a day of raw rows instead of
+    /// offsets.
+    fn span(&self) -> String {
+        format!("{} {}", if self.of_a_backfill() { "positions" } else { "offsets" }, self.offsets())
+    }
+
+    /// The first and the last offset of the batch, or the first and the last position.
     fn offsets(&self) -> String {
         format!("{}..{}", self.start, Offset::new(self.end.to_i64() - 1))
     }
@@ -130,11 +135,11 @@ impl BatchDescription {
 
 /// A batch whose inserts were stopped, and what an operator can do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{table}` {partition_id}, offsets {offsets}: {cause}{help}")]
+#[error("`{table}` {partition_id}, {span}: {cause}{help}")]
 pub struct StoppedBatch {
     table: &'static str,
     partition_id: String,
-    offsets: String,
+    span: String,
     cause: StopCause,
     help: String,
 }
