@@ -1,8 +1,8 @@
 //! Checks whether the time that Kafka gave a record is plausible.
 //!
-//! The deduplication window measures the age of records by these times. If a broker's clock jumps, the window is
-//! shorter than promised and repeats may count twice, so operators are warned. The check has no effect on rows: rows
-//! never depend on the clock of this machine.
+//! The deduplication window measures the age of records by these times. If a broker's clock jumps, the window may
+//! become shorter than promised, and repeats may count twice. So operators are warned. The check has no effect on rows:
+//! rows never depend on the clock of this machine.
 //!
 //! This machine's clock shows only whether a time is too far ahead. It cannot show that a time is too early, because a
 //! record with an old time may belong to a backlog. So a time that went back is found by comparison with the time of
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(
             implausible_time(UnixMillis(DAY), None, UnixMillis(0)),
             Some(ImplausibleTime::Ahead),
-            "clock set back"
+            "this machine's clock was set back"
         );
         assert_eq!(
             implausible_time(UnixMillis(i64::MAX), None, UnixMillis(i64::MIN)),

@@ -39,8 +39,8 @@ pub struct Config {
     pub group: String,
     /// Name of this instance in the consumer group (`group.instance.id`): `GROUP_INSTANCE_ID`, default none. With a
     /// stable, unique name, such as a StatefulSet's pod name, an instance gets its partitions back without a rebalance.
-    /// Without a name, the partitions of an instance that was killed, or that did not reach Kafka for
-    /// `session.timeout.ms` (45 s), wait for the end of its session.
+    /// Without a name, an instance that was killed, or that did not reach Kafka for `session.timeout.ms` (45 s), comes
+    /// back as a new member, and its partitions wait until the session of the old member ends.
     pub group_instance: Option<String>,
     /// How often the aggregator writes to the table `progress`, from which readers take `as_of`: `PROGRESS_INTERVAL`,
     /// default 1s, at most 1h. It adds to the age of answers.
@@ -72,7 +72,7 @@ pub struct BatchConfig {
     pub max_bytes: NonZeroUsize,
     /// Maximum number of bytes of Kafka records in all large batches (1 MiB or more) of the process together:
     /// `BATCHES_MAX_BYTES`, default 256 MiB. The batches take about 1.5 times as much memory. Lower it if the process
-    /// must use less; backlogs then drain more slowly.
+    /// must use less memory; backlogs then take longer to store.
     pub max_total_bytes: NonZeroUsize,
     /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. A shorter time
     /// gives fresher answers, but more and smaller inserts. With the default `REFRESH_INTERVAL`, answers are at most
@@ -116,7 +116,7 @@ pub struct MigrateConfig {
     /// rows: `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 only to try out these databases.
     pub allow_old_server: bool,
     /// How long `migrate` waits until Kafka and ClickHouse can be reached: `MIGRATE_DEADLINE`, default 5m. Raise it if
-    /// they start later than the migration.
+    /// Kafka or ClickHouse takes longer to start.
     pub deadline: Duration,
 }
 
@@ -297,16 +297,25 @@ impl MigrateConfig {
     /// same name.
     fn check_names(&self) -> Result<(), VarError> {
         let invalid =
-            |name, value, reason: &str| Err(VarError::Invalid { name, value, reason: reason.to_owned() });
+            |name, value: &str, reason| Err(VarError::Invalid { name, value: value.to_owned(), reason });
         let mut databases = self.tenants.iter().map(|tenant| tenant.database(&self.bi_database));
         if let Some(database) = databases.find(|name| *name == self.store.database) {
-            let reason =
-                "it would be a tenant's database, but it is the database of the tables (CLICKHOUSE_DATABASE)";
-            return invalid("BI_DATABASE", database, reason);
+            let reason = format!(
+                "a tenant's database would have the name `{database}`, which is the database of the tables \
+                 (CLICKHOUSE_DATABASE)"
+            );
+            return invalid("BI_DATABASE", &self.bi_database, reason);
         }
         let mut names = BTreeSet::from(["default".to_owned()]);
         match self.users().into_iter().find(|user| !names.insert(user.name.clone())) {
-            Some(user) => invalid("BI_DEFINER", user.name, "two users of ClickHouse would have this name"),
+            Some(user) => {
+                let reason = format!(
+                    "two users of ClickHouse would have the name `{}`; change BI_DEFINER, BI_FRESHNESS_DEFINER or the \
+                     name of a tenant",
+                    user.name
+                );
+                invalid("BI_DEFINER", &self.bi_definer, reason)
+            }
             None => Ok(()),
         }
     }
@@ -389,7 +398,8 @@ fn refused(name: &str, error: KafkaError) -> VarError {
     VarError::Refused { name: format!("KAFKA_OPT_{name}"), reason }
 }
 
-/// Reads the name of a database or user. Refuses a name that needs quotes in SQL.
+/// Reads the name of a database or user. The name stands in SQL without quotes, so it may have only letters, digits and
+/// `_`.
 fn database(vars: &Vars, name: &'static str, default: &str) -> Result<String, VarError> {
     let database = vars.string_or(name, default);
     if database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
@@ -424,7 +434,7 @@ fn up_to(name: &'static str, number: NonZeroUsize, most: usize) -> Result<NonZer
     Err(VarError::Invalid { name, value: number.to_string(), reason })
 }
 
-/// Reads a duration that adds to the age of answers. It may be at most [`MAX_AGE`].
+/// Reads a duration that adds to the age of answers. It must be above zero and at most [`MAX_AGE`].
 fn age(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
     vars.positive_duration_or(name, default)?;
     vars.duration_up_to(name, default, MAX_AGE, "readers would see nothing new for too long")

@@ -1,10 +1,10 @@
-//! Checks that the tables are as the protocol needs them: once before any record is read, and then every minute
+//! Checks that the tables are as the aggregator needs them: once before any record is read, and then every minute
 //! ([`TableWatch`]).
 //!
 //! Invariant: no record is read before a check has found no problem. After a check has found a problem, no batch is
 //! inserted until a later check finds none. A problem is, for example, a table that is missing, that would forget
-//! tokens too early, or that has lost a part. The markers of a Kafka partition are checked when the pipeline of the
-//! partition starts.
+//! deduplication tokens too early, or that has lost a part. The markers of a Kafka partition are checked when the
+//! pipeline of the partition starts.
 
 use schemas::field::Field;
 
@@ -22,9 +22,10 @@ pub const CELL_TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_
 const OTHER_TABLES: [&str; 3] = ["progress", "configs", "rollup_since"];
 
 /// Minimum number of inserts whose deduplication tokens a table must remember. ClickHouse must remember a token for as
-/// long as a statement with this token may run. This is 55 s: 30 s until its deadline, and then 25 s until ClickHouse's
-/// time limit. A busy table gets 32 inserts a second: 64 Kafka partitions, two cells for each, and a batch every 4 s.
-/// That is 3,520 inserts in 110 s, which is twice the required time. This constant is more than ten times that number.
+/// long as a statement with this token may run. A statement may run until 55 s after it was made: it starts before its
+/// deadline (30 s), and then ClickHouse's time limit (25 s) ends it. A busy table gets 32 inserts a second: 64 Kafka
+/// partitions, two cells for each, and a batch every 4 s. That is 3,520 inserts in 110 s, which is twice the required
+/// time. This constant is more than ten times that number.
 const MIN_TOKENS: u64 = 50_000;
 
 /// Why the aggregator cannot use the tables.
@@ -78,8 +79,8 @@ pub enum TablesError {
     /// ClickHouse detached a part that it could not read: the rows and the marker of this part are missing.
     #[error(
         "`{database}.{table}` has lost part {part} ({reason}): restore all tables from the same backup and \
-         run `stream-agg adopt` for every partition, because one table alone would lack everything after its backup, \
-         or give up the part's rows with `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
+         run `stream-agg adopt` for every partition (a table that is restored alone would lack everything after its \
+         backup), or give up the part's rows with `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
          allow_drop_detached = 1`"
     )]
     LostPart {
@@ -166,8 +167,8 @@ pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
     }
 }
 
-/// Checks that the raw table has a column of the declared type for each of `fields`. `columns` are the names and types
-/// of its columns.
+/// Checks that the table `events` has a column of the declared type for each of `fields`. `columns` are the names and
+/// types of the columns of `events`.
 fn check_columns(database: &str, fields: &[Field], columns: &[(String, String)]) -> Result<(), TablesError> {
     let found = |field: &Field| columns.iter().find(|(name, _)| *name == field.column());
     let missing = fields.iter().filter(|field| found(field).is_none());

@@ -1,12 +1,12 @@
 //! Decides whether a cell, that is, the rows of a batch for one table partition, is in ClickHouse, and whether to send
 //! the rows again.
 //!
-//! Two things prove that the rows are stored: a marker at or above the end of the batch, and a timely answer to the
-//! first statement that any process sent for them, if this answer reports all rows as written. Any other answer proves
-//! nothing. It may be late or missing, it may belong to a statement whose deduplication token ClickHouse already knew,
-//! or it may be about a part that a killed server has lost. A cell without proof counts as applied in one case only:
-//! ClickHouse accepted a statement, and the table partition has expired since then, together with its marker. Pure; all
-//! moments are by ClickHouse's clock, except in [`Target::by_our_clock`].
+//! Either of two things proves that the rows are stored: a marker at or above the end of the batch, or a timely answer
+//! to the first statement that any process sent for them, if this answer reports all rows as written. Any other answer
+//! proves nothing. It may be late or missing, it may belong to a statement whose deduplication token ClickHouse already
+//! knew, or it may be about a part that a killed server has lost. A cell without proof counts as applied in one case
+//! only: ClickHouse accepted a statement, and the table partition has expired, so ClickHouse may have dropped it
+//! together with its marker. Pure; all moments are by ClickHouse's clock, except in [`Target::by_our_clock`].
 
 use std::time::Duration;
 
@@ -134,7 +134,7 @@ impl Attempts {
 /// What to do about a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The rows are in ClickHouse, or their table partition has expired after ClickHouse accepted them.
+    /// The rows are in ClickHouse, or ClickHouse accepted them and their table partition has expired.
     Applied,
     /// Send the rows, unchanged, and under the same token unless [`Attempts::renamed`] requires another one.
     Send,
@@ -150,7 +150,7 @@ pub enum StopCause {
     /// The marker is after the start of this batch and before its end, so rows of a different batch were inserted.
     #[error("its marker is {0}, which is inside the declared batch")]
     ForeignMarker(NextOffset),
-    /// ClickHouse accepted the rows three times, under two tokens, and does not have them.
+    /// ClickHouse answered three times, under two tokens, that the rows are written, and does not have them.
     #[error("clickhouse acknowledged its rows three times and does not have them")]
     LostParts,
 }
@@ -334,7 +334,8 @@ mod tests {
         ] {
             assert_eq!(judge(&TARGET, &mut attempts, marker, at(0)), Verdict::Stop(why));
             for look in 0..1000 {
-                // No later marker changes this, whether it is read before, at or after the last deadline.
+                // No later marker changes the verdict, whether the marker is read before, at or after the last
+                // deadline.
                 for marker in [NONE, marker, TARGET.end] {
                     assert_eq!(judge(&TARGET, &mut attempts, marker, at(look)), Verdict::Stop(why));
                 }

@@ -1,4 +1,5 @@
-//! The progress of each partition that has a pipeline in this process, for tasks outside the group.
+//! The progress of each partition that has a pipeline in this process, for the tasks that publish progress and run
+//! audits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -62,7 +62,7 @@ impl Member {
         let (found, without_leader) = match self.find(partitions, ASK_TIMEOUT) {
             Ok(found) => found,
             Err(error) => {
-                tracing::debug!(%error, "read committed offsets");
+                tracing::debug!(%error, "read the topic id and the committed offsets of partitions {partitions:?}");
                 self.services.health.kafka_unreachable();
                 return Ok(None);
             }
@@ -182,7 +182,8 @@ impl Member {
 
     /// Asks Kafka for the topic id, for the committed offset of each partition, and for the offsets at which the log of
     /// each partition begins and ends. Also returns the partitions whose log offsets no broker reported, for example
-    /// because they have no leader.
+    /// because they have no leader. All requests for log offsets together may take `timeout`, but each of them may take
+    /// at least [`ASK_ONE_TIMEOUT`].
     fn find(
         &self,
         partitions: &[i32],

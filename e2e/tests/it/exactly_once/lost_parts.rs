@@ -86,7 +86,7 @@ async fn a_part_detached_as_broken_is_found_within_a_minute_and_stops_all_insert
     let drop = format!("DROP DETACHED PART 'broken_{name}'");
     wait_for_readyz_within(
         &aggregator,
-        &[&finding, &drop, "inserts wait until it is fixed"],
+        &[&finding, &drop, "inserts wait until this problem is fixed"],
         Duration::from_secs(75),
     )
     .await;
@@ -124,7 +124,7 @@ async fn a_part_that_is_unreadable_after_a_kill_is_found_before_the_next_insert(
     let finding = format!("`lost_killed.events` has lost part {broken}");
     wait_for_readyz(
         &aggregator,
-        &[&finding, "restore all tables from the same backup", "inserts wait until it is fixed"],
+        &[&finding, "restore all tables from the same backup", "inserts wait until this problem is fixed"],
     )
     .await;
     assert_eq!(admin.metric("stream_agg_inserts_held").await, Some(1));

@@ -5,7 +5,8 @@
 //! pipeline and `stream-agg adopt` could no longer detect that rows are missing. So once a check finds a problem, no
 //! batch is inserted into any table until a check finds none. An operator restores all tables from the same backup and
 //! runs `stream-agg adopt`. Restoring only the damaged table would not help, because this table would lack everything
-//! after the backup. Meanwhile batches may be declared; their inserts wait at the [`InsertGate`].
+//! after the backup. While inserts are held back, batches may still be declared; their inserts wait at the
+//! [`InsertGate`].
 
 use std::time::Duration;
 
@@ -55,7 +56,8 @@ impl InsertGate {
     }
 
     /// Closes the gate because ClickHouse did not answer: it may have restarted without a part that it could not read.
-    /// The tables are checked at once, and the gate stays closed until a check finds no problem.
+    /// Requests a check of the tables. The gate stays closed until a check that begins after this request finds no
+    /// problem.
     pub fn close_until_checked(&self) {
         self.close();
         self.check_now.notify_one();
@@ -82,7 +84,7 @@ pub struct TableWatch<'w> {
     pub fields: &'w [Field],
     /// Closed from the moment at which a check finds a problem or gets no answer, until a check finds no problem.
     pub gate: &'w InsertGate,
-    /// Shows whether inserts are held back.
+    /// Shows the number of parts of each table, and whether a problem holds back inserts.
     pub metrics: &'w Metrics,
     /// Reports the problem that a check found, until a check finds none.
     pub health: &'w Health,
@@ -104,8 +106,8 @@ impl TableWatch<'_> {
         let _stopped = stop.run_until_cancelled(checking).await;
     }
 
-    /// Sets the metric of the number of parts: for each table, that of the table partition with the most parts. Nothing
-    /// else depends on this number. So if the query fails, for example because the user has no right to read
+    /// Sets the metric of the number of parts: for each table, the number in the table partition with the most parts.
+    /// Nothing else depends on this number. So if the query fails, for example because the user has no right to read
     /// `system.parts`, the error is only logged at level debug.
     async fn count_parts(&self) {
         match super::parts(self.store).await {
@@ -131,8 +133,10 @@ impl TableWatch<'_> {
                 Err(finding) => {
                     self.gate.close();
                     self.metrics.inserts_held.set(1);
-                    self.health
-                        .alarm(Component::Tables, format!("{finding}; inserts wait until it is fixed"));
+                    self.health.alarm(
+                        Component::Tables,
+                        format!("{finding}; inserts wait until this problem is fixed"),
+                    );
                 }
             }
             time::sleep(backoff.wait()).await;
