@@ -1,8 +1,8 @@
 //! Why the aggregator is not ready, for operators and for readiness probes.
 //!
-//! Invariant: a change of a component's state is logged once, and repeated attempts are not logged. A process that is
-//! not ready need not be restarted: failed requests are retried automatically, and a stopped partition waits for an
-//! operator's command.
+//! Invariant: each new reason of a failure and each recovery is logged once. A retry that fails for the same reason is
+//! not logged. A process that is not ready need not be restarted: failed requests are retried automatically, and a
+//! stopped partition waits for an operator's command.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -6,12 +6,13 @@
 //! - [`rows`] turns a batch of records into blocks for the tables: pure.
 //! - [`apply`] inserts the blocks into ClickHouse, each exactly once.
 //! - [`kafka`] has the Kafka clients, commits offsets, and wraps what only librdkafka's C interface offers.
-//! - [`pipeline`] drives one partition: restore → collect → commit → insert.
+//! - [`pipeline`] drives one partition: restore → collect → declare → insert.
 //! - [`group`] is a member of the consumer group, and starts and stops the pipelines.
 //! - [`ops`] runs the background tasks next to the pipelines, and has the commands for operators.
 //!
-//! All of them use [`config`], [`health`], [`metrics`] and [`clock`]; [`start`] starts and stops the aggregator. The
-//! aggregator serves HTTP only on its admin port.
+//! All folders except [`protocol`] also use some of the modules [`config`], [`health`], [`metrics`] and [`clock`].
+//! [`start`] starts and stops the aggregator. [`needs`] says which memory, time to stop, ports and connections a
+//! configuration needs. The aggregator serves HTTP only on its admin port.
 //!
 //! Words that all folders use:
 //!
@@ -19,10 +20,10 @@
 //! |---|---|
 //! | batch | consecutive records of one Kafka partition, which are inserted together |
 //! | cell | the rows of a batch for one table partition: one insert, one part |
-//! | marker | a row of tenant `''` in each cell: the table partition has all records below the row's column `hwm` |
+//! | marker | a row of tenant `''` in each cell: the table partition has a Kafka partition's rows below offset `hwm` |
 //! | intent | the metadata of a commit: which batch follows the committed offset, and what its rows depend on |
 //! | declare a batch | commit its intent before any of its rows is inserted |
-//! | declaration | the rollups, fields and limits under which rows are made; its hash is the column `cfg` |
+//! | declaration | the rollups, fields and limits under which rows are made; the column `cfg` has its hash |
 //! | token | the `insert_deduplication_token` of an insert, by which ClickHouse recognises a repeated insert |
 
 pub mod clock;

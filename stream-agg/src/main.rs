@@ -39,10 +39,10 @@ struct Args {
 enum Command {
     /// Create the database, the tables and the topic if they are missing, create or replace all views, and exit.
     Migrate {
-        /// Print the statements that create all users of ClickHouse with their rights, and exit.
+        /// Print the statements that create all ClickHouse users of Millrace with their rights, and exit.
         #[arg(long)]
         print_grants: bool,
-        /// Print all users of ClickHouse with their rights, in the format of its file users.xml, and exit.
+        /// Print all ClickHouse users of Millrace with their rights, in the format of ClickHouse's users.xml, and exit.
         #[arg(long, conflicts_with = "print_grants")]
         print_users_xml: bool,
     },
@@ -68,7 +68,7 @@ enum Command {
         #[arg(required = true)]
         partitions: Vec<u16>,
     },
-    /// Turn a record that ClickHouse refuses into a dead letter. Stop all aggregators first.
+    /// Turn a record that cannot be stored into dead letters. Stop all aggregators first.
     Skip {
         /// The Kafka partition.
         partition: u16,
@@ -242,8 +242,9 @@ fn print<S: Display + Serialize>(summary: &S, json: bool) -> anyhow::Result<()> 
 #[expect(clippy::print_stdout, reason = "the command prints the audit")]
 async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
     let store = Store::new(&config.migrate.store);
-    let ours =
-        stream_agg::apply::configs::own_declaration(&store, &config).await.context("read the declaration")?;
+    let ours = stream_agg::apply::configs::own_declaration(&store, &config)
+        .await
+        .context("read the table `configs`")?;
     let audit = audit::audit(&store, &ours, Reach::of_days(days)).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&audit).context("write the audit as JSON")?);
@@ -254,7 +255,7 @@ async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
     let (missing, duplicate, gaps) = (audit.missing(), audit.duplicate(), audit.offsets.in_gaps());
     anyhow::ensure!(
         audit.is_sound(),
-        "{missing} missing, {duplicate} duplicate, {gaps} offsets in no ledger row"
+        "the audit found errors: {missing} missing, {duplicate} duplicate, {gaps} offsets in no ledger row"
     );
     Ok(())
 }

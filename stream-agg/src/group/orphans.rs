@@ -1,10 +1,12 @@
 //! Finds partitions that the group has assigned to no member, and makes the group assign all partitions again.
 //!
-//! A cooperative rebalance has two steps: members release partitions, then a second rebalance assigns these partitions
-//! to other members. When a static member (`GROUP_INSTANCE_ID`) comes back, Kafka gives it its previous partitions
-//! without a rebalance. If that member was about to release partitions when it stopped, the second rebalance never
-//! happens. These partitions then have no owner until something else makes the group rebalance. When an unknown member
-//! joins, the group must rebalance, so a temporary member joins and leaves ([`force_rebalance`]).
+//! A cooperative rebalance has two steps. In the first step, members release partitions. Each of these members then
+//! joins again, which starts the second step: another rebalance, which assigns the released partitions to other
+//! members. When a static member (`GROUP_INSTANCE_ID`) comes back after a restart, Kafka gives it the partitions of its
+//! latest assignment without a rebalance. If the member stopped before it released partitions, its latest assignment
+//! does not contain these partitions any more. So after the restart the member has nothing to release, and does not
+//! start the second step. These partitions then have no owner until something else makes the group rebalance. When an
+//! unknown member joins, the group must rebalance, so a temporary member joins and leaves ([`force_rebalance`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use runtime::error::chain;
 use tokio::task::spawn_blocking;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -82,15 +85,15 @@ async fn until_all_have_owners(
         let (config, services, stop) = (Arc::clone(config), Arc::clone(services), stop.clone());
         let forced = spawn_blocking(move || force_rebalance(&config, &services.health, &stop)).await;
         if let Ok(Err(error)) = forced {
-            tracing::warn!("{error}");
+            tracing::warn!("force a rebalance of the group: {}", chain(&error));
         }
         before.clear();
     }
 }
 
-/// Joins the group as a new, temporary member, and leaves it after the first assignment, even an empty one, or after
-/// [`REBALANCE_TIMEOUT`]. The group then assigns all partitions again. The temporary member reads no records and
-/// commits nothing. Blocks.
+/// Joins the group as a new, temporary member. Leaves the group after the first assignment, even an empty one, after
+/// [`REBALANCE_TIMEOUT`], or at `shutdown`. The group then assigns all partitions again. The temporary member reads no
+/// records and commits nothing. Blocks.
 ///
 /// # Errors
 /// Kafka's client does not accept a setting.
@@ -101,13 +104,13 @@ fn force_rebalance(
 ) -> Result<(), GroupError> {
     let topic = &config.migrate.kafka.topic;
     let failed = |source| GroupError::Kafka { topic: topic.clone(), source };
-    let guest = group_consumer(config, None, health).map_err(failed)?;
-    guest.subscribe(&[topic]).map_err(failed)?;
+    let temporary = group_consumer(config, None, health).map_err(failed)?;
+    temporary.subscribe(&[topic]).map_err(failed)?;
     let latest = Instant::now() + REBALANCE_TIMEOUT;
-    while !guest.context().has_events() && Instant::now() < latest && !shutdown.is_cancelled() {
-        let _served = guest.poll(POLL_TIMEOUT);
+    while !temporary.context().has_events() && Instant::now() < latest && !shutdown.is_cancelled() {
+        let _served = temporary.poll(POLL_TIMEOUT);
     }
-    guest.context().acknowledge_immediately(&guest, []);
+    temporary.context().acknowledge_immediately(&temporary, []);
     Ok(())
 }
 

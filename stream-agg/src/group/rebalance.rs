@@ -18,7 +18,8 @@ use crate::pipeline::{Pipeline, PipelineEnd};
 /// How long a stopped pipeline may take to finish the batch that it is inserting.
 pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long, after [`RELEASE_TIMEOUT`], a partition may be held because a commit is under way. One attempt of a request
-/// takes up to `socket.timeout.ms` (60 s), and librdkafka makes at most three attempts.
+/// takes up to `socket.timeout.ms` (60 s), and librdkafka makes at most three attempts. So this limit is long enough
+/// for two attempts that time out (120 s), but not for three (180 s).
 ///
 /// Until the rebalance timeout, no other member gets the partition while this member holds it. This member keeps
 /// polling and sending heartbeats, so it exceeds neither `max.poll.interval.ms` nor the session timeout. librdkafka
@@ -163,7 +164,7 @@ impl Member {
         Ok(())
     }
 
-    /// Removes the metrics and the watch of a partition.
+    /// Removes the metrics and the applied watch of a partition.
     fn forget(&self, partition: i32) {
         self.applied_watches.lock().remove(&partition);
         self.services.metrics.forget(partition);

@@ -138,8 +138,9 @@ fn alarm_if_denied(
 ) {
     if outcome == CommitOutcome::Denied {
         let reason = format!(
-            "commit offset {from}: {error}; the commit is retried automatically. Check that this aggregator is authorized \
-             for the group and the topic, that the topic exists, and `offset.metadata.max.bytes` of the brokers"
+            "commit offset {from}: {error}; the commit is retried automatically. Check that this aggregator is \
+             authorized for the group and the topic, that the topic exists, and that `offset.metadata.max.bytes` of \
+             the brokers is at least 4096 (Kafka's default)"
         );
         health.alarm(Component::Commits(partition.into()), reason);
     }

@@ -73,7 +73,7 @@ impl GroupContext {
                 }
             };
             if let Err(error) = acknowledged {
-                tracing::debug!(%error, "leave the group");
+                tracing::debug!(%error, "acknowledge a rebalance while leaving the group");
             }
         }
     }
@@ -113,7 +113,7 @@ impl ConsumerContext for GroupContext {
                 consumer.incremental_unassign(list)
             };
             if let Err(error) = acknowledged {
-                tracing::debug!(%error, "leave the group");
+                tracing::debug!(%error, "acknowledge a rebalance while leaving the group");
             }
             return;
         }

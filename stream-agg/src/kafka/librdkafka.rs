@@ -1,6 +1,6 @@
 //! Functions that only the C interface of librdkafka offers: topic ids, leader epochs and member ids.
 //!
-//! The `rdkafka` crate wraps none of them. This is the only file of the crate with unsafe code. Each function frees
+//! The `rdkafka` crate wraps none of them. This is the only file of `stream-agg` with unsafe code. Each function frees
 //! everything that it allocates, and no pointer leaves this file.
 
 #![expect(

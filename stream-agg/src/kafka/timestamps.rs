@@ -60,17 +60,18 @@ fn judge(answer: Result<ConfigResource, RDKafkaErrorCode>) -> Result<TimestampTy
 pub fn help(kafka: &KafkaConfig) -> String {
     let (KafkaConfig { brokers, topic, .. }, (name, value)) = (kafka, SETTING);
     format!(
-        "producers set the times of records of topic `{topic}`, but Kafka must: run `kafka-configs.sh \
+        "producers set the times of records of topic `{topic}`, but Kafka must set them: run `kafka-configs.sh \
          --bootstrap-server {brokers} --alter --entity-type topics --entity-name {topic} --add-config {name}={value}`"
     )
 }
 
-/// The warning if this process has no right to read the setting.
+/// The warning if Kafka does not show the setting to this process ([`TimestampType::Unknown`]).
 pub fn warning(topic: &str) -> String {
     let (name, value) = SETTING;
     format!(
-        "topic `{topic}`: this process has no right to read the settings of the topic, so it cannot check that {name} \
-         is {value}; with another value, repeated events may count twice"
+        "topic `{topic}`: Kafka does not show the setting {name} to this process, so the process cannot check that the \
+         value is {value}; with another value, repeated events may count twice. Check that this process has the right \
+         DescribeConfigs on the topic"
     )
 }
 
