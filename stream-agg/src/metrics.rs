@@ -1,6 +1,6 @@
 //! The metrics of the aggregator: one struct, registered once.
 //!
-//! Invariant: lines = rows + rejected + duplicates. A batch is counted when all of its cells are applied.
+//! Invariant: lines = rows + rejected + duplicates. A batch is counted when it is applied.
 
 use std::time::Duration;
 
@@ -130,7 +130,8 @@ impl Default for Metrics {
             time_replaced: metrics.counter("time_replaced_total", "Rows whose client_time was not trusted."),
             arrival_replaced: metrics.counter(
                 "arrival_replaced_total",
-                "Rows whose server_time was not trusted because it differs from Kafka's: an edge's clock is wrong.",
+                "Rows whose server_time was not trusted because it is too far from Kafka's time: an edge's clock is \
+                 wrong.",
             ),
             records_miscounted: metrics.counter(
                 "records_miscounted_total",
@@ -151,7 +152,7 @@ impl Default for Metrics {
             audit_missing: metrics
                 .gauge("audit_missing", "Rows and events that the last audit found missing; alert above 0."),
             audit_duplicate: metrics
-                .gauge("audit_duplicate", "Rows and events that the last audit found twice; alert above 0."),
+                .gauge("audit_duplicate", "Rows and events that the last audit did not expect; alert above 0."),
             audit_gaps: metrics
                 .gauge("audit_gaps", "Offsets that the last audit found in no ledger row; alert above 0."),
             last_audit: metrics.gauge("last_audit_timestamp_seconds", "When the last audit ended."),
@@ -172,7 +173,8 @@ impl Default for Metrics {
             ),
             parts: metrics.gauge_vec(
                 "parts",
-                "Most active parts in one table partition; ClickHouse delays inserts from about 1000 on.",
+                "Number of active parts in the table partition that has the most; ClickHouse delays inserts from about \
+                 1000 on.",
                 &["table"],
             ),
             cells_skipped: metrics.counter("cells_skipped_total", "Cells that this process skipped because an earlier owner had inserted them."),
@@ -193,7 +195,7 @@ impl Default for Metrics {
             ),
             inserts_held: metrics.gauge(
                 "inserts_held",
-                "1 while a table lost a part or forgets tokens, and nothing is inserted; alert above 0.",
+                "1 while nothing is inserted because a check of the tables found a problem; alert above 0.",
             ),
             descriptions: metrics.descriptions(),
             registry: metrics.registry(),

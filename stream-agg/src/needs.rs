@@ -16,7 +16,7 @@ const ID_BYTES: usize = 50;
 /// Memory for which no limit in bytes exists: the groups of the rollups, and freed memory that jemalloc keeps for the
 /// next batch. The number was measured while an aggregator worked off a backlog.
 const UNBOUNDED_BYTES: usize = 320 * MIB;
-/// Memory of a command: more than any command took in measurements. Commands keep no data in memory.
+/// Memory of a command: more than any command took in measurements.
 const COMMAND_BYTES: usize = 64 * MIB;
 
 /// What an aggregator with this configuration needs.
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_stop_includes_an_insert_leaving_the_group_and_a_statement() {
+    fn the_longest_stop_of_a_service_has_four_steps_and_a_command_stops_at_once() {
         assert_eq!(of_service(&config(&[])).longest_stop(), Duration::from_secs(40));
         assert_eq!(of_command(&config(&[])).longest_stop(), Duration::ZERO);
     }

@@ -97,9 +97,9 @@ async fn read_state(
 
 /// Adopts a Kafka partition. If some tables hold rows of a record that other tables lack, the next owner of the
 /// partition decodes the record again under the declaration with the hash `declaration_hash`. If `declaration_hash` is
-/// `None`, the declaration is the one whose hash is in the raw rows of such records and in the committed intent. If
-/// neither contains a hash, every stored declaration is a candidate. The function fails unless there is exactly one
-/// candidate.
+/// `None`, the candidates are the declarations whose hashes are in the raw rows of such records and, if the committed
+/// intent declares a batch of the newest log generation, in this intent. If there are no such hashes, every stored
+/// declaration is a candidate. The function fails unless there is exactly one candidate.
 ///
 /// # Errors
 /// Why the partition cannot be adopted; in that case nothing has changed.
@@ -142,8 +142,8 @@ pub async fn adopt(
     };
     let window = restore::rebuild_window(&store, partition, &resume, &limits).await.map_err(store_error)?;
     let intent = Intent { window, start: from, ..resume.intent };
-    // `replace` refuses to commit if the committed offset has changed since `begin`. In that case, another batch was
-    // declared, and the markers that were read above may belong to that batch.
+    // `replace` refuses to commit if the committed offset or its metadata has changed since `begin`. In that case,
+    // another batch may have been declared, and the markers that were read above may belong to that batch.
     offline.replace(&committed, from, &intent).await.map_err(offline_error)?;
     Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
@@ -259,8 +259,9 @@ async fn declarations_from(
 
 /// An offset below which every table holds every record: the start of the last batch that is in the ledger. A marker is
 /// the end of its batch, so the second-highest marker in the ledger is this start. If there are fewer than two markers,
-/// the offset is 0. A later offset would not be safe: other tables may lack rows of the last batch, or may already hold
-/// rows of the next batch, for which the ledger has no marker yet.
+/// the offset is 0. The end of the last batch would not be safe, because other tables may lack rows of this batch. The
+/// highest marker in any table would not be safe either: it may belong to the next batch, for which the ledger has no
+/// marker yet.
 async fn complete_below(
     store: &Store,
     partition: u16,
@@ -287,7 +288,7 @@ impl fmt::Display for Adopted {
         if *lost > 0 {
             write!(
                 f,
-                "; the {lost} offsets before it are no longer in the log, so tables may lack their records"
+                "; the {lost} offsets before {from} are no longer in the log, so tables may lack their records"
             )?;
         }
         Ok(())

@@ -1,7 +1,9 @@
 //! `stream-agg audit`: compares the tables with each other, even while rows are inserted.
 //!
 //! Invariant: the audit compares no records whose inserts may be in flight. So if the tables are correct, it reports no
-//! error, whenever it runs. It makes three comparisons, each of them exact below certain offsets:
+//! error, whenever it runs. The table `progress` has an offset for each log: every record below this offset is in every
+//! table. In the following text, `progress` means this offset. The audit makes three comparisons, each of them exact
+//! below certain offsets:
 //!
 //! 1. *The ledger with itself*: each offset below `progress` must have a row ([`gaps`]), no record may have a second
 //!    row, and each row must have `stored = lines - rejected - duplicates`.

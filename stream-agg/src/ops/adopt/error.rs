@@ -50,8 +50,8 @@ pub enum AdoptError {
     },
     /// Records before the chosen offset would never be read.
     #[error(
-        "adopt partition {partition}: records from offset {reached} to {from} are in no table, and would never be \
-         read: start an aggregator, which reads them"
+        "adopt partition {partition}: records from offset {reached} on, below offset {from}, are in no table and \
+         would never be read: start an aggregator, which reads them"
     )]
     PassesOver {
         /// The Kafka partition.
@@ -63,7 +63,7 @@ pub enum AdoptError {
     },
     /// The log does not have the offset.
     #[error(
-        "adopt partition {partition}: the log holds offsets {low} to {end}, so reading cannot start at offset {from}"
+        "adopt partition {partition}: reading of the log can start at offsets {low} to {end}, not at offset {from}"
     )]
     NotInLog {
         /// The Kafka partition.
@@ -77,8 +77,9 @@ pub enum AdoptError {
     },
     /// Rows of some records are missing in some tables, and it is unknown under which declaration to make these rows.
     #[error(
-        "adopt partition {partition}: some tables may lack rows of the records from offset {from} to {applied_end}, \
-         which were decoded under {}; choose with --cfg the declaration under which to make the missing rows",
+        "adopt partition {partition}: some tables may lack rows of the records from offset {from} on, below offset \
+         {applied_end}; these records were decoded under {}; choose with --cfg the declaration under which to make \
+         the missing rows",
         listed(declaration_hashes)
     )]
     UnknownDeclaration {
@@ -125,9 +126,7 @@ fn listed(declaration_hashes: &[u64]) -> String {
     if declaration_hashes.is_empty() {
         return "a declaration that is not known".to_owned();
     }
-    declaration_hashes
-        .iter()
-        .map(|declaration_hash| format!("{declaration_hash:016x}"))
-        .collect::<Vec<_>>()
-        .join(" or ")
+    let hashes: Vec<_> =
+        declaration_hashes.iter().map(|declaration_hash| format!("{declaration_hash:016x}")).collect();
+    format!("declaration {}", hashes.join(" or "))
 }

@@ -19,7 +19,8 @@ pub enum Log {
 
 /// Checks what the operator says about the log against what was `found` in Kafka. For [`Log::Same`], returns the offset
 /// after the newest record whose leader epoch is known, and this epoch: the log must still hold this record. Returns
-/// `None` for [`Log::New`], and also if no epoch is known or if retention has deleted the record.
+/// `None` for [`Log::New`], if no epoch is known, or if the log begins above this offset, because retention has then
+/// deleted the record.
 pub(super) fn check_log(
     partition: u16,
     log: Log,
@@ -46,7 +47,7 @@ pub(super) fn check_log(
         }
         (Log::Same, _) => {
             let newest = committed.and_then(|(from, intent)| intent.newest_epoch(from));
-            // If retention has deleted the record, the epoch of the record cannot be compared.
+            // If the log begins above `end`, retention has deleted the record, and its epoch cannot be compared.
             Ok(newest.filter(|(end, _)| *end >= found.low))
         }
     }
@@ -61,7 +62,7 @@ mod tests {
     const TOPIC: Option<TopicId> = Some(TopicId(9));
 
     /// A state of Kafka in which offset 10 is committed. If `last` is given, a batch is declared that ends with the
-    /// record at offset `last`.
+    /// record at offset `last`. The commit names the topic id `topic`; the topic in Kafka has the id [`TOPIC`].
     fn found(last: Option<i64>, topic: Option<TopicId>) -> KafkaState {
         let log = LogMark { topic, epoch: Some(3) };
         let next = NextOffset::new;
@@ -115,10 +116,10 @@ mod tests {
         check(beginning, &found(None, Some(TopicId(8))), Ok(None));
         check(beginning, &KafkaState { committed: None, ..found(None, TOPIC) }, Ok(None));
         check(new(10), &found(None, TOPIC), Ok(None));
-        check(new(11), &found(None, TOPIC), Err("from offset 10 to 11 are in no table"));
+        check(new(11), &found(None, TOPIC), Err("from offset 10 on, below offset 11, are in no table"));
         check(new(15), &found(Some(14), TOPIC), Ok(None));
-        check(new(16), &found(Some(14), TOPIC), Err("from offset 15 to 16 are in no table"));
+        check(new(16), &found(Some(14), TOPIC), Err("from offset 15 on, below offset 16, are in no table"));
         check(new(16), &found(Some(14), Some(TopicId(8))), Ok(None));
-        check(new(2), &found(None, TOPIC), Err("the log holds offsets 3 to 20"));
+        check(new(2), &found(None, TOPIC), Err("reading of the log can start at offsets 3 to 20"));
     }
 }

@@ -44,7 +44,7 @@ pub struct Frame {
     pub progress: BTreeMap<Log, u64>,
     /// For each log, the first offset that is compared.
     pub floors: BTreeMap<Log, u64>,
-    /// The first day, by Kafka's time, that is compared, counted since 1970; `None` if nothing has expired.
+    /// The first day, by Kafka's time, that is compared (days since 1970); `None` if nothing seems to have expired.
     pub compared_from: Option<i64>,
     /// Raw rows that arrived before this day were dropped, although the ledger still has their records; `None` if there
     /// are no such rows.

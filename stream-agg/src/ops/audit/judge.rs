@@ -77,7 +77,8 @@ impl<'r> Snapshot<'r> {
     pub fn leave_out(&mut self, behind: &[Log]) {
         let late = self.cuts.keys().map(|(_, log)| log).find(|log| behind.contains(log));
         if let Some((_, partition)) = late {
-            self.left_out = Some(format!("not compared: progress of partition {partition} does not advance"));
+            self.left_out =
+                Some(format!("not compared: progress of partition {partition} stayed below the markers"));
         }
     }
 }
@@ -86,11 +87,11 @@ impl<'r> Snapshot<'r> {
 fn not_compared(condition: &Condition) -> Option<&'static str> {
     let Dimension::Prop(path) = &condition.field else { return None };
     if path.steps().len() > MAX_STEPS {
-        return Some("not compared: its where has a path of too many steps into props");
+        return Some("not compared: a condition in `where` has a path of too many steps into props");
     }
     let is_number = |text: &String| text.parse::<f64>().is_ok();
     let is_compared = !condition.values.iter().any(is_number);
-    (!is_compared).then_some("not compared: its where compares a number in props as text")
+    (!is_compared).then_some("not compared: a condition in `where` compares a number in props as text")
 }
 
 /// For each log, the highest marker of any table partition of any rollup.
@@ -140,7 +141,7 @@ fn of<T: Copy + Default>(spans: &BTreeMap<Key, T>, key: &Key) -> T {
 }
 
 /// Judges the ledger and the raw table. For the differing spans, `arrivals` has the number of raw rows that may have
-/// expired, and `details` the numbers of missing and duplicate rows.
+/// expired. For some of these spans, `details` has the numbers of missing and duplicate rows, counted record by record.
 pub fn rows(
     frame: &Frame,
     ledger: &BTreeMap<Key, LedgerSpan>,
@@ -172,7 +173,9 @@ pub fn rows(
     }
     if unknown > 0 {
         let kept = date(frame.kept_from());
-        events.remark(&format!("{unknown} lines arrived before {kept}: their raw rows may have expired"));
+        events.remark(&format!(
+            "{unknown} lines may have arrived before {kept}, so their raw rows may have expired"
+        ));
     }
     let mut findings = records.findings;
     findings.extend(events.findings);
@@ -207,7 +210,7 @@ pub fn rollup(
     let mut notes = Vec::from_iter(Some(note(frame)).filter(|note| !note.is_empty()));
     if !declared_in.always {
         notes.push(
-            "declared after the first events: must count at least the events since then, at most all events"
+            "some declarations lack this rollup: it must count at least the events stored under the others, at most all"
                 .to_owned(),
         );
     }

@@ -13,8 +13,8 @@ fn frame(held: &Held, days: u16) -> Frame {
     Frame::new(held, days, [(LOG, 50)].into(), TimeLimits::default())
 }
 
-/// Compares the first day by Kafka's time, the first day of arrival that is read, and the first day of arrival whose
-/// raw rows all exist. Each is a number of days before today.
+/// Checks three days of the frame: the first day, by Kafka's time, that is compared, the first day of arrival that is
+/// read, and the first day of arrival from which on all raw rows exist. Each is a number of days before today.
 #[track_caller]
 fn check(held: &Held, days: u16, compared_from: Option<i64>, raw_from: Option<i64>, whole_from: Option<i64>) {
     let found = frame(held, days);

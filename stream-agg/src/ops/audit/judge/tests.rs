@@ -84,7 +84,7 @@ fn check_dropped(found: u64, details: &[(Key, (u64, u64))], wrong: (u64, u64)) {
     assert_eq!((events.expected, events.found), (found.clamp(3, 5), found));
     assert_eq!(findings.is_empty(), wrong == (0, 0));
     assert_eq!(
-        events.note, "2 lines arrived before 2024-09-04: their raw rows may have expired",
+        events.note, "2 lines may have arrived before 2024-09-04, so their raw rows may have expired",
         "the note names the day 30 days before today"
     );
 }
@@ -173,8 +173,8 @@ fn days_past_the_retention_of_a_rollup_are_left_out() {
 fn a_rollup_whose_where_has_a_number_or_a_deep_path_is_not_compared() {
     for (condition, note) in [
         ("\"props.a\" = [\"b\", \"true\"]", ""),
-        ("\"props.a\" = [\"b\", \"1.50\"]", "its where compares a number in props as text"),
-        ("\"props.a.b.c.d.e\" = \"b\"", "its where has a path of too many steps into props"),
+        ("\"props.a\" = [\"b\", \"1.50\"]", "a condition in `where` compares a number in props as text"),
+        ("\"props.a.b.c.d.e\" = \"b\"", "a condition in `where` has a path of too many steps into props"),
     ] {
         let text = format!(
             "[[rollup]]\nname = \"of_a\"\ngrain = \"day\"\ndimensions = [\"event\"]\n\
