@@ -27,7 +27,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 
 /// Partitions of a world's topic.
-const PARTITIONS: i32 = 4;
+pub const PARTITIONS: i32 = 4;
 
 /// Makes an aggregator a static member of the group. If its process ends, the next process with the same instance id
 /// gets the same partitions at once.

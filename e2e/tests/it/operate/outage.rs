@@ -1,4 +1,4 @@
-//! A long outage of ClickHouse while events arrive: nothing is lost, memory stays bounded, and the lag disappears.
+//! Outages of ClickHouse: nothing is lost, memory stays bounded, the lag disappears, and all aggregators recover.
 
 use std::time::Duration;
 
@@ -7,9 +7,10 @@ use schemas::time::HOUR;
 use tokio::task;
 use tokio::time::{self, Instant};
 
+use crate::client::Http;
 use crate::oracle::now;
 use crate::systems::load;
-use crate::world::World;
+use crate::world::{DEADLINE, PARTITIONS, World};
 
 /// Length of the load before the outage and after it.
 const MARGIN: Duration = Duration::from_secs(15);
@@ -27,6 +28,28 @@ async fn an_outage_of_clickhouse_of_fifteen_seconds_loses_nothing() {
 #[ignore = "takes more than five minutes: ./dev test --full"]
 async fn an_outage_of_clickhouse_of_five_minutes_loses_nothing() {
     run("outage_300", Duration::from_secs(300)).await;
+}
+
+#[tokio::test]
+#[ignore = "takes more than a minute, because aggregators check the tables once a minute: ./dev test --full"]
+async fn an_aggregator_without_partitions_is_ready_again_after_an_outage_of_clickhouse() {
+    let (mut stack, world) = World::on_own_servers("outage_spare").await;
+    // One more than the topic has partitions.
+    let aggregators: Vec<_> = (0..=PARTITIONS).map(|_| world.start("stream-agg", &[])).collect();
+    let admins: Vec<_> = aggregators.iter().map(|aggregator| Http::new(aggregator.admin())).collect();
+    let all_answer = async |status: u16| {
+        for admin in &admins {
+            if !admin.try_send("GET", "/readyz", &[], "").await.is_ok_and(|answer| answer.status == status) {
+                return false;
+            }
+        }
+        true
+    };
+    wait_for("all aggregators to be ready", DEADLINE, async || all_answer(200).await).await.unwrap();
+    stack.clickhouse.kill9().unwrap();
+    wait_for("all of them to notice the outage", 2 * DEADLINE, async || all_answer(503).await).await.unwrap();
+    stack.clickhouse.start().await.unwrap();
+    wait_for("all of them to be ready again", DEADLINE, async || all_answer(200).await).await.unwrap();
 }
 
 #[expect(clippy::print_stderr, reason = "the output of the test shows the measurements")]
