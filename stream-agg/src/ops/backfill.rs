@@ -116,7 +116,7 @@ pub struct Filled {
     pub rows: u64,
     /// Number of cells into which these raw rows were aggregated.
     pub cells: u64,
-    /// Number of these cells that earlier runs had inserted.
+    /// Number of these cells that other runs had inserted.
     pub cells_there: u64,
     /// Number of raw rows that were counted in the group `(other)`, because a chunk had too many groups.
     pub folded_rows: u64,
@@ -161,8 +161,9 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     Ok(Filled { cells_there: metrics.cells_skipped.get(), ..backfill.filled })
 }
 
-/// Checks that every Kafka partition uses a declaration with the rollup `name`, and returns these partitions. If a
-/// partition used a declaration without it, the aggregator could still store raw rows that the rollup does not count.
+/// Checks that every Kafka partition uses a declaration with the rollup `name`, and returns these partitions. A
+/// partition is left out if it has no commit and its log never had a record. If a partition used a declaration without
+/// the rollup, the aggregator could still store raw rows that the rollup does not count.
 async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<u16>, BackfillError> {
     let partitions = in_use::by_partition(config, store).await?;
     let behind = partitions.iter().filter_map(|(partition, declared)| match declared {
@@ -227,15 +228,16 @@ impl Backfill<'_> {
             } else {
                 first_day = first_day.max(UnixMillis(raw_day.day.0 + DAY));
                 tracing::warn!(
-                    "skipped events that arrived on {day}, because ClickHouse is about to drop their raw rows"
+                    "skipped events that arrived on {day} in partition {partition}, because ClickHouse is about to \
+                     drop their raw rows"
                 );
             }
         }
         Ok(first_day)
     }
 
-    /// Fills the rollup from one day of raw rows. Fills nothing and returns `false` if ClickHouse may be about to drop
-    /// the raw rows of this day.
+    /// Fills the rollup from the raw rows of one day and one Kafka partition. Fills nothing and returns `false` if
+    /// ClickHouse may be about to drop the raw rows of this day.
     async fn fill_raw_day(&mut self, raw_day: RawDay) -> Result<bool, BackfillError> {
         let (table, source) = (self.rollup.table().name(), self.source(raw_day));
         let markers = markers::of_backfill(&self.store, table, &self.rollup.name, source).await?;
@@ -308,13 +310,17 @@ impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rollup, since, rows, cells, cells_there, folded_rows } = self;
         let since = since.as_deref().map_or_else(
-            || "nothing: ClickHouse has no raw rows that the rollup lacks, or will drop them soon".to_owned(),
+            || {
+                "nothing: ClickHouse has no raw rows that the rollup lacks, or will soon drop all raw rows that the \
+                 rollup lacks"
+                    .to_owned()
+            },
             |day| format!("events that arrived on {day} or later; no older raw rows could be counted"),
         );
         writeln!(f, "rollup        {rollup}")?;
         writeln!(f, "filled with   {since}")?;
         writeln!(f, "raw rows      {rows}")?;
-        writeln!(f, "cells         {cells}, of which earlier runs had inserted {cells_there}")?;
-        write!(f, "folded rows   {folded_rows}")
+        writeln!(f, "cells         {cells}, of which other runs had inserted {cells_there}")?;
+        write!(f, "folded rows   {folded_rows}, counted in the group `(other)`")
     }
 }

@@ -19,9 +19,9 @@ mod sql;
 pub use rollups::DeclaredIn;
 pub use spans::{LedgerSpan, RawSpan, SpanArrivals};
 
-/// The raw table.
+/// The name of the raw table, which has one row for each stored event.
 pub const EVENTS: &str = "events";
-/// The ledger.
+/// The name of the ledger in ClickHouse.
 pub const LEDGER: &str = "ledger";
 /// Number of consecutive offsets whose rows are compared as one sum.
 pub const SPAN: u64 = 10_000;
@@ -70,10 +70,10 @@ impl Reader<'_> {
         Ok(frame)
     }
 
-    /// For each log, an offset at and above which every record was appended on the day `from` or later, by Kafka's
-    /// time. Usually this is the lowest offset of the records of these days. If Kafka's clock was set back, records of
-    /// days before `from` may follow. They are all below the highest marker of the days before `from`, so the function
-    /// returns this marker if it is greater.
+    /// For each log with records of the day `from` or later, by Kafka's time: an offset at and above which every record
+    /// is of these days. Usually this is the lowest offset of the records of these days. If Kafka's clock was set back,
+    /// records of earlier days may follow that offset. The highest marker of the days before `from` is above all
+    /// records of those days, so the function returns this marker if it is greater.
     async fn first_offsets(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
         let from = start_of(from);
         let sql = format!(

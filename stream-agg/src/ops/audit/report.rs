@@ -50,11 +50,14 @@ fn insert(audit: &Audit) -> String {
     sql
 }
 
-/// For example `events, offsets 0-9999 of partition 3: 1 missing, 0 duplicate; 59 of 60`.
+/// For example `events, offsets 0-9999 of partition 3: 1 missing, 0 duplicate; found 59, expected 60`.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { table, part, expected, found, missing, duplicate } = self;
-        write!(f, "{table}, {part}: {missing} missing, {duplicate} duplicate; {found} of {expected}")
+        write!(
+            f,
+            "{table}, {part}: {missing} missing, {duplicate} duplicate; found {found}, expected {expected}"
+        )
     }
 }
 

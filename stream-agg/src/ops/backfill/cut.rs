@@ -1,12 +1,12 @@
-//! Cuts raw rows into chunks. For each raw day, a table partition has a marker that shows which chunks of this day it
-//! holds.
+//! Cuts raw rows into chunks. For each raw day, a table partition has a marker that shows which chunks of this day the
+//! table partition holds.
 //!
 //! A chunk contains rows of one day of the raw table and one Kafka partition ([`RawDay`]). A day must be cut into the
 //! same chunks at any time and in any process. ClickHouse drops the days of the raw table one by one, so the chunks of
 //! a day must not depend on other days. The functions here are pure. Invariants:
 //!
 //! - The chunks of a raw day ascend and never overlap.
-//! - No marker is inside a chunk, so a table partition holds either all of a chunk's rows or none.
+//! - No marker is inside a chunk, so a table partition holds either a chunk's whole cell or none of its rows.
 //! - The markers of a raw day differ from those of live batches and of other days ([`RawDay::marker_generation`]).
 
 use std::collections::BTreeSet;

@@ -24,7 +24,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// value the limits within which this declaration trusts client times.
 pub(super) type DeclarationsWithoutRollup = BTreeMap<u64, TimeLimits>;
 
-/// The columns of a raw row that rollups read.
+/// The columns of a raw row that a backfill reads.
 #[derive(clickhouse::Row, serde::Deserialize)]
 struct RawRow {
     #[serde(rename = "cfg")]

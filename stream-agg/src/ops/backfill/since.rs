@@ -17,8 +17,8 @@ use crate::apply::store::{Store, StoreError};
 use crate::ops::backfill::EXPIRY_MARGIN_MS;
 use crate::protocol::since::NOT_COUNTED;
 
-/// How long to wait for partitions that have committed a declaration with the rollup, but have not yet stored the
-/// moment since which they count the rollup. They store it right after the commit.
+/// How long to wait for aggregators that have committed a declaration with the rollup for a partition, but have not yet
+/// stored the moment from which on they count the rollup. They store this moment right after the commit.
 const MAX_SINCE_WAIT: Duration = Duration::from_secs(15);
 /// Shortest and longest wait between two queries of the stored moments.
 const SINCE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
@@ -30,8 +30,8 @@ pub(super) struct SinceBefore {
 
 impl SinceBefore {
     /// Reads the stored moments of `rollup`. `in_use` lists the partitions whose declaration contains the rollup. Waits
-    /// up to [`MAX_SINCE_WAIT`] until each of them has stored a moment. The backfill will not replace the row of a
-    /// partition that has stored none by then.
+    /// up to [`MAX_SINCE_WAIT`] while the row of any of these partitions still has [`NOT_COUNTED`] instead of a moment.
+    /// The backfill does not replace such a row.
     pub(super) async fn read(store: &Store, rollup: &str, in_use: &[u16]) -> Result<Self, StoreError> {
         let mut backoff = SINCE_RETRIES.backoff();
         let latest = Instant::now() + MAX_SINCE_WAIT;
@@ -46,8 +46,9 @@ impl SinceBefore {
             if Instant::now() >= latest {
                 let open: Vec<_> = open.iter().map(|row| row.partition.to_string()).collect();
                 tracing::warn!(
-                    "partitions {} have not stored the moment since which they count `{rollup}`, so readers treat it \
-                     as incomplete; run this command again once an aggregator owns these partitions",
+                    "for partitions {}, no aggregator has stored the moment from which on it counts `{rollup}`, so \
+                     readers treat `{rollup}` as incomplete; run this command again once an aggregator owns these \
+                     partitions",
                     open.join(", ")
                 );
                 return Ok(Self { replaced });
@@ -76,8 +77,8 @@ fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> 
             partition: row.partition,
             since: first,
             // If a new owner of the partition has stored a moment since `replaced` was read, the version of that moment
-            // must be greater than this one. That version is ClickHouse's time after a rebalance. The rebalance began
-            // after `noted_ms` and took longer than a millisecond.
+            // must be greater than this one. Unless ClickHouse's clock was set back, that version is ClickHouse's time
+            // after a rebalance. The rebalance began after `noted_ms` and took longer than a millisecond.
             noted: UnixMillis(row.noted_ms + 1),
         })
         .collect()

@@ -67,7 +67,8 @@ async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_r
     wait_for_finding(&world, &["--days", "29"], &[&twice, "missing=0 duplicate=2"]).await;
     let lost = format!("DELETE FROM events WHERE toDate(server_time) = '{day}' AND line = 1");
     world.rows(&lost).await;
-    wait_for_finding(&world, &["--days", "2"], &["partition 3: 1 missing, 0 duplicate; 7 of 8"]).await;
+    wait_for_finding(&world, &["--days", "2"], &["partition 3: 1 missing, 0 duplicate; found 7, expected 8"])
+        .await;
 }
 
 #[tokio::test]
@@ -93,7 +94,12 @@ async fn expired_raw_rows_are_not_reported_as_missing_but_other_raw_rows_are() {
         make_tables_look_old(&world).await;
     }
     world.rows("DELETE FROM events WHERE tenant != '' AND ko = 2 AND line = 1").await;
-    wait_for_finding(&world, &["--days", "29"], &["partition 3: 1 missing, 0 duplicate; 3 of 4"]).await;
+    wait_for_finding(
+        &world,
+        &["--days", "29"],
+        &["partition 3: 1 missing, 0 duplicate; found 3, expected 4"],
+    )
+    .await;
 }
 
 #[tokio::test]

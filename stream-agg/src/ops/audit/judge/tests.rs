@@ -4,7 +4,8 @@ use super::*;
 
 const TODAY: i64 = 20_000;
 
-/// A frame in which everything before the day `from` has expired, or nothing if `from` is `None`.
+/// A frame that compares the records of the day `from` and later days, and has all raw rows from two days before `from`
+/// on. If `from` is `None`, nothing has expired and everything is compared.
 fn frame(from: Option<i64>) -> Frame {
     Frame {
         now: UnixMillis(TODAY * DAY),
@@ -42,7 +43,7 @@ fn a_finding_from_details_names_the_offsets_of_its_span() {
     assert_eq!(findings.len(), 1);
     assert_eq!(
         findings[0].to_string(),
-        "events, offsets 10000-19999 of partition 3: 1 missing, 1 duplicate; 5 of 5"
+        "events, offsets 10000-19999 of partition 3: 1 missing, 1 duplicate; found 5, expected 5"
     );
     assert_eq!((tables[1].missing, tables[1].duplicate), (1, 1));
 }
@@ -114,8 +115,9 @@ fn spans_that_cannot_have_lost_rows_to_expiry_are_read_first() {
 const ALWAYS: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: true };
 const LATER: DeclaredIn = DeclaredIn { declaration_hashes: Vec::new(), always: false };
 
-/// Judges one day of a rollup. `must` has the least and the greatest number of events that the rollup may hold, and
-/// `found` is the number that it holds. `wrong` has the numbers of missing and duplicate events that must be reported.
+/// Judges one day of a rollup that holds `found` events. `must` has two numbers of raw rows: those that were stored
+/// under a declaration with the rollup, and those that were stored under any declaration. `wrong` has the numbers of
+/// missing and duplicate events that must be reported.
 #[track_caller]
 fn check(
     name: &str,
@@ -195,8 +197,8 @@ fn a_rollup_without_time_is_compared_in_sum_while_nothing_has_expired() {
     check("poll_votes", &frame(Some(TODAY - 2)), 0, (5, 5), 9, &ALWAYS, (0, 0));
 }
 
-/// Judges a rollup that holds `found` events while one raw row is missing: the ledger has five rows, the raw table only
-/// four.
+/// Judges a rollup that holds `found` events. One raw row is missing: the ledger counts five stored lines, but the raw
+/// table has only four rows.
 #[track_caller]
 fn check_beside_a_lost_row(name: &str, found: u64, wrong: (u64, u64)) {
     let rollups = Rollups::built_in();

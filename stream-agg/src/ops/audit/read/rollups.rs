@@ -68,9 +68,9 @@ impl Reader<'_> {
     }
 
     /// Numbers of raw rows by the day of the event (days since 1970). For each rollup, counts the raw rows that meet
-    /// its conditions and whose offset is below `progress`, or below the marker of the rollup's table partition that
-    /// counts the row ([`Snapshot::cuts`]). Each rollup gets two numbers. The first counts only rows that were stored
-    /// under a declaration that contains the rollup unchanged. The second counts rows that were stored under any
+    /// its conditions and whose offset is below `progress`, or below the marker of the table partition in which the
+    /// rollup counts the row ([`Snapshot::cuts`]). Each rollup gets two numbers. The first counts only rows that were
+    /// stored under a declaration that contains the rollup unchanged. The second counts rows that were stored under any
     /// declaration.
     pub async fn days(
         &self,

@@ -112,8 +112,9 @@ impl Reader<'_> {
         self.raw_spans(&of_raw(frame, frame.raw_from())).await
     }
 
-    /// The raw rows of these spans that arrived on the day `since` or later, and before the days that
-    /// [`raw`](Self::raw) reads.
+    /// Reads the raw rows of these spans that arrived on the day `since` or later, and before the days that
+    /// [`raw`](Self::raw) reads, summed up for each span. If there are too many spans to list in a query, the result
+    /// has all spans with such rows.
     pub async fn earlier_raw(
         &self,
         frame: &Frame,
@@ -137,7 +138,8 @@ impl Reader<'_> {
         Ok(read.into_iter().map(span).collect())
     }
 
-    /// When the lines of these spans arrived, as far as the ids of their records show.
+    /// When the lines of these spans arrived, as far as the ids of the spans' records show. If there are too many spans
+    /// to list in a query, the result has all spans.
     pub async fn arrivals(
         &self,
         frame: &Frame,
@@ -166,7 +168,7 @@ impl Reader<'_> {
     }
 
     /// Whether the ledger has a record with lines whose raw rows may have been dropped. Returns `false` without a query
-    /// if [`Frame::whole_from`] is set, because it already leaves out the days whose raw rows may have been
+    /// if [`Frame::whole_from`] is set, because `whole_from` already leaves out the days whose raw rows may have been
     /// dropped.
     pub async fn may_lack_raw_rows(&self, frame: &Frame) -> Result<bool, StoreError> {
         if frame.whole_from.is_some() {

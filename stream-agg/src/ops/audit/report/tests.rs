@@ -17,7 +17,8 @@ fn audit(missing: u64, duplicate: u64, gaps: &[Gap]) -> Audit {
     Audit { at: 1000, tables: vec![events], findings: Vec::new(), offsets }
 }
 
-/// Compares the last line of the report of an audit, and whether the audit is sound.
+/// Checks that the last line of the audit's report is `verdict`, and that the audit is sound if and only if `verdict`
+/// says so.
 #[track_caller]
 fn check(audit: &Audit, verdict: &str) {
     assert_eq!(audit.to_string().lines().last(), Some(verdict));
