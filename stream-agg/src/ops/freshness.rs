@@ -45,11 +45,11 @@ pub struct ProgressPublisher {
     pub topic_watch: Arc<TopicWatch>,
     /// The client with which the publisher asks Kafka where the logs end.
     pub metadata_client: Arc<BaseConsumer>,
-    /// The first offset of each partition that is not applied yet.
+    /// Which records of each partition are applied.
     pub applied_watches: Arc<AppliedWatches>,
     /// The database of the table `progress`.
     pub store: Store,
-    /// The metrics of the process. The publisher sets the lag of each partition.
+    /// The metrics of the process. The publisher sets the lag of each partition and the watermark.
     pub metrics: Arc<Metrics>,
     /// Shows whether Kafka and ClickHouse answer, and which partitions are stalled.
     pub health: Arc<Health>,
@@ -70,8 +70,8 @@ impl ProgressPublisher {
     }
 
     /// Publishes the progress of each partition whose progress has changed since it was `published` last. `before` is a
-    /// moment before the `ends` of the logs were read: a partition that is applied up to its end has every record that
-    /// was in Kafka before this moment.
+    /// moment before the `ends` of the logs were read. So if every record below the end of a log is applied, then every
+    /// record that was in this log before the moment is applied.
     async fn publish(
         &self,
         before: UnixMillis,
@@ -101,8 +101,8 @@ impl ProgressPublisher {
         if let Some(watermark) = watermark {
             self.metrics.watermark(watermark.0 / SECOND);
         }
-        // If a partition has changed, the number of partitions is known: a partition is restored only after Kafka has
-        // described the topic.
+        // If the number of partitions is unknown, `changed` is empty: a partition has progress only once it is
+        // restored, and it is restored only after Kafka has described the topic.
         let Some(partitions) = self.topic_watch.partitions() else { return };
         if changed.is_empty() {
             return;
@@ -116,8 +116,8 @@ impl ProgressPublisher {
         }
     }
 
-    /// Reports each stalled partition: its log has records that are not applied, and no record of the partition was
-    /// applied for [`STALLED_AFTER`].
+    /// Reports each stalled partition: for [`STALLED_AFTER`], no record of the partition was applied, while records
+    /// waited in its log or the partition was not restored yet.
     fn look_for_stalls(&self, ends: &BTreeMap<i32, i64>, stalls: &mut Stalls) {
         let (applied_watches, now) = (self.applied_watches.all(), Instant::now());
         for partition in stalls.forget(|partition| !applied_watches.contains_key(&partition)) {
@@ -128,7 +128,10 @@ impl ProgressPublisher {
             // The end is unknown if Kafka does not answer or the topic was created again. Neither is a stall.
             let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
             if stalls.is_stalled(*partition, next, waits, now) {
-                let reason = format!("records wait, but none was applied for {} s", STALLED_AFTER.as_secs());
+                let reason = format!(
+                    "no record was applied for {} s: records wait, or the pipeline has not started to read",
+                    STALLED_AFTER.as_secs()
+                );
                 self.health.degraded(Component::Progress(*partition), reason);
             } else {
                 self.health.recovered(Component::Progress(*partition));
@@ -176,7 +179,7 @@ fn freshness(
     end: Option<i64>,
     now: UnixMillis,
 ) -> Option<PublishedProgress> {
-    // A broker's clock may be ahead, and readers must not see data from the future.
+    // A broker's clock may be ahead. `as_of` must not be in the future, because records may still arrive before then.
     let applied_until = applied_until.map(|until| until.min(now));
     let nothing_left = end.filter(|end| next.to_i64() >= *end).map(|_| now);
     let before = known.map(|known| known.as_of);
@@ -203,6 +206,7 @@ fn insert(partitions: u16, changed: &BTreeMap<i32, PublishedProgress>) -> String
 
 fn ends(metadata_client: &BaseConsumer, topic: &str, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, i64>> {
     if partitions.is_empty() {
+        // This request only shows whether Kafka answers.
         metadata_client.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
         return Ok(BTreeMap::new());
     }
@@ -223,7 +227,7 @@ fn ends(metadata_client: &BaseConsumer, topic: &str, partitions: &[i32]) -> Kafk
 mod tests {
     use super::*;
 
-    const SOON: UnixMillis = UnixMillis(2000);
+    const NOW: UnixMillis = UnixMillis(2000);
 
     #[track_caller]
     fn check(known: Option<i64>, applied_until: Option<i64>, end: Option<i64>, as_of: Option<i64>) {
@@ -233,7 +237,7 @@ mod tests {
             as_of: UnixMillis(as_of),
         });
         let next = NextOffset::new(7);
-        let found = freshness(known, 2, next, applied_until.map(UnixMillis), end, SOON);
+        let found = freshness(known, 2, next, applied_until.map(UnixMillis), end, NOW);
         assert_eq!(
             found,
             as_of.map(|as_of| PublishedProgress { log_generation: 2, next, as_of: UnixMillis(as_of) })

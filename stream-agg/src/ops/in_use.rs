@@ -1,7 +1,9 @@
-//! Finds the declaration that the consumer group uses for each Kafka partition.
+//! Finds the [`Declaration`] that the consumer group uses for each Kafka partition. It contains the rollups and all
+//! settings that change the rows of a batch.
 //!
-//! The metadata of the committed offset, the intent, names this declaration. Every record below the committed offset is
-//! in every table. Records at or above it are counted under this declaration or a later one.
+//! The intent, which is the metadata of the committed offset, names the declaration by its hash. Every record below the
+//! committed offset is in every table. Records at or above this offset are counted under this declaration or a later
+//! one.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -29,21 +31,21 @@ pub enum InUseError {
     /// Kafka did not answer, or refused the request.
     #[error("read the committed offsets from kafka")]
     Kafka(#[from] KafkaError),
-    /// The metadata of a commit is not an intent.
+    /// The metadata of a commit is not an intent that this release can read.
     #[error(
         "read the declaration that partition {partition} uses: the metadata of its commit cannot be read"
     )]
     Unreadable {
         /// The Kafka partition.
         partition: u16,
-        /// Why it is not an intent.
+        /// Why this release cannot read the metadata.
         source: IntentError,
     },
     /// The declaration that a committed intent names by its hash is missing in the table `configs`, or cannot be read.
     #[error("read the declaration that is in use")]
     Unknown(#[from] UnknownDeclaration),
     /// ClickHouse did not answer, or refused the request.
-    #[error("read the declaration that is in use")]
+    #[error("read the declaration that is in use from the table `configs`")]
     Store(#[from] StoreError),
 }
 
@@ -74,8 +76,8 @@ pub async fn by_partition(
     Ok(all)
 }
 
-/// The Kafka partitions for which the group has committed an offset. Records of other partitions were never counted.
-/// This call blocks.
+/// The Kafka partitions for which the group has committed an offset. Records of other partitions were never counted,
+/// because an aggregator commits before the first insert of a partition. This call blocks.
 ///
 /// # Errors
 /// The error of Kafka.
@@ -85,7 +87,7 @@ pub fn committed_partitions(config: &Config) -> Result<Vec<u16>, KafkaError> {
     Ok(all.filter(|(_, metadata)| metadata.is_some()).map(|(partition, _)| partition).collect())
 }
 
-/// The metadata that the group has committed for each partition; `None` if it has committed nothing. A partition is
+/// The metadata that the group has committed for each partition; `None` if no offset is committed. A partition is
 /// left out if it has no commit and its log never had a record.
 fn committed(config: &Config) -> Result<Vec<(u16, Option<String>)>, KafkaError> {
     let group = group(config)?;
@@ -103,7 +105,7 @@ fn group(config: &Config) -> Result<BaseConsumer, KafkaError> {
     config.migrate.kafka.client(&[("group.id", &config.group)]).create()
 }
 
-/// The metadata that the group has committed for each partition; `None` if it has committed nothing.
+/// The metadata that the group has committed for each partition; `None` if no offset is committed.
 fn all_committed(config: &Config, group: &BaseConsumer) -> Result<Vec<(u16, Option<String>)>, KafkaError> {
     let topic = &config.migrate.kafka.topic;
     let metadata = group.fetch_metadata(Some(topic), ASK_TIMEOUT)?;

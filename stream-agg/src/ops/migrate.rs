@@ -1,10 +1,12 @@
 //! `stream-agg migrate`: creates the database, the tables and the topic if they are missing, creates or replaces all
-//! views for analysts, and drops those that are no longer declared.
+//! views for analysts, and drops views that are no longer declared. Also creates and removes the databases and users
+//! of tenants.
 //!
 //! A step is an SQL file, a declared field, a rollup, or a serving view (a materialized view for the query API).
 //! Invariant: a step never changes once it is applied. If its text differs from the text that was applied under the
-//! same name, the migration fails. Two processes may migrate at the same time, because each statement has
-//! `IF NOT EXISTS` or replaces an object with an equal one. An existing topic is checked and never changed.
+//! same name, the migration fails. Two processes may migrate at the same time, because each statement can be repeated:
+//! it has `IF NOT EXISTS` or `IF EXISTS`, or it puts an object into the declared state again. An existing topic is
+//! checked and never changed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -58,7 +60,7 @@ pub struct Migrated {
 /// Why the migration failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The declaration of a field or rollup was changed after it was applied, or the statement of a serving view was.
+    /// The declaration of a field or rollup, or the statement of a serving view, was changed after it was applied.
     #[error(
         "migrate: `{0}` was changed after it was applied; undo the change, or declare it under another name"
     )]
@@ -72,8 +74,8 @@ pub enum MigrateError {
          --fresh` deletes the local data)"
     )]
     OtherRelease(String),
-    /// ClickHouse did not apply a statement.
-    #[error("apply `{name}`")]
+    /// A statement failed.
+    #[error("run a statement about `{name}`")]
     Apply {
         /// The step, or the object of the statement.
         name: String,
@@ -97,15 +99,16 @@ pub enum MigrateError {
          again"
     )]
     UsersAreInAFile(String),
-    /// The definer of a tenant's views could read the rows of every tenant.
+    /// The definer of a tenant's views could read rows of other tenants, because its row policy is missing or has
+    /// another condition.
     #[error(
-        "create views with the rights of `{0}`: they would show all tenants, because this user lacks the row policy that \
-         `stream-agg migrate --print-users-xml` prints"
+        "create views with the rights of `{0}`: they could show rows of other tenants, because this user lacks the row \
+         policy that `stream-agg migrate --print-users-xml` prints"
     )]
     NoPolicy(String),
-    /// Another row policy would show the definer rows of other tenants.
+    /// Another permissive row policy could show the definer rows of other tenants.
     #[error(
-        "create views with the rights of `{1}`: the row policy `{0}` also applies to this user and would show \
+        "create views with the rights of `{1}`: the row policy `{0}` also applies to this user and could show \
          this user rows of more than one tenant; exclude the definers of tenants from that policy with `TO ALL \
          EXCEPT`, or drop the policy"
     )]
@@ -305,8 +308,8 @@ impl Step {
 }
 
 impl MigrateConfig {
-    /// The columns of declared fields. If a field is removed from the file, its column stays, because a batch that was
-    /// declared before may still insert into the column.
+    /// The columns of declared fields. If a field is removed from ROLLUPS_FILE, its column stays, because a batch that
+    /// was declared before may still insert into the column.
     fn fields(&self) -> impl Iterator<Item = Step> {
         let fields = self.rollups.fields().iter();
         fields.map(|field| Step::applied(&format!("field_{}", field.name), field.add_column()))

@@ -49,7 +49,7 @@ pub enum OfflineError {
     },
     /// Another process committed while the command ran.
     #[error(
-        "another offset was committed while the command ran: stop all aggregators and other commands, then run the \
+        "another process committed while the command ran: stop all aggregators and other commands, then run the \
          command again"
     )]
     Changed,
@@ -72,8 +72,8 @@ pub(crate) fn insert_lifetime() -> Duration {
     Duration::from_millis(MAX_INSERT_LIFETIME_MS.unsigned_abs()) + CLOCK_TOLERANCE
 }
 
-/// Whether the error means that the group's coordinator is not ready yet. This lasts a moment after a broker has
-/// started, and after the first request that a Kafka cluster gets about any consumer group.
+/// Whether the error means that the group's coordinator is not ready yet. The coordinator is not ready for a moment
+/// after a broker has started, and after the first request that a Kafka cluster gets about any consumer group.
 fn has_no_coordinator(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as C;
     let codes = [C::NotCoordinator, C::CoordinatorNotAvailable, C::CoordinatorLoadInProgress];
@@ -131,7 +131,7 @@ impl<'c> Offline<'c> {
         answer.elements().first().map_or(Ok(None), commit::committed)
     }
 
-    /// Sends a request to Kafka, again and again while the group has no coordinator.
+    /// Sends a request to Kafka. Repeats it while the group has no coordinator, for at most [`ASK_TIMEOUT`].
     async fn ask<T>(&self, request: impl Fn(&Self) -> Result<T, KafkaError>) -> Result<T, OfflineError> {
         let until = Instant::now() + ASK_TIMEOUT;
         loop {
@@ -147,7 +147,7 @@ impl<'c> Offline<'c> {
     /// What is committed, and its intent.
     ///
     /// # Errors
-    /// No offset is committed, or the intent cannot be read.
+    /// No offset is committed, the intent cannot be read, or a request to Kafka failed.
     pub async fn intent(&self) -> Result<CommittedIntent, OfflineError> {
         let committed = self.ask(Self::find_committed).await?;
         let (from, metadata) = committed.as_ref().ok_or(OfflineError::NothingCommitted)?;
@@ -156,8 +156,8 @@ impl<'c> Offline<'c> {
     }
 
     /// Whether the log still has, below `end`, the records that an aggregator has read. `epoch` is the leader epoch of
-    /// the last record that the aggregator read below `end`. If the log was truncated below `end` since, the record
-    /// there is missing or has a later epoch.
+    /// the last record that the aggregator read below `end`. If the log was truncated below `end` since, that record
+    /// is missing or has a later epoch.
     ///
     /// # Errors
     /// The error of Kafka.
@@ -167,8 +167,8 @@ impl<'c> Offline<'c> {
 
     fn ask_epoch(&self, end: NextOffset, epoch: i32) -> Result<bool, KafkaError> {
         let (topic, partition) = (self.topic(), i32::from(self.partition));
-        // With this setting, the client reports `PartitionEOF` for a valid offset at the end of the log, where there is
-        // no record.
+        // With `enable.partition.eof`, the client reports `PartitionEOF` for a valid offset at the end of the log,
+        // where there is no record.
         let settings = [("group.id", self.config.group.as_str()), ("enable.partition.eof", "true")];
         let reader: BaseConsumer =
             self.config.migrate.kafka.client(&[&settings[..], &fixed::CONSUMER].concat()).create()?;
@@ -214,8 +214,8 @@ impl<'c> Offline<'c> {
         from: NextOffset,
         metadata: &str,
     ) -> Result<(), OfflineError> {
-        // Kafka has no commit with a condition. A commit of another command between this check and the commit below
-        // would be lost; the two are milliseconds apart.
+        // Kafka has no commit with a condition. If another command commits between this check and the commit below, its
+        // commit is lost. The check and the commit are only milliseconds apart.
         if self.ask(Self::find_committed).await? != *found {
             return Err(OfflineError::Changed);
         }
@@ -240,7 +240,8 @@ impl<'c> Offline<'c> {
     /// an insert until its deadline, and then run it until the time limit of a statement; the wait covers both.
     ///
     /// During the wait, the offset in `committed` is committed repeatedly, which fails if an aggregator has joined the
-    /// group or if another process has committed. If `committed` is `None`, the wait notices neither.
+    /// group or if another process has committed. If `committed` is `None`, nothing is committed, and the
+    /// wait detects neither members of the group nor other commits.
     ///
     /// # Errors
     /// An aggregator joined the group during the wait, another process committed, or a request to Kafka failed.
@@ -259,7 +260,7 @@ impl<'c> Offline<'c> {
         Ok(())
     }
 
-    /// Checks that the group is empty, because Kafka accepts the commit only while it is.
+    /// Commits `committed` again without a change. Fails if the group has members or if another process has committed.
     async fn commit_again(&self, committed: &Committed) -> Result<(), OfflineError> {
         let Some((from, metadata)) = committed else { return Ok(()) };
         self.replace_text(committed, *from, metadata).await

@@ -73,7 +73,8 @@ pub enum SkipError {
         /// The Kafka partition.
         partition: u16,
     },
-    /// Aggregators run, no readable intent is committed, or a request to Kafka or ClickHouse failed.
+    /// Aggregators run, another process committed, no readable intent is committed, or a request to Kafka or ClickHouse
+    /// failed.
     #[error("skip partition {partition}")]
     Offline {
         /// The Kafka partition.

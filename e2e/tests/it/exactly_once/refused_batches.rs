@@ -98,7 +98,7 @@ async fn a_command_does_not_undo_the_commit_of_another_command() {
     };
     let (split, ()) = tokio::join!(world.run("stream-agg", &["split", "0"], &[]), skip);
     let split = format!("{:#}", split.unwrap_err());
-    assert!(split.contains("another offset was committed while the command ran"), "{split}");
+    assert!(split.contains("another process committed while the command ran"), "{split}");
     let (offset, metadata) = world.committed(0);
     assert!(offset == 0 && metadata.ends_with(" X=2"), "{metadata}");
 }

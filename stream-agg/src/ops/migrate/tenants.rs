@@ -8,7 +8,7 @@
 //! - A migration writes a note about a database to `schema_migrations` before it creates the database. A later
 //!   migration removes the databases that have a note but no tenant in the tenants file. A database without a note
 //!   stays, because no migration created it.
-//! - A tenant that is removed or disabled loses its login first.
+//! - When a tenant is removed from the tenants file or disabled in it, its login is removed before its views.
 //!
 //! Migrations with different tenants files may run at the same time. Therefore a migration that has created a database
 //! writes the note again if another migration has removed the note in the meantime.
@@ -122,7 +122,8 @@ async fn is_there(server: &Store, database: &str) -> Result<bool, MigrateError> 
 }
 
 /// The removed tenants whose database or login still exists. A database still exists if it contains objects that
-/// migrations did not create. Both also exist if another migration has created the tenant again in the meantime.
+/// migrations did not create. The database and the login also exist if another migration has created the tenant again
+/// in the meantime.
 async fn still_there(
     config: &MigrateConfig,
     server: &Store,
@@ -178,9 +179,11 @@ async fn check_policies(config: &MigrateConfig, server: &Store, tenant: &Tenant)
     policies::check(&policies, &tenant.definer(&config.bi_definer), &tenant.condition())
 }
 
-/// Checks that a row policy for the definer hides no rows from other users, as ClickHouse does with
-/// `users_without_row_policies_can_read_rows=false`. Creates a trial policy on `schema_migrations`, which no running
-/// service reads, and checks that this user still sees the rows of this table.
+/// Checks that a row policy for the definer hides no rows from other users. If
+/// `users_without_row_policies_can_read_rows` is false in ClickHouse, the policy would hide the rows from them. Creates
+/// a trial policy on `schema_migrations`, checks that the user of this process still sees the rows of this table, and
+/// drops the policy. The trial uses this table because it has no markers and no events. If an aggregator checks the
+/// table while the trial policy hides its rows, the aggregator only holds inserts back until a later check succeeds.
 async fn check_policies_spare_others(
     config: &MigrateConfig,
     server: &Store,
@@ -210,7 +213,8 @@ async fn remove(config: &MigrateConfig, server: &Store, name: &str) -> Result<()
         apply(server, &database, &format!("DROP DATABASE IF EXISTS {} SYNC", identifier(&database))).await?;
     } else {
         tracing::warn!(
-            "tenant `{name}`: the database `{database}` stays, because it also contains {}",
+            "tenant `{name}`: the database `{database}` stays, because it contains objects that `migrate` did not \
+             create: {}",
             others.join(", ")
         );
     }

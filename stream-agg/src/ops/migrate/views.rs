@@ -11,7 +11,7 @@
 
 use schemas::bi::{self, Definers, Rights, View, identifier};
 
-use super::{MigrateError, apply};
+use super::{MigrateError, apply, failed};
 use crate::apply::store::{Store, StoreError};
 use crate::config::MigrateConfig;
 
@@ -40,8 +40,8 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<ViewChanges, MigrateE
     match make_in(config, database, &views, config.definers()).await {
         Err(MigrateError::Apply { source: StoreError::Refused { code: UNKNOWN_USER, .. }, .. }) => {
             tracing::warn!(
-                "this ClickHouse lacks the user `{}` or `{}`, so readers of the views of `{database}` need rights on the \
-                 tables; `stream-agg migrate --print-grants` prints the statements that create both",
+                "this ClickHouse lacks the user `{}` or `{}`, so readers of the views of `{database}` need rights on \
+                 the tables; `stream-agg migrate --print-grants` prints the statements that create these users",
                 config.bi_definer,
                 config.bi_freshness_definer
             );
@@ -88,8 +88,8 @@ async fn replace(
     for view in &dropped {
         drop_view(&server, database, view).await?;
     }
-    // The views are dropped before their notes are cleared. So if this migration is killed here, the next one still
-    // finds the notes and can drop the remaining views.
+    // The notes are cleared only now, after the views are dropped. If this migration is killed earlier, the next one
+    // still finds the notes and can drop the remaining views.
     notes.write(&dropped, 0).await?;
     Ok(ViewChanges { views: views.len(), dropped })
 }
@@ -123,8 +123,9 @@ async fn tables_in(server: &Store, database: &str) -> Result<Vec<String>, Migrat
     server.rows(&sql).await.map_err(|source| MigrateError::Apply { name: database.to_owned(), source })
 }
 
-/// Notes about the objects that migrations create: rows of `schema_migrations`. The checksum of a note is 1 from before
-/// the object is created, and 0 once the object was dropped.
+/// Notes about the objects that migrations create: rows of `schema_migrations`. A migration writes a note with the
+/// checksum 1 before it creates an object, and one with the checksum 0 after it has dropped the object. The newest note
+/// about an object counts.
 pub(super) struct Notes {
     pub(super) store: Store,
     /// The text before the name of the object in column `name`. It ends in a dot, which no name of a database, view or
@@ -146,7 +147,7 @@ impl Notes {
              GROUP BY name HAVING argMax(checksum, applied_at) = 1 ORDER BY name",
             prefix.len() + 1
         );
-        store.rows(&sql).await.map_err(|source| MigrateError::Apply { name: prefix.clone(), source })
+        store.rows(&sql).await.map_err(failed("schema_migrations"))
     }
 
     /// Writes a note with this `checksum` for each of `names`.
@@ -160,6 +161,6 @@ impl Notes {
             "INSERT INTO schema_migrations (name, checksum) SETTINGS async_insert = 0 VALUES {}",
             rows.join(", ")
         );
-        apply(store, prefix, &sql).await
+        apply(store, "schema_migrations", &sql).await
     }
 }

@@ -1,4 +1,4 @@
-//! Checks that row policies show the definer of a tenant's views the rows of that tenant and no others.
+//! Checks that row policies show the definer of a tenant's views only rows of that tenant.
 
 use clickhouse::Row;
 use serde::Deserialize;
@@ -42,7 +42,8 @@ impl Policy {
 }
 
 /// Checks that `definer` has its policy with the filter `condition`, and that no other permissive policy applies to the
-/// definer. ClickHouse shows a user every row that any of the user's permissive policies admits.
+/// definer. The policy of the definer is permissive if it is from a users file, and ClickHouse combines permissive
+/// policies by OR: another permissive policy would then show the definer more rows.
 pub(super) fn check(policies: &[Policy], definer: &str, condition: &str) -> Result<(), MigrateError> {
     let applied = || policies.iter().filter(|policy| policy.applies_to(definer));
     let ours: Vec<_> = applied().filter(|policy| policy.is_of(definer)).collect();
