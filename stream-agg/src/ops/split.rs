@@ -28,8 +28,8 @@ pub enum SplitError {
     /// No part has more than one offset, or the intent already has the maximum number of split points.
     #[error(
         "split partition {partition}: the batch of offsets {from} to {last} cannot be split further (number of \
-         parts: {parts}); if the record at offset N is the cause, `stream-agg skip {partition} --offset N` turns its \
-         lines into dead letters"
+         parts: {parts}); if the inserts fail because of the record at offset N, \
+         `stream-agg skip {partition} --offset N` turns the lines of this record into dead letters"
     )]
     Indivisible {
         /// The Kafka partition.
@@ -41,7 +41,8 @@ pub enum SplitError {
         /// The number of parts that the batch already has.
         parts: usize,
     },
-    /// Aggregators run, no readable intent is committed, or a request to Kafka failed.
+    /// Aggregators run, no readable intent is committed, another process committed while the command ran, or a request
+    /// to Kafka failed.
     #[error("split partition {partition}")]
     Offline {
         /// The Kafka partition.
@@ -66,8 +67,8 @@ pub struct Split {
 /// split is one part. If the intent has too little room for all new split points, only the widest parts are halved.
 ///
 /// # Errors
-/// The batch cannot be split, or a request failed. The intent is then unchanged, unless Kafka stored the new intent and
-/// its answer was lost.
+/// The batch cannot be split, aggregators run, another process committed, or a request failed. This function has then
+/// not changed the intent, unless Kafka stored the new intent and its answer was lost.
 pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError> {
     let offline_error = |source| SplitError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;

@@ -1,11 +1,11 @@
-//! The progress of a pipeline, for tasks outside the pipeline.
+//! The progress of a pipeline, for its collector and for tasks outside the pipeline.
 
 use schemas::time::UnixMillis;
 use tokio::sync::watch;
 
 use crate::protocol::progress::NextOffset;
 
-/// The progress of a pipeline. The pipeline writes it, and other tasks read it.
+/// The progress of a pipeline. The pipeline writes it; its collector and tasks outside the pipeline read it.
 pub struct AppliedWatch {
     applied: watch::Sender<Applied>,
 }

@@ -51,9 +51,10 @@ struct Applier<'p> {
     progress: Progress,
     /// The intent to commit if no other batch follows.
     after: Option<Intent>,
-    /// Changes of the stored moments since which rollups have every event. Made once, with the first commit under the
-    /// declaration of this process: moments that are not valid are withdrawn before the commit, and the moments of
-    /// rollups that begin are stored after the commit. `None` once the changes have begun.
+    /// The changes to the stored moments since which each rollup has every event of the partition. They are written
+    /// once, around the first commit under the declaration of this process: before this commit, moments that are not
+    /// valid are withdrawn; after it, the moments of the rollups that begin to count with it are stored. `None` once
+    /// the first write has begun.
     since: Option<SinceNotes>,
 }
 
@@ -88,7 +89,7 @@ impl Applier<'_> {
         let ReadyBatch { declared, intent, after, counts, as_of, permit } = ready;
         let PartitionContext { services, applied_watch, give_up, .. } = self.context;
         // The topic id is checked after the records were read and before the batch is declared or inserted, so that no
-        // record of another topic is counted.
+        // record of a topic that was created again under the same name is counted.
         let same = give_up.run_until_cancelled(services.topic_watch.check()).await;
         same.ok_or(PipelineEnd::Stopped)?.map_err(|Recreated| PipelineEnd::Stopped)?;
         if declared.rebuilt {
@@ -127,8 +128,8 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Commits an intent. Every record below `from` must be applied. With the first intent that names the declaration
-    /// of this process, also changes the stored moments since which rollups have every event.
+    /// Commits the offset `from` with `intent`. Every record below `from` must be applied. With the first intent that
+    /// names the declaration of this process, also changes the stored moments since which rollups have every event.
     async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), PipelineEnd> {
         let PartitionContext { services, give_up, .. } = self.context;
         let is_ours = || intent.declaration_hash == services.declaration.hash();

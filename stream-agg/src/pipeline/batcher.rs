@@ -1,9 +1,11 @@
 //! Decides when a batch closes.
 //!
-//! A batch closes when it is full or has reached its maximum age. Its rows, its dead letters and its records have one
-//! common limit, and its bytes and its cells have a limit each. The batch is full when one of these numbers reaches its
-//! limit; the record that reaches the limit is the last one of the batch. A batch also ends at the offset of each
-//! adopted marker. A declared batch closes only at the ends that its intent names. The caller owns the clock.
+//! A batch closes when it is full or has reached its maximum age. During a backlog it may close later or earlier
+//! ([`Batcher::due_in`]). The rows, the dead letters and the records of a batch have one common limit, and its bytes
+//! and its cells have a limit each. The batch is full when one of these numbers reaches its limit; the record that
+//! reaches the limit is the last one of the batch. A batch also ends at the offset of each marker that
+//! `stream-agg adopt` found. A declared batch closes only at the ends that its intent names. The caller passes the
+//! time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -141,7 +143,8 @@ impl Batcher {
         self.open.bytes
     }
 
-    /// Excludes `time` from the age of the open batch, because the batch then waited for this process, not for records.
+    /// Excludes `time` from the age of the open batch, because during this time the batch waited for a permit, not for
+    /// records.
     pub fn exclude_from_age(&mut self, time: Duration) {
         self.open.since = self.open.since.map(|since| since + time);
     }
@@ -160,12 +163,12 @@ impl Batcher {
         open.since.get_or_insert(now);
         open.bytes += bytes;
         open.entries.push(entry);
-        let ends_here = self.ends.front() == Some(&open.last());
+        let ends_here = self.ends.front() == Some(&open.end());
         if ends_here {
             self.ends.pop_front();
         }
         let full = self.limits.as_ref().is_some_and(|limits| self.open.is_full(limits));
-        if ends_here || full { self.close_at(self.open.last()) } else { None }
+        if ends_here || full { self.close_at(self.open.end()) } else { None }
     }
 
     /// When the open batch reaches its maximum age; `None` if no batch is open or a declared batch is rebuilt.
@@ -191,7 +194,7 @@ impl Batcher {
     /// Closes the open batch, if there is one, after its last record. A declared batch is not closed, because it ends
     /// only at its declared ends.
     pub fn close(&mut self) -> Option<Batch> {
-        if self.is_empty() || self.is_rebuilding() { None } else { self.close_at(self.open.last()) }
+        if self.is_empty() || self.is_rebuilding() { None } else { self.close_at(self.open.end()) }
     }
 
     /// Closes the open batch so that it ends at `end`.
@@ -249,7 +252,7 @@ impl Open {
     ///
     /// # Panics
     /// If there is no record.
-    fn last(&self) -> NextOffset {
+    fn end(&self) -> NextOffset {
         self.entries.last().expect("a batch that is closed has a record").offset.next()
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A batch that grows large needs a permit, and keeps the permit until the batch is applied. Invariant: no partition
 //! waits forever for a permit, although a partition that makes no progress keeps its permit. After [`PERMIT_TIMEOUT`],
-//! a waiting partition continues with small batches, and a declared batch is finished without a permit.
+//! the waiting batch closes instead of growing further; a declared batch, which cannot close earlier, grows without a
+//! permit.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl Permit {
 }
 
 impl LargeBatchBudget {
-    /// A budget with as many permits as batches of the maximum size fit into the memory limit; at least one.
+    /// A budget with as many permits as batches of `BATCH_MAX_BYTES` fit into `BATCHES_MAX_BYTES`; at least one.
     pub fn new(config: &BatchConfig) -> Self {
         let BatchConfig { max_bytes, max_total_bytes, .. } = config;
         let permits = NonZeroUsize::new(max_total_bytes.get() / max_bytes.get());

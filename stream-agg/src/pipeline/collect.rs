@@ -86,7 +86,7 @@ pub(crate) struct Collector<'p> {
 
 /// Why the collector stops reading records.
 enum CollectorEnd {
-    /// The pipeline was stopped.
+    /// The pipeline was stopped, or the applier has ended.
     Stopped,
     /// The partition is stopped until an operator acts.
     Blocked(StoppedPartition),
@@ -142,10 +142,10 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Whether the batch that ends at `end` is the last one to which the declaration of an earlier owner applies. That
-    /// declaration applies to every part of a batch that an earlier owner declared, and to the batches of records that
-    /// `stream-agg adopt` found in the tables.
-    fn ends_earlier_declaration(&self, end: NextOffset) -> bool {
+    /// Whether [`Self::begin_new_batches`] must be called after the batch that ends at `end`: the batch is the last
+    /// part of a declared batch, or the last batch under the declaration of an earlier owner. That declaration applies
+    /// until every record that `stream-agg adopt` found in the tables is in a closed batch.
+    fn must_begin_new_batches(&self, end: NextOffset) -> bool {
         if self.batcher.is_rebuilding() {
             return self.batcher.is_rebuilt();
         }
@@ -154,8 +154,8 @@ impl<'p> Collector<'p> {
     }
 
     /// Begins to collect new batches from `start` on. They use the declaration of this process, unless
-    /// `stream-agg adopt` found a marker above `start`: up to the highest such marker, batches keep the current
-    /// declaration.
+    /// `stream-agg adopt` found a marker above `start`: up to the highest such marker, batches keep the declaration
+    /// that the collector has used so far.
     fn begin_new_batches(&mut self, start: NextOffset) {
         let Services { batch, declaration, .. } = &*self.context.services;
         if self.intent_before.adopted.is_none_or(|adopted| adopted <= start) {
@@ -292,8 +292,9 @@ impl<'p> Collector<'p> {
         services.metrics.records_off_clock.inc();
         if self.clock_warnings.is_due(Instant::now()) {
             tracing::warn!(
-                "partition {partition}: kafka appended offset {offset} at {time}, which is {implausible}; compare the clocks of \
-                 the brokers and of this machine: until they agree, repeated events may count twice"
+                "partition {partition}: kafka appended the record at offset {offset} at {time}, which is \
+                 {implausible}; compare the clocks of the brokers and of this machine: until they agree, repeated \
+                 events may count twice"
             );
         }
     }
@@ -368,8 +369,8 @@ impl<'p> Collector<'p> {
         Ok(self.batcher.push(entry, value.len(), Instant::now()))
     }
 
-    /// Whether a record that came through a spool is already in the open batch, or in the ledger below the open batch.
-    /// False for every other record.
+    /// For a record that came through a spool: whether a record with the same id is already in the open batch, or in
+    /// the ledger below the start of the open batch. False for every other record.
     ///
     /// # Errors
     /// The pipeline was stopped before ClickHouse answered, so it is not known whether the record is a repeat.

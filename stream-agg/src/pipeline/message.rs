@@ -19,7 +19,8 @@ pub(crate) enum PipelineMessage {
 /// A closed batch with its cells and intents.
 pub(crate) struct ReadyBatch {
     pub(crate) declared: DeclaredBatch,
-    /// The intent that declares the batch. It is already committed if the batch was rebuilt.
+    /// The intent that declares the batch. It is not committed if the batch was rebuilt, because a rebuilt batch is
+    /// declared already.
     pub(crate) intent: Intent,
     /// The intent to commit if no other batch follows; `None` if more parts of the declared batch follow.
     pub(crate) after: Option<Intent>,

@@ -192,7 +192,8 @@ impl PartitionContext {
 
 #[cfg(test)]
 impl Pipeline {
-    /// Returns a pipeline that has ended, and a guard. One commit of it is in flight until the guard is dropped.
+    /// Returns a pipeline that ends at once, and a guard. One commit of the pipeline is in flight until the guard is
+    /// dropped.
     pub(crate) fn ended_while_committing() -> (Self, Arc<()>) {
         let commit = Arc::new(());
         let thread = thread::spawn(|| PipelineEnd::CommitUnknown);

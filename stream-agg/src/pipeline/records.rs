@@ -64,8 +64,8 @@ pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
     }
 }
 
-/// Whether the record belongs to a backlog. During a backlog, batches grow to their full size, because smaller batches
-/// would not make any answer fresher.
+/// Whether the record belongs to a backlog. During a backlog, batches stay open longer and grow larger, because smaller
+/// batches would not make any answer fresher.
 pub(super) fn is_backlog(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
     message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > BACKLOG_AGE_MS)
 }

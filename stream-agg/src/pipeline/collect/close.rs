@@ -72,7 +72,7 @@ impl Collector<'_> {
         // A split batch must stay declared until its last part is applied, so nothing is committed after its other
         // parts.
         let mut after = (!rebuilt || self.batcher.is_rebuilt()).then_some(after);
-        if self.ends_earlier_declaration(end) {
+        if self.must_begin_new_batches(end) {
             self.begin_new_batches(end);
             // The declaration may have changed. The commit must name the current one even if no batch follows.
             after = after.map(|after| Intent { declaration_hash: self.declaration.hash(), ..after });
