@@ -2,8 +2,8 @@
 //! for each rollup and Kafka partition. If a rollup was declared after events had been stored, its moments tell readers
 //! for which times its results are complete.
 //!
-//! A moment is an arrival time: the rollup has every event that arrived at this time or later. A rollup without a row
-//! in the table has every event of the partition.
+//! A moment is an arrival time: the rollup has every event of the partition that arrived at this time or later. If the
+//! table has no row for a rollup and a partition, the rollup has every event of the partition.
 //!
 //! Invariant: a stored moment is never too early. This holds for any sequence of owners, whether or not they declare
 //! the rollup, and even if an owner dies or is paused at any point. To keep the invariant, an owner writes before and

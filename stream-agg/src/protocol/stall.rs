@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::protocol::progress::NextOffset;
 
-/// A partition is stalled if records have waited this long and none of them was applied. An insert and its retry take
-/// less time.
+/// A partition is stalled if records have waited this long and none of them was applied. An insert and one retry
+/// usually take less time.
 pub const STALLED_AFTER: Duration = Duration::from_secs(90);
 
 /// For each partition: the first offset that is not applied, and the latest time at which this offset had changed or no
@@ -21,8 +21,8 @@ pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
 
 impl Stalls {
     /// Notes the state of `partition` at `now`, and returns whether the partition is stalled. `next` is the first
-    /// offset that is not applied, or `None` before the partition is restored. `waits` says whether records wait: the
-    /// log has records at or after `next`, or `next` is `None`.
+    /// offset that is not applied, or `None` before the partition is restored. `waits` says whether records wait: it
+    /// is false if the end of the log is unknown; otherwise it is true if the end is after `next` or `next` is `None`.
     pub fn is_stalled(
         &mut self,
         partition: i32,

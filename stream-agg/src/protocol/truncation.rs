@@ -4,24 +4,25 @@ use crate::protocol::progress::{NextOffset, Offset};
 
 /// Whether the log, which begins at `low`, was truncated below `next`, given that Kafka's client cannot read at `next`
 /// although every record below `next` was read before. If the log begins after `next`, retention has deleted the record
-/// at `next`. Otherwise the log was truncated: in a log that was not truncated, `next` would be the offset of a record
-/// or the end of the log, and the client could read there. The end of the log is not compared with `next`, because a
-/// truncated log may have grown beyond `next` again.
+/// at `next`. Otherwise the log was truncated: in a log that was not truncated, `next` would be at or before the end of
+/// the log, and the client could read there. The end of the log is not compared with `next`, because a truncated log
+/// may have grown beyond `next` again.
 pub(crate) fn was_truncated(next: NextOffset, low: NextOffset) -> bool {
     low <= next
 }
 
-/// Whether the record at `offset` with this leader `epoch` was written after the log had been truncated inside the
-/// declared batch. `declared` is the offset and the leader epoch of the last record of the batch. Epochs never decrease
-/// in a log, and every record that is written after a truncation has a later epoch. So a record of the batch with a
-/// later epoch than the declared one has replaced the record that was declared.
+/// Whether the log was truncated inside the declared batch, and the record at `offset` with this leader `epoch` was
+/// then written in place of a record of the batch. `declared` is the offset and the leader epoch of the last record of
+/// the batch. Epochs never decrease in a log, and every record that is written after a truncation has a later epoch
+/// than the records that were removed. So a record at or before the declared offset that has a later epoch than the
+/// declared epoch has replaced a record of the batch.
 pub(crate) fn was_written_after_truncation(
     declared: (Offset, i32),
     offset: Offset,
     epoch: Option<i32>,
 ) -> bool {
-    let (last, of_last) = declared;
-    offset <= last && epoch.is_some_and(|epoch| epoch > of_last)
+    let (last, last_epoch) = declared;
+    offset <= last && epoch.is_some_and(|epoch| epoch > last_epoch)
 }
 
 #[cfg(test)]

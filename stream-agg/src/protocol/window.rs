@@ -4,8 +4,8 @@
 //! lines. A record without any id is not added to the queue: the window could not recognize a repeat of it, and the
 //! limit on the number of ids would not limit the number of such records. Let `W` be the offset of the oldest record in
 //! the window, and `F` the committed offset. Invariant: the content depends only on the records `[W, F)`. So appending
-//! the ledger rows of these records in order restores the content exactly, and the digest verifies this. Pure: the only
-//! clock is the time of the records.
+//! the ledger rows of these records in order restores the content exactly, and the digest verifies this. Pure: ages are
+//! computed only from the times that Kafka gave the records.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -51,7 +51,7 @@ pub fn line_id(tenant: &str, event_id: Uuid) -> u64 {
 
 /// The id of a record in the window; `None` if the record's UUID is nil.
 pub fn record_id(id: Uuid) -> Option<u64> {
-    // No tenant begins with this character, so the key of a record never equals that of a line.
+    // No tenant begins with this character, so the key of a record never equals the key of a line.
     const PREFIX: u8 = b'#';
     let mut key = [PREFIX; 17];
     key[1..].copy_from_slice(id.as_bytes());

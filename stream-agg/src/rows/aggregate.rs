@@ -55,7 +55,7 @@ pub struct Aggregate<'r> {
     pub measures: Vec<(MeasureColumn, Values)>,
     /// The groups of each table partition, by the day on which the table partition expires. No list is empty.
     pub cells: BTreeMap<Expiry, Vec<GroupId>>,
-    /// Rows folded into `(other)` because the batch reached its group limit.
+    /// Number of rows in groups beyond the limit, which are folded into `(other)`.
     pub folded_rows: u64,
 }
 

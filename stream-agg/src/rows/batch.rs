@@ -20,7 +20,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The counts that the batch adds to the metrics.
+    /// The counts that the batch adds to the metrics. `folded_rows` and `mistyped` are 0, because they are known only
+    /// after the cells of the batch have been made.
     pub fn counts(&self) -> Counts {
         self.entries.iter().fold(Counts::default(), |sum, entry| Counts {
             records: sum.records + 1,

@@ -72,7 +72,8 @@ fn records_without_ids_take_no_room_and_still_expire_older_records() {
 #[test]
 fn ids_and_digests_are_the_same_in_every_release() {
     // The ledger contains these ids, and commits contain the digest. If a later release computed other ids for the same
-    // events, it would not recognize repeats of stored events.
+    // events, it would not recognize repeats of stored events. If it computed another digest for the same ids, it would
+    // refuse the windows that it restores.
     let event = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
     assert_ne!(line_id("default", event), line_id("other", event));
     let mut window = Window::new();
@@ -126,20 +127,23 @@ fn a_window_restored_from_a_ledger_with_missing_or_other_records_is_refused() {
     }
 }
 
-/// The row of a record in the ledger.
+/// A record to add to a window.
 #[derive(Debug, Clone)]
-struct Row {
+struct Sent {
+    /// The offset of the record minus the offset of the record before it.
     gap: i64,
+    /// 3 ms plus the time of the record minus the time of the record before it.
     time: i64,
     record: u128,
+    /// The ids of its lines, including repeated lines.
     ids: Vec<u64>,
 }
 
-/// Rows in which ids of records and ids of lines occur repeatedly.
-fn rows() -> impl Strategy<Value = Vec<Row>> {
-    let row = (1..3_i64, 0..50_i64, 0..6_u128, prop::collection::vec(0..40_u64, 0..6))
-        .prop_map(|(gap, time, record, ids)| Row { gap, time, record, ids });
-    prop::collection::vec(row, 0..60)
+/// Records in which ids of records and ids of lines occur repeatedly.
+fn records() -> impl Strategy<Value = Vec<Sent>> {
+    let sent = (1..3_i64, 0..50_i64, 0..6_u128, prop::collection::vec(0..40_u64, 0..6))
+        .prop_map(|(gap, time, record, ids)| Sent { gap, time, record, ids });
+    prop::collection::vec(sent, 0..60)
 }
 
 proptest! {
@@ -147,31 +151,32 @@ proptest! {
     /// equals the original, and the two windows stay equal while any further records are added to both.
     #[test]
     fn a_restored_window_equals_the_original(
-        before in rows(), after in rows(), age_ms in 0..400_i64, max_ids in 0..40_usize,
+        before in records(), after in records(), age_ms in 0..400_i64, max_ids in 0..40_usize,
     ) {
         let limits = WindowLimits { age_ms, max_ids };
         let (mut offset, mut time, mut ledger) = (0, 0, Vec::new());
         let mut original = Window::new();
-        // Like the decoder, this stores only new ids. Times increase, with an occasional step back.
-        let mut step = |row: &Row, windows: &mut [&mut Window]| {
-            offset += row.gap;
-            time += row.time - 3;
+        // Adds a record to each window and returns its row of the ledger. As in the decoder, only new ids are stored.
+        let mut step = |sent: &Sent, windows: &mut [&mut Window]| {
+            offset += sent.gap;
+            // Times increase, with an occasional step back.
+            time += sent.time - 3;
             let mut stored = Vec::new();
             for window in windows.iter_mut() {
                 window.expire(UnixMillis(time), &limits);
                 stored = Vec::new();
-                for id in &row.ids {
+                for id in &sent.ids {
                     if !window.contains(*id) && !stored.contains(id) {
                         stored.push(*id);
                     }
                 }
                 let at = Offset::new(offset);
-                window.push(at, UnixMillis(time), Uuid::from_u128(row.record), &stored, &limits);
+                window.push(at, UnixMillis(time), Uuid::from_u128(sent.record), &stored, &limits);
             }
-            (Offset::new(offset), UnixMillis(time), Uuid::from_u128(row.record), stored)
+            (Offset::new(offset), UnixMillis(time), Uuid::from_u128(sent.record), stored)
         };
-        for row in &before {
-            ledger.push(step(row, &mut [&mut original]));
+        for sent in &before {
+            ledger.push(step(sent, &mut [&mut original]));
         }
         let mut restored = Window::new();
         let floor = original.floor();
@@ -181,8 +186,8 @@ proptest! {
             }
         }
         equal(&original, &restored)?;
-        for row in &after {
-            step(row, &mut [&mut original, &mut restored]);
+        for sent in &after {
+            step(sent, &mut [&mut original, &mut restored]);
             equal(&original, &restored)?;
         }
         original.expire(UnixMillis(i64::MAX), &limits);

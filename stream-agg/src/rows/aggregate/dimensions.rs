@@ -7,7 +7,7 @@ use schemas::rollup::{Column, Dimension, PropPath};
 use crate::rows::columns::{Interned, Interner, RowId, Rows, Texts};
 use crate::rows::decode::props;
 
-/// A dictionary-encoded text column. The dictionary comes from the decoder, or was made for this rollup.
+/// A dictionary-encoded text column. The dictionary comes from the decoder, or was made for one rollup.
 pub struct DictionaryColumn<'r> {
     texts: Dictionary<'r>,
     /// Indexes into the dictionary, one for each unit that the rollup counts: a row, or a stratum (see

@@ -33,8 +33,8 @@ impl Sets {
         &self.hashes[start as usize..self.ends[group] as usize]
     }
 
-    /// The hashes of a set that are below 2^60: on average one in sixteen. Estimates of distinct counts read only
-    /// these.
+    /// The hashes that are below 2^60: on average one in sixteen. Estimates of distinct counts read only these hashes.
+    /// `hashes` must be in ascending order.
     pub fn sample(hashes: &[u64]) -> &[u64] {
         &hashes[..hashes.partition_point(|hash| *hash < 1 << 60)]
     }
@@ -50,7 +50,7 @@ pub(super) struct Members<'a, 'r> {
     groups: Vec<GroupId>,
 }
 
-/// Marks strata and rows that the rollup does not count, so that they have no group.
+/// Marks strata and rows that have no group because the rollup does not count them.
 const NO_GROUP: GroupId = GroupId::MAX;
 
 impl<'a, 'r> Members<'a, 'r> {
@@ -68,7 +68,7 @@ impl<'a, 'r> Members<'a, 'r> {
     /// How many rows each group has.
     pub(super) fn counts(&self, groups: usize) -> Vec<u64> {
         let units = self.of_unit.iter().copied().zip(self.units.counts.iter().copied());
-        fold(units, groups, 0, |sum, count| sum + count)
+        join_by_group(units, groups, 0, |sum, count| sum + count)
     }
 
     /// Each row that the rollup counts, with its group.
@@ -129,10 +129,11 @@ fn numbers(
         }
     };
     let values = members.rows().filter_map(|(row, group)| Some((group, value(row)?)));
-    Values::Numbers(fold(values, groups, start, join))
+    Values::Numbers(join_by_group(values, groups, start, join))
 }
 
-fn fold<T: Copy>(
+/// For each group, `start` joined with the values of the group one by one.
+fn join_by_group<T: Copy>(
     values: impl Iterator<Item = (GroupId, T)>,
     groups: usize,
     start: T,

@@ -220,7 +220,7 @@ fn groups_without_dimensions_do_not_fold() {
 }
 
 proptest! {
-    /// Each row counts once, and each set equals a plain set of the same values.
+    /// Each group has the count and the sum of its rows, and as many hashes as its rows have distinct users.
     #[test]
     fn sums_and_sets_are_those_of_the_rows(
         sent in prop::collection::vec((0..3_u8, 0..4_i64, 0..5_u8, any::<i64>()), 0..60),

@@ -90,15 +90,16 @@ fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
     let Marker { source: Source { log_generation, partition, declaration_hash }, applied_end, start } =
         marker;
     let count = order.len() + 1;
-    // If all rows have `NO_PROPS`, the block omits the column `props`, and ClickHouse fills it with its default, which
-    // is also `NO_PROPS`.
+    // If all rows have `NO_PROPS`, the block omits the column `props` and the columns of declared fields. ClickHouse
+    // fills each omitted column with its default; the default of `props` is also `NO_PROPS`.
     let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
     let columns = RawColumn::ALL.into_iter().filter(|column| has_props || *column != RawColumn::Props);
     let fields = if has_props { fields } else { &[] };
     let end = applied_end.to_u64().to_le_bytes();
     let mut block = BlockBuilder::new(columns.clone().count() + fields.len(), count);
     let at = || order.iter().map(|row| *row as usize);
-    let rest = |text: fn(&Rows, RowId) -> &str| once("").chain(order.iter().map(move |row| text(rows, *row)));
+    let texts =
+        |text: fn(&Rows, RowId) -> &str| once("").chain(order.iter().map(move |row| text(rows, *row)));
     for column in columns {
         let (name, kind) = (column.name(), column.column_type());
         match column {
@@ -113,10 +114,10 @@ fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
                 block.fixed(name, kind, values.map(|time| time.0.to_le_bytes()));
             }
             RawColumn::Ip => block.fixed(name, kind, once([0; 16]).chain(at().map(|row| rows.ip[row]))),
-            RawColumn::UserId => block.text(name, kind, rest(|rows, row| rows.user_id.get(row))),
-            RawColumn::DeviceId => block.text(name, kind, rest(|rows, row| rows.device_id.get(row))),
+            RawColumn::UserId => block.text(name, kind, texts(|rows, row| rows.user_id.get(row))),
+            RawColumn::DeviceId => block.text(name, kind, texts(|rows, row| rows.device_id.get(row))),
             RawColumn::DeviceOs => append_interned(&mut block, name, &rows.device_os, order),
-            RawColumn::Session => block.text(name, kind, rest(|rows, row| rows.session.get(row))),
+            RawColumn::Session => block.text(name, kind, texts(|rows, row| rows.session.get(row))),
             RawColumn::Sequence => {
                 let values = once(0).chain(at().map(|row| rows.sequence[row]));
                 block.fixed(name, kind, values.map(u64::to_le_bytes));
@@ -125,7 +126,7 @@ fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
                 let values = once(0).chain(at().map(|row| rows.param_int[row]));
                 block.fixed(name, kind, values.map(i64::to_le_bytes));
             }
-            RawColumn::ParamStr => block.text(name, kind, rest(|rows, row| rows.param_str.get(row))),
+            RawColumn::ParamStr => block.text(name, kind, texts(|rows, row| rows.param_str.get(row))),
             RawColumn::Country => append_interned(&mut block, name, &rows.country, order),
             RawColumn::EventId => {
                 let values = at().map(|row| native::uuid(rows.event_id[row]));

@@ -9,8 +9,8 @@ use crate::rows::decode::props;
 use crate::rows::native::BlockBuilder;
 
 /// Appends the column of `field`: first the default for the marker row, then the values of the rows. Returns how many
-/// rows have a scalar value of another type than the declared one. In these rows, the column has its default, and
-/// `props` keeps the value.
+/// rows have a scalar value whose type is not the declared type. In these rows, the column has its default, and `props`
+/// keeps the value.
 pub(super) fn column(block: &mut BlockBuilder, field: &Field, rows: &Rows, order: &[RowId]) -> u64 {
     let (name, kind) = (field.column(), field.kind.column_type());
     let found: Vec<_> =
