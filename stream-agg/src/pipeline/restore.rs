@@ -29,15 +29,16 @@ pub struct RestoredPartition {
     pub declaration: Arc<Declaration>,
     /// The deduplication window of the records below `resume.from`.
     pub window: Window,
-    /// The offsets at which later batches must end, ascending: the offsets of the markers above `resume.from`, which
-    /// `stream-agg adopt` found.
+    /// The offsets of the markers above `resume.from`, ascending. Some may belong to the declared batch. The others
+    /// were found by `stream-agg adopt`, and a batch after the declared one must end at each of them.
     pub fixed_ends: Vec<NextOffset>,
 }
 
 /// Restores `partition`. `found` is the state of the partition in Kafka.
 ///
 /// # Errors
-/// The commit, the log and the tables disagree.
+/// The commit, the log and the tables disagree, or this release cannot read the committed intent or a declaration that
+/// the intent needs.
 pub async fn restore(
     services: &Services,
     partition: u16,

@@ -17,8 +17,8 @@ use crate::protocol::since::{NOT_COUNTED, SinceChanges, begins, changes, names};
 pub(super) struct SinceNotes {
     partition: u16,
     changes: SinceChanges,
-    /// Version of the rows of `rollup_since` that are written before the commit: ClickHouse's time, read after this
-    /// process got the partition.
+    /// Version of the rows of `rollup_since` that are written before the commit. It is higher than every stored version
+    /// of the partition, and not earlier than ClickHouse's time, read after this process got the partition.
     version: UnixMillis,
     has_earlier_records: bool,
 }
@@ -85,11 +85,15 @@ impl SinceNotes {
         };
         let since = begins(latest, self.has_earlier_records, self.version);
         // This version is one higher than the version of the rows that `withdraw` wrote, so the new rows replace those
-        // rows. The next owner reads ClickHouse's clock after a later rebalance, so its version is higher than both.
+        // rows. The version of the next owner is not earlier than ClickHouse's time after a later rebalance, so it is
+        // higher than both.
         let rows = self.rows(&self.changes.begun, since, UnixMillis(self.version.0 + 1));
         services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
         let rollups = self.changes.begun.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        tracing::info!("partition {}: rollups {rollups} count every event from {since} on", self.partition);
+        tracing::info!(
+            "partition {}: rollups {rollups} count every event that arrives at {since} UTC or later",
+            self.partition
+        );
     }
 
     fn rows<'n>(

@@ -16,7 +16,7 @@ pub(crate) enum StoppedPartition {
     Recover(#[from] RecoverError),
     #[error("stopped at offset {0}")]
     Format(Offset, #[source] HeadError),
-    #[error("records from offset {0} on are not applied and are no longer in the log")]
+    #[error("records from offset {0} on are not applied, and the first of them are no longer in the log")]
     RecordsGone(NextOffset, #[source] KafkaError),
     #[error("kafka's client cannot read the records at offset {0} or after it")]
     Unreadable(NextOffset, #[source] KafkaError),

@@ -69,7 +69,7 @@ fn is_zero(number: &u64) -> bool {
 /// Why a stored declaration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeclarationError {
-    /// The text has a format that this release does not know: another release wrote it.
+    /// This release does not know the format of the text, for example because another release wrote the text.
     #[error("read a declaration: {0}")]
     Format(String),
     /// This release does not support the decode version of the declaration.

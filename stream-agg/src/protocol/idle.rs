@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn a_partition_with_unread_records_is_not_idle_however_late_they_arrive() {
         assert!(!IDLE.is_idle(NOW, NextOffset::new(8)));
-        // Kafka answers with the last stable offset, which can be below the end of the log while a transaction is open.
+        // An end below the offset up to which the pipeline has read also means that no record is unread. Kafka answers
+        // with the last stable offset, which is below the end of the log while a transaction is open.
         assert!(IDLE.is_idle(NOW, NextOffset::new(6)));
     }
 

@@ -9,8 +9,9 @@
 //! and the digest of the deduplication window:
 //!
 //! ```text
-//! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>] [n=<nonce, hex>]
-//!    [t=<topic id, hex>] [e=<leader epoch>] [E=<leader epoch of last>] [P=<split point>,…] [X=<skipped offset>,…]
+//! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>]
+//!    [n=<nonce, hex>] [t=<topic id, hex>] [e=<leader epoch>] [E=<leader epoch of last>]
+//!    [P=<split point>,…] [X=<skipped offset>,…]
 //! ```
 //!
 //! Version 1 had only the fields of the first line.
@@ -47,8 +48,8 @@ pub struct Intent {
     pub declaration_hash: u64,
     /// Generation of the Kafka log.
     pub log_generation: u16,
-    /// Records of this generation of the log are counted from this offset on: no record below this offset was ever
-    /// inserted in this generation.
+    /// The first offset that was read in this generation of the log or, if `stream-agg adopt` was run later, the offset
+    /// at which it continued the partition. If `F` is above this offset, a batch that ends at `F` was inserted.
     pub start: NextOffset,
     /// Floor and digest of the deduplication window, as it is when every record below `F` was decoded.
     pub window: WindowMark,
@@ -95,7 +96,8 @@ pub enum IntentError {
 }
 
 impl Intent {
-    /// The intent to commit at `from` if no record below `from` was ever inserted in this generation of the log.
+    /// The intent to commit at `from` if the partition starts there, or if `stream-agg adopt` continues it there. It
+    /// declares no batch, and its window is empty.
     pub fn fresh(from: NextOffset, declaration_hash: u64, log_generation: u16, log: LogMark) -> Self {
         Self {
             last: None,

@@ -184,10 +184,11 @@ pub enum AfterCommit {
 /// Decides what to do after a commit. The rule: only a commit that is known to have failed may be retried without
 /// rejoining the group.
 ///
-/// Two errors of Kafka mean that the commit has failed and that this process is still a member of the group.
-/// `ILLEGAL_GENERATION` (22): the generation of the commit has ended; an ended generation never comes back, so Kafka
-/// never accepts this commit. `REBALANCE_IN_PROGRESS` (27): Kafka is assigning partitions in the generation of the
-/// commit and did not store the commit. librdkafka reports one result for each commit. While there is no coordinator,
+/// A commit names a generation of the group; each rebalance begins a new generation. Two errors of Kafka's classic
+/// protocol mean that the commit has failed and that this process is still a member of the group. `ILLEGAL_GENERATION`
+/// (22): the generation of the commit has ended; an ended generation never comes back, so Kafka never accepts this
+/// commit. `REBALANCE_IN_PROGRESS` (27): Kafka is assigning partitions in the generation of the commit and did not
+/// store the commit. librdkafka reports one result for each commit. While there is no coordinator,
 /// librdkafka holds a commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later, with the generation that is
 /// current at that time; the reported result is the result of that later request. So after librdkafka has reported 22
 /// or 27, it does not send the commit any more.
@@ -197,8 +198,9 @@ pub enum AfterCommit {
 /// with success, and Kafka may accept the earlier copy. The earlier copy has the same offset and metadata as the later
 /// copy, so it does no harm unless Kafka has already stored the next commit. In that case the earlier copy sets the
 /// committed offset back until the pipeline commits again. A pipeline that starts in the meantime may find markers
-/// ahead of the committed offset and refuse to start. Rejoining the group would not prevent this, and would also cause
-/// a rebalance, in which Kafka refuses the commits of other members.
+/// ahead of the committed offset and refuse to start. Rejoining the group after error 27 would not end this danger,
+/// because the danger also exists after a success. Rejoining would also cause a rebalance, in which Kafka refuses the
+/// commits of other members.
 ///
 /// After `UNKNOWN_MEMBER_ID` (25), or when the member id has changed, a commit is never retried: the group has removed
 /// the member, so the member's partitions may have another owner. If the group removes a static member while that

@@ -127,7 +127,8 @@ pub enum RecoverError {
     },
     /// Records that are not applied are no longer in the log.
     #[error(
-        "records from {from} on are not applied, but the log begins at {low}: retention deleted earlier records"
+        "records from {from} on are not applied, but the log begins at {low}: retention or an operator deleted earlier \
+         records"
     )]
     RecordsGone {
         /// The committed offset.
@@ -135,7 +136,8 @@ pub enum RecoverError {
         /// Where the log begins.
         low: NextOffset,
     },
-    /// A marker is above the committed offset, and the intent does not explain it by a declared or adopted batch.
+    /// A marker is above the committed offset. It is neither at the end or a split point of the declared batch, nor at
+    /// or below the highest marker that `stream-agg adopt` found.
     #[error(
         "table partition {partition_id} of `{table}` holds records below {applied_end}, but only records below {from} are committed; were the group's offsets reset?"
     )]
@@ -173,8 +175,9 @@ pub enum RecoverError {
         /// The committed digest.
         expected: Digest,
     },
-    /// The declaration of the unfinished batch is missing in the table `configs`, or this release cannot read it.
-    #[error("the declared batch cannot be finished")]
+    /// The declaration of the declared batch, or of the records that `stream-agg adopt` found in tables, is missing in
+    /// the table `configs`, was changed there, or cannot be read by this release.
+    #[error("the declared batch, or the records that `stream-agg adopt` found in tables, cannot be finished")]
     UnknownDeclaration(#[source] UnknownDeclaration),
 }
 
@@ -224,7 +227,7 @@ impl RecoverError {
 /// of its log, under the declaration of this process, whose hash is `declaration_hash`.
 ///
 /// # Errors
-/// The commit, the log and the markers contradict each other.
+/// The commit, the log and the markers contradict each other, or this release cannot read the committed intent.
 pub fn resume(
     found: &KafkaState,
     markers: &[Marker],
@@ -319,7 +322,7 @@ fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError
 
 /// Checks that the ledger has a marker at or above the committed offset. The last batch below that offset wrote such a
 /// marker into a table partition of the ledger. The check is skipped if ClickHouse may have dropped that table
-/// partition because of its age, or if this generation of the log has no batch below the committed offset.
+/// partition because of its age, or if no batch lies between the intent's `start` and the committed offset.
 fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<(), RecoverError> {
     let of_ledger = markers.iter().filter(|marker| marker.table == "ledger").map(|marker| marker.applied_end);
     let ledger = of_ledger.max().unwrap_or(NextOffset::ZERO);

@@ -136,7 +136,7 @@ async fn a_batch_whose_stored_declaration_was_changed_is_not_finished() {
     };
     world.rows(&change("946684800000", "0")).await;
     let mut refusing = partly_stored.start();
-    wait_for_readyz(&refusing, &["partition 0: the declared batch cannot be finished", "was changed"]).await;
+    wait_for_readyz(&refusing, &["partition 0: the declared batch, or the records", "was changed"]).await;
     refusing.terminate().await.unwrap();
     assert_eq!(world.number("SELECT count() FROM events").await, 0);
 

@@ -78,18 +78,18 @@ fn this_release_reads_its_decode_version_and_the_previous_one() {
 /// Reads declarations of versions 1 and 2, as a release whose decode version is 2 does.
 #[test]
 fn a_declaration_of_the_previous_version_keeps_its_version_and_hash() {
-    let next = 1..=2;
+    let readable = 1..=2;
     let of = |version: u32| {
         FIRST_TEXT.replacen("\"decode_version\":1", &format!("\"decode_version\":{version}"), 1)
     };
-    let before = Declaration::parse_version(&of(1), next.clone()).unwrap();
+    let before = Declaration::parse_version(&of(1), readable.clone()).unwrap();
     assert_eq!((before.limits.version, before.hash()), (1, FIRST_CFG));
     assert_eq!(before.text(), FIRST_TEXT);
-    let own = Declaration::parse_version(&of(2), next.clone()).unwrap();
+    let own = Declaration::parse_version(&of(2), readable.clone()).unwrap();
     assert_eq!(own.limits.version, 2);
     assert_ne!(own.hash(), FIRST_CFG);
     for version in [0, 3] {
-        let refused = Declaration::parse_version(&of(version), next.clone());
+        let refused = Declaration::parse_version(&of(version), readable.clone());
         assert_eq!(refused, Err(DeclarationError::Version(version)));
     }
 }

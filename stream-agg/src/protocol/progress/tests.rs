@@ -17,7 +17,7 @@ fn a_batch_counts_as_applied_when_every_cell_has_it() {
 
 #[test]
 #[should_panic(expected = "while another one is unfinished")]
-fn no_batch_is_declared_before_every_cell_has_the_previous_batch() {
+fn no_batch_is_declared_before_the_previous_batch_is_applied() {
     let mut progress = progress();
     progress.declare(Offset::new(3), 2);
     progress.cell_applied();

@@ -47,7 +47,7 @@ fn without_commit_and_markers_a_partition_starts_at_the_beginning_of_its_log() {
 }
 
 #[test]
-fn a_declared_batch_is_rebuilt_no_matter_which_cells_have_it() {
+fn a_declared_batch_is_rebuilt_no_matter_which_of_its_cells_are_in_clickhouse() {
     let declared = found(&intent(Some(14)).to_string());
     for ledger in [10, 15] {
         check(&declared, &[marker("ledger", ledger), marker("events", 8)], Ok((10, Some(14))));
