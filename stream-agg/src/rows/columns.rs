@@ -107,7 +107,7 @@ impl Interned {
     /// Appends a text.
     pub fn push(&mut self, text: &str) {
         // Neighbouring rows usually have the same text, because the lines of one request are next to each other and
-        // come from one client. Then the text is not hashed.
+        // come from one client. So a text that is equal to the text of the previous row is not hashed.
         let last = self.numbers.last().copied().filter(|last| self.texts.get(*last) == text);
         let number = last.unwrap_or_else(|| self.texts.intern(text));
         self.numbers.push(number);
@@ -119,8 +119,8 @@ impl Interned {
     }
 }
 
-/// The rows of a batch. Each field is named like the column of the raw table that it fills. Only `event_time` and
-/// `received` are not columns: they determine how rollups count the row.
+/// The rows of a batch. Each field is named like the column of the table `events` that it fills. Only `event_time` and
+/// `received` are not columns of `events`: they determine how rollups count the row.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0001_events.sql")]
 pub struct Rows {
@@ -145,9 +145,9 @@ pub struct Rows {
     pub line: Vec<u16>,
     /// The time that decides which bucket of a rollup counts the event.
     pub event_time: Vec<UnixMillis>,
-    /// When the row was received: the earlier of the times of the edge and of the broker. A rollup leaves out a row if
-    /// the retention of the row's bucket had ended at this time. The earlier time is used because one clock that is
-    /// ahead must not cause a row to be left out.
+    /// When the row was received: the earlier of `server_time` and the time at which Kafka appended the record. A
+    /// rollup leaves out a row if the retention of the row's bucket had ended at this time. The earlier time is used
+    /// because one clock that is ahead must not cause a row to be left out.
     pub received: Vec<UnixMillis>,
 }
 

@@ -1,5 +1,5 @@
-//! Dead letters, column by column: lines of a batch that could not become rows, and samples of lines that the edge
-//! rejected.
+//! The rows of the table `dead_letters`, column by column: dead letters, which are lines of a batch that could not
+//! become events, and samples of lines that the edge rejected.
 //!
 //! Invariant: all columns have the same length, and the length of each text is limited.
 
@@ -17,7 +17,8 @@ const UNKNOWN_TENANT: &str = "?";
 /// Why a line became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// The line cannot be read. The edge writes no such line.
+    /// The line cannot be read, or no table can store its time of arrival. Unless a clock is wrong by many years, the
+    /// edge writes no such line.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The record has more stored lines than the column `line` can number.
@@ -26,8 +27,9 @@ pub enum Reason {
     /// The headers of the record cannot be read. The edge writes no such record.
     #[error(transparent)]
     Head(HeadError),
-    /// The record was in a spool for so long that the ledger may have dropped the row of an earlier copy of the record.
-    /// So the aggregator cannot know whether the record is a repeat.
+    /// The record was in a spool for too long. The ledger drops old rows. Without the row of an earlier copy of the
+    /// record, the aggregator could not know that the record is a repeat. The limit is far below the retention of the
+    /// ledger.
     #[error("read a line: its record was spooled for more than {days} days")]
     SpooledTooLong {
         /// Maximum number of days that a record may be in a spool.
@@ -70,7 +72,8 @@ fn edge_reason(sample: &Sample<'_>) -> String {
     }
 }
 
-/// The dead letters of a batch. Each field is named like the column of the table `dead_letters` that it fills.
+/// The dead letters and the samples of a batch. Each field is named like the column of the table `dead_letters` that it
+/// fills.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0004_dead_letters.sql")]
 pub struct DeadLetters {
@@ -83,12 +86,12 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// The number of dead letters.
+    /// The number of dead letters and samples.
     pub fn len(&self) -> usize {
         self.ko.len()
     }
 
-    /// Whether there are no dead letters.
+    /// Whether there are no dead letters and no samples.
     pub fn is_empty(&self) -> bool {
         self.ko.is_empty()
     }
@@ -112,8 +115,8 @@ impl DeadLetters {
         self.text.push(&text[..text.floor_char_boundary(max_bytes)]);
     }
 
-    /// Appends line `number` of the record at `offset`, which should be a sample of a line that the edge rejected. A
-    /// line that is not a sample gets the reason [`Reason::Sample`], and at most its first `max_bytes` are kept.
+    /// Appends line `number` of the record at `offset`. The line should be a sample of a line that the edge rejected.
+    /// If it is not a sample, it gets the reason [`Reason::Sample`], and at most its first `max_bytes` are kept.
     pub fn push_sample(
         &mut self,
         offset: Offset,

@@ -1,11 +1,12 @@
 //! Decodes a record into rows and a row of the ledger.
 //!
-//! Pure: the same record with the same deduplication window always gives the same rows. A line that cannot be read
-//! becomes a dead letter and does not affect other lines. A line that repeats a stored line is counted but not stored.
-//! A record in an unknown format is an error and not a dead letter, because its events were acknowledged and a later
-//! release can read them. Samples of lines that the edge rejected become dead letters and are not counted as lines in
-//! the ledger, because the edge never accepted these lines. If a record has more or fewer lines than its header `n`
-//! says, its lines are decoded all the same, and the record is reported, because lines may be lost.
+//! Pure: the same [`Record`] with the same deduplication window and the same limits always gives the same rows. A line
+//! that cannot be read becomes a dead letter and does not affect other lines. A line that repeats a stored line is
+//! counted but not stored. A record in an unknown format is an error, because its events were acknowledged and a later
+//! release can read them; its lines become dead letters only if an operator skips the record. Samples of lines that the
+//! edge rejected are stored in the table `dead_letters` and are not counted as lines in the ledger, because the edge
+//! never accepted these lines. If a record has more or fewer lines than its header `n` says, its lines are decoded all
+//! the same, and the record is reported, because lines may be lost.
 
 pub mod props;
 
@@ -26,7 +27,7 @@ use crate::protocol::window::{Window, line_id, record_id};
 use crate::rows::columns::Rows;
 use crate::rows::dead_letters::{DeadLetters, Reason};
 
-/// A Kafka record. Its parts are borrowed.
+/// A Kafka record, with what the caller found out about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
     /// The offset of the record.
@@ -50,7 +51,7 @@ pub struct Record<'a> {
 pub struct LedgerEntry {
     /// The offset of the record.
     pub offset: Offset,
-    /// The id of the record; nil if its headers have none.
+    /// The id of the record; nil if its headers cannot be read.
     pub record_id: Uuid,
     /// When Kafka appended the record.
     pub kafka_time: UnixMillis,
@@ -78,13 +79,13 @@ pub struct LedgerEntry {
 pub struct DecodedLines {
     /// The lines that are stored.
     pub rows: Rows,
-    /// The lines that became dead letters.
+    /// The lines that became dead letters, and the samples of lines that the edge rejected.
     pub dead_letters: DeadLetters,
     /// Records whose number of lines differs from their header `n`.
     pub miscounted: Miscounted,
 }
 
-/// Records of a batch whose header `n` differs from their number of lines. The edge writes no such records.
+/// The records of a batch that have a header `n` other than their number of lines. The edge writes no such records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Miscounted {
     /// How many such records there are.
@@ -124,7 +125,8 @@ impl fmt::Display for Miscount {
 /// deduplication window, and returns the record's row of the ledger.
 ///
 /// # Errors
-/// This release does not know the format version or the kind of the record. `out` and the window are then unchanged.
+/// This release does not know the format version or the kind of the record, and no operator skipped the record. `out`
+/// and the window are then unchanged.
 pub fn decode(
     record: &Record<'_>,
     limits: &DecodeLimits,
@@ -211,8 +213,8 @@ pub fn decode(
     Ok(entry)
 }
 
-/// Whether the record was in a spool for so long that the ledger may have dropped the row of an earlier copy of the
-/// record. The answer depends only on how old the record was when Kafka appended it, so it is the same each time the
+/// Whether the record came through a spool and was more than `days` days old when Kafka appended it (see
+/// [`Reason::SpooledTooLong`]). The answer depends only on the record and on `days`, so it is the same each time the
 /// record is decoded. The answer of a query to the ledger would change when the ledger drops rows.
 fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
     let created_at = || {
@@ -240,15 +242,15 @@ struct Arrival {
 impl Arrival {
     /// The `server_time` of a line if it is at most [`MAX_DAYS_TO_KAFKA`] before and at most
     /// [`MAX_EDGE_CLOCK_AHEAD_MS`] after Kafka's time; else Kafka's time. The result decides in which table partition
-    /// the raw row is stored. An edge with a wrong clock must not create table partitions, or add rows to days that are
-    /// already archived.
+    /// the raw row is stored. An edge with a wrong clock must not create table partitions, or add rows to days long
+    /// past.
     fn of(line: &Line<'_>, kafka_time: UnixMillis, version: u32) -> Result<Self, Reason> {
         let trusted = kafka_time.0 - MAX_DAYS_TO_KAFKA * DAY..=kafka_time.0 + MAX_EDGE_CLOCK_AHEAD_MS;
         // Version 1 of the decoding code trusted the clock of every edge.
         let replaced = version > 1 && !trusted.contains(&line.server_time.0);
         let time = if replaced { kafka_time } else { line.server_time };
-        // From version 2 on, `time` is near Kafka's time. So it is outside `STORABLE` only if Kafka's time is also
-        // outside or is close to the start or end of `STORABLE`.
+        // From version 2 on, `time` is near Kafka's time. So `time` is outside `STORABLE` only if Kafka's time is
+        // outside `STORABLE` too, or is close to the start or end of `STORABLE`.
         if !STORABLE.contains(&time) {
             return Err(Reason::Read(ReadError::Added("server_time")));
         }
@@ -265,8 +267,8 @@ fn append(
     rows: &mut Rows,
 ) {
     let sent = &read.event;
-    // All columns must have the same length. This pattern has no `..`, so the code does not compile until a new column
-    // gets a value here.
+    // All columns must have the same length. This pattern has no `..`, so a column that is missing from the pattern is
+    // a compile error, and a column that gets no value below is an unused variable.
     let Rows {
         tenant,
         event,

@@ -1,5 +1,5 @@
-//! Writes all fields of an event that Millrace does not define (unlike `event` or `user_id`) as one JSON object, for
-//! the column `props`. Pure.
+//! Writes the unknown fields of an event as one JSON object, for the column `props`, and reads values of such an
+//! object. Unknown are all fields that Millrace does not define; it defines, for example, `event` and `user_id`. Pure.
 //!
 //! Values are written as the client sent them, except values that simdjson cannot read: unpaired surrogates become
 //! U+FFFD, and integers outside 64 bits get an exponent. The reason is that ClickHouse's JSON functions use simdjson:
@@ -80,7 +80,8 @@ pub fn time(json: &str) -> Option<UnixMillis> {
     }
 }
 
-/// Up to this number of fields, repeated names are found by comparing all names; with more fields, by hashing them.
+/// If an object has at most this number of fields, repeated names are found by comparing all names. If it has more,
+/// they are found by hashing the names.
 const MAX_UNHASHED_FIELDS: usize = 12;
 
 fn object(fields: &[(Cow<'_, str>, &str)], write_value: fn(&str, &mut String), out: &mut String) {
@@ -132,8 +133,8 @@ fn array(json: &str, out: &mut String) {
 /// Every integer of at most this many characters fits into 64 bits.
 const SAFE_DIGITS: usize = 18;
 
-/// Appends a number. An integer outside 64 bits gets the exponent `e0`, because simdjson refuses such an integer
-/// without an exponent but reads it as a double with an exponent.
+/// Appends a number. An integer outside 64 bits gets the exponent `e0`: without an exponent, simdjson refuses such an
+/// integer; with an exponent, simdjson reads a double.
 fn number(json: &str, out: &mut String) {
     out.push_str(json);
     let is_integer = || !json.contains(['.', 'e', 'E']);
@@ -160,7 +161,8 @@ fn replace_unpaired_surrogates(json: &str) -> Cow<'_, str> {
     }
     let mut replaced = String::with_capacity(json.len());
     let mut rest = json;
-    // JSON has no backslash outside strings, so each backslash that is found here starts an escape.
+    // Each backslash that is found here starts an escape: JSON has no backslash outside strings, and `rest` begins
+    // after the previous escape.
     while let Some(at) = rest.find('\\') {
         replaced.push_str(&rest[..at]);
         let escape = &rest[at..];

@@ -121,25 +121,25 @@ fn a_client_time_that_is_not_trusted_stays_in_the_row_and_is_counted() {
 
 #[test]
 fn a_row_is_received_at_the_earlier_of_the_times_of_edge_and_kafka() {
-    let taken = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
+    let appended = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
     for (arrived, received) in
         [("2026-11-20 04:00:00", "2026-11-20 04:00:00"), ("2026-11-21 05:00:00", "2026-11-21 04:00:00")]
     {
         let mut stream = Stream::default();
-        stream.take(42, taken.0, head(1), &[enriched_at(arrived, r#"{"event":"a"}"#)]).unwrap();
+        stream.take(42, appended.0, head(1), &[enriched_at(arrived, r#"{"event":"a"}"#)]).unwrap();
         assert_eq!(stream.out.rows.received, [UnixMillis::parse(received).unwrap()]);
     }
 }
 
 #[test]
 fn a_server_time_far_from_kafkas_time_is_replaced_and_counted() {
-    let taken = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
+    let appended = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
     let check = |arrived: &str, replaced: bool| {
         let mut stream = Stream::default();
         let line = enriched_at(arrived, r#"{"event":"a","client_time":"2001-01-01 00:00:00"}"#);
-        let entry = stream.take(42, taken.0, head(1), &[line, enriched_at(arrived, r#"{"event":"b"}"#)]);
+        let entry = stream.take(42, appended.0, head(1), &[line, enriched_at(arrived, r#"{"event":"b"}"#)]);
         assert_eq!(entry.unwrap().arrival_replaced, 2 * u32::from(replaced), "{arrived}");
-        let stored = if replaced { taken } else { UnixMillis::parse(arrived).unwrap() };
+        let stored = if replaced { appended } else { UnixMillis::parse(arrived).unwrap() };
         let rows = &stream.out.rows;
         assert_eq!(rows.server_time, [stored; 2], "{arrived}");
         let sent = UnixMillis::parse("2001-01-01 00:00:00").unwrap();
@@ -155,10 +155,10 @@ fn a_server_time_far_from_kafkas_time_is_replaced_and_counted() {
 
 #[test]
 fn lines_with_a_time_that_no_table_can_store_become_dead_letters() {
-    for (taken, stored) in [("2058-12-31 23:59:59.999", 1), ("2059-01-01 00:00:00", 0)] {
+    for (appended, stored) in [("2058-12-31 23:59:59.999", 1), ("2059-01-01 00:00:00", 0)] {
         let mut stream = Stream::default();
-        let taken = UnixMillis::parse(taken).unwrap();
-        let entry = stream.take(42, taken.0, head(1), &[line_with_id(1)]).unwrap();
+        let appended = UnixMillis::parse(appended).unwrap();
+        let entry = stream.take(42, appended.0, head(1), &[line_with_id(1)]).unwrap();
         assert_eq!(counts(&entry), [1, 1 - stored, 0, stored]);
     }
 }
@@ -223,13 +223,13 @@ fn an_event_with_an_id_is_stored_once_and_one_without_an_id_each_time() {
     let nil = line_with_id(0);
     let mut stream = Stream::default();
     let lines = [line_with_id(1), plain.clone(), line_with_id(2), line_with_id(1), nil.clone(), nil.clone()];
-    assert_eq!(stream.counts(10, 0, 1, &lines), [6, 0, 1, 5], "the record has one id twice");
+    assert_eq!(stream.counts(10, 0, 1, &lines), [6, 0, 1, 5], "two lines of the record have the same id");
     let lines = [line_with_id(2), plain, b"{".to_vec(), line_with_id(3), nil];
-    assert_eq!(stream.counts(11, 0, 2, &lines), [5, 1, 1, 3], "in another record");
+    assert_eq!(stream.counts(11, 0, 2, &lines), [5, 1, 1, 3], "a line repeats an id of record 10");
     assert_eq!(stream.out.rows.line, [0, 1, 2, 3, 4, 0, 1, 2]);
     assert_eq!(stream.out.dead_letters.line, [2]);
-    assert_eq!(stream.counts(12, DAY, 3, &[line_with_id(1)]), [1, 0, 1, 0], "at the age limit");
-    assert_eq!(stream.counts(13, DAY + 1, 4, &[line_with_id(1)]), [1, 0, 0, 1], "beyond the age limit");
+    assert_eq!(stream.counts(12, DAY, 3, &[line_with_id(1)]), [1, 0, 1, 0], "record 10 is at the age limit");
+    assert_eq!(stream.counts(13, DAY + 1, 4, &[line_with_id(1)]), [1, 0, 0, 1], "record 10 is too old");
 }
 
 #[test]
@@ -311,15 +311,15 @@ fn a_record_that_was_spooled_for_too_long_becomes_dead_letters() {
     check(false, created_at + 14 * DAY + 1, [1, 0, 0, 1]);
 }
 
-/// Decodes a record of two lines whose header says `declared`, and checks which miscount is reported.
+/// Decodes a record that has two lines and the header `n` = `declared`, and checks which miscount is reported.
 #[track_caller]
 fn check_miscount(kind: Kind, declared: u32, expected: Option<Miscount>) {
     let mut stream = Stream::default();
     let head = Head { lines: declared, id: ID, spooled: false, kind, trace: None };
     let entry = stream.take(42, 1000, Ok(head), &[line_with_id(1), line_with_id(2)]).unwrap();
     let of_events = if kind == Kind::Events { 2 } else { 0 };
-    assert_eq!(counts(&entry), [of_events, 0, 0, of_events], "every line in the value counts");
-    assert_eq!(stream.out.rows.len() + stream.out.dead_letters.len(), 2, "no row is added or left out");
+    assert_eq!(counts(&entry), [of_events, 0, 0, of_events], "the header `n` has no effect on the counts");
+    assert_eq!(stream.out.rows.len() + stream.out.dead_letters.len(), 2, "each line is kept once");
     let records = u64::from(expected.is_some());
     assert_eq!(stream.out.miscounted, Miscounted { records, first: expected });
 }
@@ -346,7 +346,7 @@ fn all_miscounted_records_are_counted_and_the_first_is_reported() {
     }
     let first = Some(Miscount { offset: Offset::new(10), declared: 2, read: 1 });
     assert_eq!(stream.out.miscounted, Miscounted { records: 2, first });
-    // A repeated record is not stored, but its lines are counted.
+    // No line of a repeated record is stored, but the number of its lines is still compared with its header `n`.
     stream.take(14, 0, head(3), &[line_with_id(1)]).unwrap();
     assert_eq!(stream.out.miscounted.records, 3);
 }
