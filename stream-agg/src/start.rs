@@ -1,4 +1,4 @@
-//! Starts the aggregator, and stops it in the order in which data flow.
+//! Starts the aggregator, and stops its parts in the order in which data passes through them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -47,7 +47,7 @@ const START_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), 
 const MAX_EVENTS: usize = 100;
 /// Timeout of the metadata request for the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum time to wait, once all pipelines have ended, until the member has left the group.
+/// Maximum time for the member to leave the group, in addition to [`RELEASE_TIMEOUT`], within which its pipelines end.
 pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was stored while the aggregator ran.
@@ -122,8 +122,10 @@ pub async fn run(
         tokio::select! {
             consumed = &mut consuming => consumed?,
             several = servers.wait_for_second() => {
-                // Once a second server has answered, the store sends nothing more to ClickHouse. So the pipelines can
-                // end without applying more batches, and offsets beyond the applied batches are not committed.
+                // Once a second server has answered, `Store` runs no more statements. An insert that is still sent can
+                // store rows only on the first server, because the condition of the insert contains the id of that
+                // server. So this process can stop as on a shutdown: it commits no offset beyond the batches that the
+                // first server has.
                 stop.cancel();
                 consuming.await?;
                 return Err(several.into());
@@ -251,9 +253,9 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
     health.retry_clickhouse(declared).await
 }
 
-/// Stores for each of the `partitions` that the new `rollups` do not count its events yet. This must happen before the
-/// declaration is stored: readers must not treat the rollups as complete until each of the partitions has had an owner
-/// that declares the rollups.
+/// Stores, for each of the `partitions`, that the new `rollups` do not count its events yet. The caller must store the
+/// declaration after this call: readers must not treat the rollups as complete until each of the partitions has had an
+/// owner that declares the rollups.
 async fn introduce(
     store: &Store,
     rollups: &BTreeSet<&str>,
@@ -310,7 +312,7 @@ async fn wait_for_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig
                 format!("{brokers} has no topic `{topic}`: run `stream-agg migrate`"),
             ),
             Ok(Err(now)) => {
-                // Kafka's client reports the reason only once, so it is kept until Kafka answers.
+                // Kafka's client reports the reason only once, so this loop keeps the latest reason.
                 refusal = now.or(refusal);
                 match refusal {
                     Some(reason) => health.degraded(Component::Kafka, format!("{brokers}: {reason}")),
@@ -325,7 +327,8 @@ async fn wait_for_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig
 }
 
 /// Waits until the topic's `message.timestamp.type` is `LogAppendTime`, so that Kafka sets the times of records. If
-/// this process has no right to read the setting, it logs a warning and does not wait.
+/// this process has no right to read the setting, or Kafka's answer does not contain the setting, this function logs a
+/// warning and does not wait.
 async fn wait_for_log_append_time(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = START_RETRIES.backoff();
     loop {

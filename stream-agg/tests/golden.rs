@@ -19,7 +19,7 @@ use stream_agg::rows::decode::{DecodedLines, Record, decode};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Lines as the edge writes them, and some that cannot be parsed.
+/// Lines as the edge writes them, and two lines that become dead letters.
 const LINES: &str = include_str!("golden/lines.ndjson");
 /// The cells that [`LINES`] become in each version that this release can read, the oldest version first. A file has one
 /// line per cell: the table, the table partition, the number of rows including the marker, and the hash of the block.

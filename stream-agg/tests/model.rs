@@ -1,10 +1,11 @@
-//! Model check: visits every state that the exactly-once protocol can reach, and looks for a wrong count.
+//! Model check: visits every state that the exactly-once protocol can reach within [`Bounds`], and looks for a wrong
+//! count.
 //!
 //! The aggregators of the model decide with the functions of the service itself ([`stream_agg::protocol::progress`],
-//! [`stream_agg::apply::verdict`], [`stream_agg::protocol::recover`]); the modelled Kafka and ClickHouse fail in
-//! every way that the real systems may fail, as often as [`Bounds`] permits. A second model, of the deduplication
-//! [`window`], covers the contents of rows and the order of reads. `e2e/mutants` contains patches that break a rule of
-//! the protocol, and this test must detect them.
+//! [`stream_agg::apply::verdict`], [`stream_agg::protocol::recover`]). The modelled Kafka and ClickHouse fail in the
+//! ways that [`Bounds`] lists, and as often as it permits. A second model, of the deduplication [`window`], covers the
+//! contents of rows and the order of reads. Some patches in `e2e/mutants` break a rule of the protocol and name a test
+//! of this file; that test must then fail.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -51,7 +52,7 @@ const LONG_WINDOW: window::Bounds = window::Bounds {
 };
 
 /// The window holds at most three ids. Two records with one event each have four ids: two of records and two of events.
-/// So the window forgets a record because of its ids, even if the record is younger than ten minutes.
+/// So the second record can make the window forget the first one, even if the first one is younger than ten minutes.
 const NARROW_WINDOW: window::Bounds =
     window::Bounds { window: WindowLimits { age_ms: 10 * MINUTE, max_ids: 3 }, ..SHORT_WINDOW };
 
@@ -80,7 +81,8 @@ fn every_record_is_counted_once_whatever_fails() {
 fn every_record_is_counted_once_however_much_fails() {
     check(Bounds { crashes: 1, moves: 1, losses: 1, ..NOTHING_FAILS });
     check(Bounds { crashes: 1, losses: 1, kills: 1, ticks: 2, ..NOTHING_FAILS });
-    // Four ticks are enough for rows whose part was lost to be sent again under another token (`Attempts::renamed`).
+    // If ClickHouse loses the part of an insert, four ticks are enough until the rows of the part are sent again under
+    // another token (`Attempts::renamed`).
     check(Bounds { kills: 1, ticks: 4, ..NOTHING_FAILS });
     check(Bounds { records: 3, crashes: 1, moves: 1, ..NOTHING_FAILS });
     check(Bounds { records: 3, moves: 1, losses: 1, ..NOTHING_FAILS });

@@ -1,7 +1,7 @@
 //! A declared batch that another process rebuilds is equal in every byte, however much time has passed.
 //!
-//! The collector of a pipeline reads a queue of Kafka's client. So these tests do not run the collector itself: they
-//! call its pure parts in the same order, and pass in the times.
+//! The collector of a pipeline reads a queue of Kafka's client, which needs a broker. So these tests do not run the
+//! collector itself: they call the pure functions that it calls, in the same order, and pass in the times.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 /// Repeats are recognized for ten minutes, as with `DEDUP_WINDOW_AGE=10m`.
 const LIMITS: WindowLimits = WindowLimits { age_ms: 10 * MINUTE, max_ids: 1000 };
-/// The time of the first record, in milliseconds since 1970.
+/// The moment from which the tests count the times of records, in milliseconds since 1970.
 const START: i64 = 1_763_697_600_000;
 
 /// A record with one event.
@@ -198,13 +198,15 @@ fn a_batch_that_is_rebuilt_after_70_minutes_is_equal_in_every_cell() {
     let before = first.makes_batch_up_to(1);
     let declared = first.makes_batch_up_to(3);
     assert_eq!(declared.stored(), [0, 1], "the repeat is recognized");
-    // The first owner dies between two cells. The next owner makes the missing cells.
+    // Suppose that the first owner dies after it has inserted only some of the cells. The second owner rebuilds the
+    // batch.
     let mut second = Owner::restored(&LOG, LIMITS, &before.entries, declared.before, declared.batcher());
     assert!(!second.finds_queue_empty(75 * MINUTE), "the declared batch has not been fetched yet");
     let again = second.makes_batch_up_to(3);
     assert_eq!(again.cells, declared.cells);
     assert_eq!(again.entries, declared.entries);
-    // The next repeat of A comes 75 minutes after A. The window covers 10 minutes, so both owners count A again.
+    // The next repeat of A comes 75 minutes after A. The window covers 10 minutes, so the second owner counts A again,
+    // as the first owner would have done if it had not died.
     let (next, next_again) = (first.makes_batch_up_to(4), second.makes_batch_up_to(4));
     assert_eq!((next.stored(), next_again.stored()), (vec![1], vec![1]));
     assert_eq!(next_again.cells, next.cells);
@@ -256,7 +258,7 @@ fn a_jump_of_a_brokers_clock_and_back_loses_no_event_and_only_shortens_the_windo
         // If the clock jumps ahead, A looks too old for the window, so the window forgets A, and the first repeat is
         // counted. The second repeat is recognized after every jump.
         let repeat = u32::from(jump > 0);
-        assert_eq!(owner.makes_batch_up_to(5).stored(), [1, 1, 1, repeat, 1, 0], "{jump}");
+        assert_eq!(owner.makes_batch_up_to(5).stored(), [1, 1, 1, repeat, 1, 0], "clock jump of {jump} ms");
     }
 }
 
@@ -270,7 +272,8 @@ fn a_rebuilt_batch_is_equal_however_a_brokers_clock_jumps() {
             let declared = first.makes_batch_up_to(5);
             let mut second =
                 Owner::restored(&log, limits, &before.entries, declared.before, declared.batcher());
-            assert_eq!(second.makes_batch_up_to(5).cells, declared.cells, "{jump}, from {end}");
+            let again = second.makes_batch_up_to(5);
+            assert_eq!(again.cells, declared.cells, "clock jump of {jump} ms, first batch up to {end}");
         }
     }
 }

@@ -41,6 +41,7 @@ pub(crate) struct Batch {
     pub(crate) cells: [Open; 2],
 }
 
+/// How far the pipeline is with the insert of one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Open {
     pub(crate) attempts: Attempts,

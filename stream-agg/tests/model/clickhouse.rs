@@ -1,4 +1,4 @@
-//! The modelled ClickHouse: cells with their rows, markers and tokens, and the inserts that are running.
+//! The modelled ClickHouse: table partitions with their rows, markers and tokens, and the inserts that have not ended.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use stream_agg::protocol::progress::NextOffset;
 /// A table partition, into which each batch inserts one cell.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Cell {
-    /// How often the cell contains each record.
+    /// How often the table partition contains each record.
     pub(crate) counts: Vec<u8>,
     pub(crate) marker: NextOffset,
-    /// The deduplication tokens that the cell remembers.
+    /// The deduplication tokens that ClickHouse remembers for the table partition.
     pub(crate) tokens: BTreeSet<String>,
 }
 
@@ -30,8 +30,8 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    /// Whether ClickHouse has stopped executing the statement by its time limit, even if the execution began at the
-    /// deadline of the statement.
+    /// Whether ClickHouse has begun to execute the statement and has certainly stopped: its time limit for a statement
+    /// has passed, even if the execution began at the deadline of the statement.
     pub(crate) fn over(&self, now: UnixMillis) -> bool {
         self.admitted && self.deadline.0 + MAX_EXECUTION_MS <= now.0
     }

@@ -12,9 +12,9 @@ pub(crate) struct Commit {
 pub(crate) struct Sent {
     pub(crate) process: usize,
     pub(crate) commit: Commit,
-    /// Whether the process still runs the call that sends this commit. If so, Kafka's client sends the commit with the
-    /// generation that the process has by then. Otherwise the commit is in a socket buffer, with the generation that
-    /// the process had when the commit was sent.
+    /// Whether the process still runs the call that sends this commit. If so, Kafka's client may send the commit later,
+    /// with the generation of the group that the process belongs to at that time. Otherwise the commit is in a socket
+    /// buffer, with the generation that the process belonged to when the commit was sent.
     pub(crate) under_way: bool,
 }
 

@@ -45,9 +45,9 @@ pub(crate) struct System {
     refused: bool,
 }
 
-/// What happens next. The first number is the index of a process, except in the events of a commit in flight
-/// (`CommitArrives` to `CommitGivenUp`), of a statement (`Admit` to `KilledWithoutToken`) and of a cell (`Forget`). In
-/// `Send` and `ReadMarker`, the second number is the index of a cell.
+/// What happens next. The first number is the index of a commit in flight (`CommitArrives` to `CommitGivenUp`), of a
+/// statement (`Admit` to `KilledWithoutToken`), of a cell (`Forget`), or of a process (all other events). In `Send` and
+/// `ReadMarker`, the second number is the index of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     Assign(usize),
@@ -58,7 +58,7 @@ pub(crate) enum Event {
     Send(usize, usize),
     ReadMarker(usize, usize),
     Admit(usize),
-    Skip(usize),
+    NotAdmitted(usize),
     Write(usize),
     AnswerGivenUp(usize),
     KilledWithoutPart(usize),
@@ -203,7 +203,7 @@ impl System {
         for (at, statement) in self.statements.iter().enumerate() {
             let Statement { cell, token, admitted, .. } = statement;
             if !admitted {
-                events.push(if self.admits(statement) { Event::Admit(at) } else { Event::Skip(at) });
+                events.push(if self.admits(statement) { Event::Admit(at) } else { Event::NotAdmitted(at) });
             } else {
                 events.push(Event::Write(at));
                 if self.left.kills > 0 && !self.cells[*cell].knows(token) {
@@ -249,7 +249,7 @@ impl System {
             Event::Send(at, cell) => self.send(at, cell),
             Event::ReadMarker(at, cell) => self.read_marker(at, cell),
             Event::Admit(at) => self.statements[at].admitted = true,
-            Event::Skip(at) => {
+            Event::NotAdmitted(at) => {
                 // The condition of the insert does not hold, so ClickHouse answers with an error and writes no rows.
                 let statement = self.statements.remove(at);
                 self.answer(&statement, false);
@@ -388,7 +388,7 @@ impl System {
         }
     }
 
-    /// Records that ClickHouse has the batch's rows of one cell. The batch ends once it has the rows of all cells.
+    /// Records that one cell of the batch is in ClickHouse. The batch ends once all of its cells are in ClickHouse.
     fn applied(&mut self, at: usize, cell: usize) {
         let batch = self.batch(at);
         batch.cells[cell].step = Step::Applied;

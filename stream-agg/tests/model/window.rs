@@ -7,10 +7,10 @@
 //! model shows the rest: in a given log, the rows of a batch depend only on the offsets of the batch. Here, a commit or
 //! an insert into one cell happens completely or not at all, and only one process exists at a time.
 //!
-//! The model calls the functions of the service to decode, remember and restore records. Only the query that finds out
-//! whether the ledger has a record from a spool is imitated here; the service has it in `pipeline/collect.rs`. To model
-//! a slow fetch, the queue of the pipeline may be empty at any moment although the log has more records. A state
-//! contains the rows of the window instead of the window itself.
+//! The model calls the functions of the service to decode, remember and restore records. Only the check whether the
+//! open batch or the ledger already has a record from a spool is imitated here (`Pipeline::next`); the service has this
+//! check in `pipeline/collect.rs`. To model a slow fetch, the queue of the pipeline may be empty at any moment although
+//! the log has more records. A state contains the rows of the window instead of the window itself.
 
 mod log;
 mod pipeline;
@@ -31,7 +31,7 @@ use pipeline::{Collector, Message, Pipeline, Question, intent};
 pub(crate) struct Bounds {
     /// Number of records that are appended to the log, each with one event.
     pub(crate) records: usize,
-    /// How many of these records may be sent again from a spool although the log already has them.
+    /// How many of these records may be copies of earlier records, sent again from a spool.
     pub(crate) spooled: usize,
     /// How far back repeats are recognized.
     pub(crate) window: WindowLimits,

@@ -1,4 +1,4 @@
-//! Records of the log, the rows that they become, and the window over them.
+//! Records of the log, the rows that the records become, and the deduplication window of the records.
 
 use std::sync::LazyLock;
 

@@ -16,7 +16,7 @@ pub(super) struct Pipeline {
     pub(super) collector: Collector,
     pub(super) sent: Option<Message>,
     pub(super) progress: Progress,
-    /// The declared batch, and which cells have it.
+    /// The declared batch, and for each of its cells whether the cell is in ClickHouse.
     pub(super) inserting: Option<(Batch, [bool; 2])>,
     /// The intent to commit if no batch follows.
     pub(super) after: Option<String>,
@@ -180,7 +180,7 @@ impl Pipeline {
     }
 }
 
-/// Reads a committed intent.
+/// Parses the text of an intent.
 pub(super) fn intent(text: &str) -> Intent {
     text.parse().expect("an intent can be parsed from its own text")
 }
