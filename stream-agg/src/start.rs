@@ -307,10 +307,13 @@ async fn wait_for_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig
         let KafkaConfig { brokers, topic, .. } = kafka;
         match asked.await {
             Ok(Ok(true)) => return health.recovered(Component::Kafka),
-            Ok(Ok(false)) => health.degraded(
-                Component::Kafka,
-                format!("{brokers} has no topic `{topic}`: run `stream-agg migrate`"),
-            ),
+            Ok(Ok(false)) => {
+                refusal = None;
+                health.degraded(
+                    Component::Kafka,
+                    format!("{brokers} has no topic `{topic}`: run `stream-agg migrate`"),
+                );
+            }
             Ok(Err(now)) => {
                 // Kafka's client reports the reason only once, so this loop keeps the latest reason.
                 refusal = now.or(refusal);

@@ -88,7 +88,7 @@ async fn a_command_does_not_undo_the_commit_of_another_command() {
     let mut rng = fastrand::Rng::with_seed(95);
     (0..3).for_each(|_| produce(&world, 0, &random_events(&mut rng, 1)));
     // The first two records are declared as one batch.
-    world.commit_partition(0, 0, "v2 L=1 cfg=0000000000000000 g=0 S=0 W=0 h=0");
+    world.commit_partition(0, 0, "v2 L=1 cfg=0000000000000000 g=0 S=0 W=0 h=0-0");
     let log = world.directory().join("stream-agg.log");
     let split_waits = || fs::read_to_string(&log).is_ok_and(|text| text.contains("can still store rows"));
     let skip = async {
