@@ -11,7 +11,8 @@ use runtime::serve::{self, Listeners};
 use runtime::{keys, signal};
 use schemas::line::is_tenant;
 
-/// Serves prepared answers and queries from the rollups in ClickHouse. Configured by environment variables.
+/// Answers queries about the events in ClickHouse, most of them from prepared answers or rollups. Configured by
+/// environment variables.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -23,8 +23,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A local server's user for analysts. Of Millrace's data, this user may read the analysts' views and nothing else.
 pub const BI_READER: &str = "bi_reader";
-/// A local server's user for tools with a JDBC driver. This user has the same rights as [`BI_READER`]; the second name
-/// tells these tools apart in ClickHouse's logs.
+/// A local server's user for tools with a JDBC driver. This user has the same rights as [`BI_READER`]. It has its own
+/// name so that ClickHouse's logs show which queries come from these tools.
 pub const BI_JDBC: &str = "bi_jdbc";
 /// The password of the services' users, [`BI_READER`] and [`BI_JDBC`] on a local server. It is valid on this machine
 /// only.

@@ -67,8 +67,9 @@ use crate::spool::{Spool, SpoolConfig};
 pub(crate) const PURGE_WAIT: Duration = Duration::from_secs(10);
 /// How much longer than `DURABLE_WAIT` a request waits for its records. `DURABLE_WAIT` alone is too short, because
 /// librdkafka checks for timed-out records only once a second, and a timed-out record must then be written to the
-/// spool. Even the longer wait can be too short for a record that is sent only after earlier records of its partition
-/// have ended; its requests are then refused, although the record may still be stored.
+/// spool. Even the longer wait can be too short for a record that is not sent at once: while two earlier records of its
+/// partition are in flight, it waits until one of them is stored or has failed. Its requests are then refused, although
+/// the record may still be stored.
 const END_WAIT: Duration = Duration::from_secs(5);
 
 /// Why the publisher cannot start.

@@ -167,7 +167,7 @@ async fn repeated_backfills_add_earlier_events_to_a_new_rollup_once() {
     growing
         .assert_refuses_backfill(
             "plans",
-            &["no such rollup", "there are event_minutely", "plans_daily, plans_of_late"],
+            &["no such rollup", "the declared rollups are event_minutely", "plans_daily, plans_of_late"],
         )
         .await;
     growing

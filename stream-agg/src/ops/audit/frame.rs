@@ -1,10 +1,10 @@
 //! What can be compared: which days, and which offsets of each log. Pure.
 //!
-//! The tables do not expire by the same time. A raw row expires by the day on which its line arrived at the edge, a
-//! ledger row by the day on which Kafka appended the record, and a row of a rollup by the day of the event. A spool may
-//! hold a record for days, and an edge's clock may be wrong, so a line may arrive long before Kafka appends its record.
-//! The id of the record shows when the lines arrived: it is a UUIDv7, which the edge creates within moments of the
-//! arrival of the lines.
+//! Each table computes the expiry of a row from another day: the raw table from the day on which the line arrived at the
+//! edge, the ledger from the day on which Kafka appended the record, and a rollup from the day of the event. By the
+//! edge's clock, a line may arrive long before Kafka appends its record, because a spool may hold the record for days or
+//! because this clock may be slow. The id of the record shows the time of arrival by the same clock: it is a UUIDv7,
+//! which the edge creates within moments of the arrival of the lines.
 
 use std::collections::BTreeMap;
 
