@@ -24,8 +24,8 @@ pub struct Config {
     /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `[::]:9081`. Keep it inside
     /// your network.
     pub admin_addr: SocketAddr,
-    /// After SIGTERM, how long the edge still accepts requests while `/readyz` answers 503: `DRAIN_DELAY`, default 5s. Set
-    /// it to the time that your load balancer needs to notice.
+    /// After SIGTERM, how long the edge still accepts requests while `/readyz` answers 503: `DRAIN_DELAY`, default 5s.
+    /// Set it to the time that your load balancer needs to notice.
     pub drain_delay: Duration,
     /// TLS for clients; `None`: the port speaks plain HTTP.
     pub tls: Option<TlsConfig>,
@@ -39,8 +39,9 @@ pub struct Config {
     pub accept: AcceptConfig,
     /// The limits on the `timestamp` of a reaction, which is a click or an impression that is sent in a URL.
     pub times: TimeLimits,
-    /// When a request is answered: `ACK`, `durable` or `accepted`, default `durable`. `durable`: with `200`, once its events
-    /// are in Kafka or in the spool. `accepted`: with `202`, once they are queued for Kafka; a crash can lose them.
+    /// When a request is answered: `ACK`, `durable` or `accepted`, default `durable`. `durable`: with `200`, once its
+    /// events are in Kafka or in the spool. `accepted`: with `202`, once they are queued for Kafka; a crash can lose
+    /// them.
     pub ack: Ack,
     /// The topic, and how records are written to it.
     pub kafka: KafkaConfig,

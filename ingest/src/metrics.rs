@@ -28,8 +28,8 @@ pub struct Metrics {
     /// The metrics of client connections: `connections`, `connections_refused_total`, `accept_failures_total`,
     /// `accept_fails` and `tls_handshake_failures_total`.
     pub connections: ConnectionMetrics,
-    /// `tls_stale`: 1 while the file of the certificate or key is not valid, and the previous certificate and key stay in
-    /// use.
+    /// `tls_stale`: 1 while the file of the certificate or key is not valid, and the previous certificate and key stay
+    /// in use.
     pub tls_stale: IntGauge,
     requests: IntCounterVec,
     request_seconds: [Histogram; Route::ALL.len()],

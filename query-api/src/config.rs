@@ -80,8 +80,8 @@ pub struct QueryConfig {
     /// Statements of queries that run at once: `QUERY_CONCURRENCY`, default 4. Others wait for their turn. Raise it if
     /// ClickHouse has cores to spare.
     pub concurrency: NonZeroUsize,
-    /// Statements that run at once and count distinct values with `accuracy=exact`: `QUERY_SLOW_CONCURRENCY`, default 2.
-    /// They may take long, so they wait in a separate queue.
+    /// Statements that run at once and count distinct values with `accuracy=exact`: `QUERY_SLOW_CONCURRENCY`, default
+    /// 2. They may take long, so they wait in a separate queue.
     pub slow_concurrency: NonZeroUsize,
     /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After this time the query gets
     /// `503 busy`.

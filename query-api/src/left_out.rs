@@ -1,8 +1,8 @@
 //! Which answers the statement of a refresh leaves out while ClickHouse is too slow to read all of them.
 //!
 //! After [`SLOW_BEFORE_LEAVING_OUT`] refreshes in a row that miss the deadline or exceed the memory limit, the
-//! statement leaves out more answers. After [`QUICK_BEFORE_RESTORING`] refreshes in a row that succeed in less than half
-//! of the deadline, the statement leaves out fewer answers. Pure: the caller measures the time.
+//! statement leaves out more answers. After [`QUICK_BEFORE_RESTORING`] refreshes in a row that succeed in less than
+//! half of the deadline, the statement leaves out fewer answers. Pure: the caller measures the time.
 
 use crate::answers::LeftOut;
 

@@ -55,8 +55,8 @@ impl Ports {
     }
 }
 
-/// Kafka and ClickHouse, each local or external, and a data directory that no other stack uses. Local servers keep their
-/// data there.
+/// Kafka and ClickHouse, each local or external, and a data directory that no other stack uses. Local servers keep
+/// their data there.
 #[derive(Debug)]
 pub struct Stack {
     /// The Kafka brokers.

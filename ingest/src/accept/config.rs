@@ -41,8 +41,8 @@ pub struct BodyLimits {
     /// 512. A slower request gets `408`.
     pub body_min_rate: NonZeroU32,
     /// Memory for the bodies of all open requests together, and 64 MiB for the CPU work on them: `IN_FLIGHT_BYTES`,
-    /// default 256 MiB, below 4 GiB. Requests beyond it get `503`. Raise it, and the memory of the process, if `ingest_shed_total{reason="in_flight_bytes"}`
-    /// grows.
+    /// default 256 MiB, below 4 GiB. Requests beyond it get `503`. Raise it, and the memory of the process, if
+    /// `ingest_shed_total{reason="in_flight_bytes"}` grows.
     pub in_flight_bytes: usize,
 }
 

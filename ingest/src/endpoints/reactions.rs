@@ -23,8 +23,8 @@ pub type Times = RangeInclusive<UnixMillis>;
 /// Earliest `timestamp` of a reaction: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z. An earlier one gets
 /// `400 bad_time`. Set it to the same value as in the aggregator.
 const EARLIEST: &str = "EVENT_TIME_FROM";
-/// How far ahead of the edge's clock the `timestamp` of a reaction may be: `EVENT_TIME_AHEAD`, default 1day, at most 1year.
-/// A later one gets `400 bad_time`. Set it to the same value as in the aggregator.
+/// How far ahead of the edge's clock the `timestamp` of a reaction may be: `EVENT_TIME_AHEAD`, default 1day, at most
+/// 1year. A later one gets `400 bad_time`. Set it to the same value as in the aggregator.
 const AHEAD: &str = "EVENT_TIME_AHEAD";
 
 /// The limits on the `timestamp` of a reaction, from [`EARLIEST`] and [`AHEAD`]. The aggregator uses a client's time

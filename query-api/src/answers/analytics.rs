@@ -33,8 +33,8 @@ pub(crate) struct Analytics {
     /// Start of the first hot hour. The refresh read this hour and every later hour.
     hot_from: UnixMillis,
     as_of: AsOf,
-    /// The answers for hours that have events, and for empty cold hours that readers asked for. An hour without an answer
-    /// here is empty if it is hot and not in `waiting`; otherwise its answer is unknown.
+    /// The answers for hours that have events, and for empty cold hours that readers asked for. An hour without an
+    /// answer here is empty if it is hot and not in `waiting`; otherwise its answer is unknown.
     hours: HashMap<UnixMillis, Hour>,
     /// Hours that have events but no answer, because their users were never merged.
     waiting: Vec<UnixMillis>,

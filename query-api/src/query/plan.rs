@@ -292,6 +292,9 @@ impl<'a> Planner<'a> {
                 measures.map(|(name, _)| &**name).filter(|name| self.reader.may_read(name)).collect();
             names.sort_unstable();
             names.dedup();
+            if names.is_empty() {
+                names.push("none");
+            }
             let reason = format!(
                 "no rollup that may be read has the measure `{name}`; the measures that can be read are {}{}",
                 names.join(", "),

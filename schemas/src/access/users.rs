@@ -41,8 +41,8 @@ pub(super) struct Rows {
     pub(super) condition: String,
 }
 
-/// The databases in which services and readers work. On a test server, the names are patterns, because each test may use
-/// databases of its own.
+/// The databases in which services and readers work. On a test server, the names are patterns, because each test may
+/// use databases of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseScope {
     /// The database of the tables; `*` means any database.

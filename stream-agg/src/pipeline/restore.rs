@@ -109,10 +109,11 @@ async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window
 }
 
 /// Computes from the ledger the mark (floor and digest) of the window of the records below `resume.from`, for a caller
-/// that does not know the floor. Let `T` be the latest time that Kafka gave one of these records. The window begins at the first record whose time is
-/// not earlier than `T` minus the window's maximum age. It also contains every record after that one, even a record
-/// with an earlier time, which exists if the clock of a broker went back: a restored window always includes every
-/// record after its floor. If there are more ids than the window may hold, the oldest records are left out.
+/// that does not know the floor. Let `T` be the latest time that Kafka gave one of these records. The window begins at
+/// the first record whose time is not earlier than `T` minus the window's maximum age. It also contains every record
+/// after that one, even a record with an earlier time, which exists if the clock of a broker went back: a restored
+/// window always includes every record after its floor. If there are more ids than the window may hold, the oldest
+/// records are left out.
 ///
 /// # Errors
 /// The error of ClickHouse.

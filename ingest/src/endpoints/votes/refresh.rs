@@ -53,8 +53,8 @@ pub enum RefreshError {
 /// Where the edge fetches poll results, and how often.
 #[derive(Debug, Clone)]
 pub struct PollResultsConfig {
-    /// Address of the query API, where the edge fetches results of polls: `POLL_RESULTS_URL`, `http://host:port`, default
-    /// none. Without it the answer to a vote has `"poll":null`.
+    /// Address of the query API, where the edge fetches results of polls: `POLL_RESULTS_URL`, `http://host:port`,
+    /// default none. Without it the answer to a vote has `"poll":null`.
     pub url: Option<String>,
     /// Path of a file with the token of a key of the query API: `POLL_RESULTS_TOKEN_FILE`, default none. Needed if the
     /// query API has `READ_AUTH=required`. It is read again before each fetch. Only votes of this key's tenant get

@@ -230,7 +230,8 @@ mod tests {
             ),
         ] {
             let stopped = batch(log_generation).stopped(&cell(), cause);
-            assert_eq!(stopped.to_string(), format!("`events` 20261121, offsets 5..9: {expected}"));
+            let span = if log_generation == 0 { "offsets 5..9" } else { "positions 5..9" };
+            assert_eq!(stopped.to_string(), format!("`events` 20261121, {span}: {expected}"));
         }
         let single = BatchDescription { end: NextOffset::new(6), ..batch(0) };
         assert_eq!(

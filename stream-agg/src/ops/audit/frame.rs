@@ -1,9 +1,9 @@
 //! What can be compared: which days, and which offsets of each log. Pure.
 //!
-//! Each table computes the expiry of a row from another day: the raw table from the day on which the line arrived at the
-//! edge, the ledger from the day on which Kafka appended the record, and a rollup from the day of the event. By the
-//! edge's clock, a line may arrive long before Kafka appends its record, because a spool may hold the record for days or
-//! because this clock may be slow. The id of the record shows the time of arrival by the same clock: it is a UUIDv7,
+//! Each table computes the expiry of a row from another day: the raw table from the day on which the line arrived at
+//! the edge, the ledger from the day on which Kafka appended the record, and a rollup from the day of the event. By the
+//! edge's clock, a line may arrive long before Kafka appends its record, because a spool may hold the record for days
+//! or because this clock may be slow. The id of the record shows the time of arrival by the same clock: it is a UUIDv7,
 //! which the edge creates within moments of the arrival of the lines.
 
 use std::collections::BTreeMap;

@@ -32,8 +32,8 @@ pub struct Auditor {
 }
 
 impl Auditor {
-    /// Audits once per `interval`, if this process then owns Kafka partition 0, until `stop` is cancelled. Never audits if
-    /// `interval` is `None`.
+    /// Audits once per `interval`, if this process then owns Kafka partition 0, until `stop` is cancelled. Never audits
+    /// if `interval` is `None`.
     pub async fn run(self, interval: Option<Duration>, stop: CancellationToken) {
         let Some(interval) = interval else { return };
         let mut ticks = time::interval_at(Instant::now() + interval, interval);

@@ -17,8 +17,8 @@ use uuid::Uuid;
 pub(super) struct Logged {
     /// The number of the event in the record. Several records may contain the same event, as repeats.
     pub(super) event: usize,
-    /// The id of the record. This is its own offset. If the record is a copy that a spool sent again, it is the offset of
-    /// the earlier record, because both have the same id.
+    /// The id of the record. This is its own offset. If the record is a copy that a spool sent again, it is the offset
+    /// of the earlier record, because both have the same id.
     pub(super) record: usize,
     pub(super) time: UnixMillis,
 }

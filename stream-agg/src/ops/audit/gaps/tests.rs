@@ -28,8 +28,8 @@ fn ledger(spans: &[(u64, u64, u64)]) -> BTreeMap<Key, LedgerSpan> {
     spans.iter().map(span).collect()
 }
 
-/// Checks what [`count`] returns for these spans: the numbers of expected and found offsets, the gaps between spans, and
-/// the spans that have gaps between their records.
+/// Checks what [`count`] returns for these spans: the numbers of expected and found offsets, the gaps between spans,
+/// and the spans that have gaps between their records.
 #[track_caller]
 fn check(
     (floor, next): (u64, u64),
