@@ -106,7 +106,7 @@ impl Metrics {
         );
         let lost = metrics.counter_vec(
             "events_lost_total",
-            "Events that neither Kafka nor the spool confirmed, but whose requests were not refused.",
+            "Events that neither Kafka nor the spool confirmed, and whose clients may not know this.",
             &["reason"],
         );
         let shed = metrics.counter_vec("shed_total", "Requests that were shed at a limit.", &["reason"]);

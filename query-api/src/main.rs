@@ -28,7 +28,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Manage the keys that `READ_KEYS_FILE` declares.
+    /// Generate a key for `READ_KEYS_FILE`.
     #[command(subcommand)]
     Key(KeyCommand),
 }

@@ -74,7 +74,8 @@ pub struct Counts {
     pub time_replaced: u64,
     /// Rows whose `server_time` was not trusted; their time of arrival is Kafka's time.
     pub arrival_replaced: u64,
-    /// Rows of rollups that were folded into `(other)` because the batch reached its group limit.
+    /// Events that rollups count under `(other)`, summed over the rollups, because a rollup reached its limit of groups in
+    /// a batch.
     pub folded_rows: u64,
     /// Values of declared fields that had another type than declared and were stored as the default.
     pub mistyped: u64,
@@ -138,7 +139,7 @@ impl Default for Metrics {
                 "Records whose number of lines differs from their header n; alert above 0.",
             ),
             rows_folded: metrics
-                .counter("rows_folded_total", "Rows of rollups folded into (other) because a batch reached its group limit."),
+                .counter("rows_folded_total", "Events that a rollup counts under (other), because it reached its limit of groups in a batch."),
             fields_mistyped: metrics.counter(
                 "fields_mistyped_total",
                 "Values of declared fields that had another type than declared and were stored as the default.",

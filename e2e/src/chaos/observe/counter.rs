@@ -10,7 +10,7 @@ pub enum Counter {
     RecoveredIntents,
     /// Cells that a process did not insert, because their markers showed that an earlier owner had inserted them.
     SkippedCells,
-    /// Rows of rollups that were folded into `(other)` because a batch reached its group limit.
+    /// Events that a rollup counts under `(other)`, because it reached its limit of groups in a batch.
     FoldedRows,
     /// Events that went into the spool.
     SpooledEvents,
