@@ -127,8 +127,9 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     all
 }
 
-/// The meaning of a variable, from its doc comment in `source`. The comment has the form
-/// ``What it is: `VARIABLE`, its values or bounds, default x. When to change it.``. The default has its own column.
+/// The cell "meaning" of a variable in `docs/configuration.md`, from the doc comment of the variable in `source`. The
+/// comment has the form ``<what it is>: `VARIABLE`, <values or bounds>, default <x>. <when to change it>``. The cell
+/// does not repeat the default, because the table has a column for it.
 fn meaning(source: &str, variable: &str) -> Option<String> {
     let lines: Vec<_> = source.lines().map(str::trim_start).collect();
     let comments = lines.split(|line| !line.starts_with("///"));

@@ -74,8 +74,8 @@ pub struct Counts {
     pub time_replaced: u64,
     /// Rows whose `server_time` was not trusted; their time of arrival is Kafka's time.
     pub arrival_replaced: u64,
-    /// Events that rollups count under `(other)`, summed over the rollups, because a rollup reached its limit of groups in
-    /// a batch.
+    /// Events that rollups count under `(other)`, summed over the rollups, because a rollup reached its limit of groups
+    /// in a batch.
     pub folded_rows: u64,
     /// Values of declared fields that had another type than declared and were stored as the default.
     pub mistyped: u64,

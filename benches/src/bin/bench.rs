@@ -35,7 +35,8 @@ struct Arguments {
     /// Use only this kind of events in the measurements `edge` and `drain`
     #[arg(long, value_enum)]
     work: Option<Work>,
-    /// In the measurement `drain`, also measure a program that uses the library Spate; `./dev bench` builds it first
+    /// In the measurement `drain`, also measure a program that stores the same records with Spate, a Rust library for
+    /// pipelines from Kafka to ClickHouse; `./dev bench` builds this program first
     #[arg(long)]
     peers: bool,
     /// Write the tables, every figure and the setup of the run into this directory

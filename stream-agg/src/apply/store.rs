@@ -62,7 +62,7 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// ClickHouse answered with an error, or the client could not make the request or read the answer.
-    #[error("clickhouse refused: {message}")]
+    #[error("{}: {message}", if *code == 0 { "clickhouse's client failed" } else { "clickhouse refused" })]
     Refused {
         /// The code of the error, as in `system.errors`; 0 for an error of the client.
         code: u32,

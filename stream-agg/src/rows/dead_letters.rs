@@ -39,7 +39,7 @@ pub enum Reason {
     #[error("read a line: `stream-agg skip` made its record a dead letter")]
     Skipped,
     /// The record should hold samples of rejected lines, but the line is not a sample.
-    #[error("read a line: it is not a sample of a rejected line")]
+    #[error("read a line: its record should hold samples of rejected lines, but the line is not a sample")]
     Sample,
 }
 

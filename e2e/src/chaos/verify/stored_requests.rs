@@ -1,7 +1,8 @@
-//! Checks that the raw table holds all events of a request once, or none of them, as the outcome of the request
-//! requires.
+//! Compares the rows that the raw table has of a request with the outcome that the client saw: all events once if the
+//! request was acked, none if it was refused, and either of the two if it got no answer.
 //!
-//! If the raw table holds an unanswered request, all other tables must hold it too. Pure.
+//! [`must_count`] decides whether a request counts in the totals that all tables must have: an unanswered request
+//! counts if the raw table has its rows. Pure.
 
 use std::collections::HashMap;
 use std::fmt;
