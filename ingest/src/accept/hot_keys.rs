@@ -1,16 +1,18 @@
 //! Finds hot users, who send too many events for one partition. The user of an event is its `user_id`, else its
 //! `device_id`, else its `session`. In names, such as `HotKeys`, the user is called the key.
 //!
-//! The counts are a count-min sketch of two arrays. Each event of a user is counted in one slot of each array, which
-//! one half of the user's hash selects, and the lower of the two counts is the estimate. The memory is fixed. A user
-//! who shares only one slot with a hot user does not become hot because of the shared slot. Counting takes no lock. So
-//! if several requests reset a slot at the start of a second, each reset discards what the others have counted in the
-//! slot. The count is then slightly too low, which is accurate enough.
+//! The counts are a count-min sketch of two arrays. Each event of a user is counted in one slot of each array: one half
+//! of the user's hash selects the slot of the first array, the other half that of the second. The lower of the two
+//! counts is the estimate. The memory is fixed. A user who shares only one slot with a hot user does not become hot
+//! because of the shared slot. Counting takes no lock. So if several requests reset a slot at the start of a second,
+//! each reset discards what the others have counted in the slot. The count is then slightly too low, which is accurate
+//! enough.
 //!
 //! While a user is hot, the `event_id` of each event selects its partition, and an event without an `event_id` goes to
-//! the spare partition of its request. A user stays hot for an hour after the last second with too many events. Each
-//! edge counts for itself. So if an event with an `event_id` is sent to an edge at which its user is hot, and is
-//! repeated to this edge while the user is still hot, the repeat goes to the same partition and is recognized.
+//! the spare partition of its request, which the edge picks for each request ([`super::enrich`]). A user stays hot for
+//! an hour after the last second with too many events. Each edge counts for itself, so a user may be hot at one edge
+//! and not at another. If the user is hot when an event is sent and not hot when it is repeated, or the other way
+//! round, the repeat may go to another partition and be counted again.
 //!
 //! No clock: the caller passes in the time.
 

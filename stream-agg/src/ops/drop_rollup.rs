@@ -46,7 +46,8 @@ pub enum DropRollupError {
     InUse {
         /// The rollup.
         name: String,
-        /// A phrase that names the Kafka partitions whose declaration has the rollup, such as `partition 0 still uses`.
+        /// The start of the message: the Kafka partitions that use a declaration with this rollup, and the verb, such
+        /// as `partition 0 still uses`.
         partitions: String,
     },
     /// The declarations in use could not be read.

@@ -120,7 +120,10 @@ pub enum MigrateError {
     )]
     NotOurs(String),
     /// A row policy hides rows from the user that runs `migrate`.
-    #[error("check row policies: `{0}.schema_migrations` shows no row to this user: {REMEDY}")]
+    #[error(
+        "check that no row policy hides rows: this user sees no row of `{0}.schema_migrations`, although every migration \
+         adds one: {REMEDY}"
+    )]
     Hidden(String),
     /// A request to create or check the topic failed.
     #[error("create or check topic `{topic}`")]

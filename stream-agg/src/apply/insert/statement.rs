@@ -1,7 +1,8 @@
 //! The statement of an insert, and its settings. Pure.
 //!
-//! Invariant: nothing that affects parts, tokens or time is left to the defaults of the server, which a deployment
-//! may change.
+//! Invariant: a statement sets every setting that decides into how many parts ClickHouse writes the rows, whether it
+//! checks the deduplication token, and how long the insert may run. The server's defaults, which a deployment may
+//! change, do not matter.
 
 use schemas::time::{SECOND, UnixMillis};
 

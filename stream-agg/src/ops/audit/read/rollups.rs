@@ -112,7 +112,7 @@ impl Reader<'_> {
             counts = counts.join(", "),
             from = start_of(frame.raw_from().unwrap_or(0)),
         );
-        // One row for each day and rollup, because a row that is read as a tuple cannot have an array.
+        // One row for each day and rollup, because the client cannot read an array into a Rust tuple.
         let sql = format!(
             "SELECT day, pair.1, pair.2 FROM ({sql}) ARRAY JOIN counts AS pair, \
              arrayEnumerate(counts) AS at ORDER BY day, at"
