@@ -61,14 +61,17 @@ pub struct Store {
 /// Why a statement failed, or why its outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// ClickHouse answered with an error, or the client could not make the request or read the answer.
-    #[error("{}: {message}", if *code == 0 { "clickhouse's client failed" } else { "clickhouse refused" })]
+    /// ClickHouse answered with an error.
+    #[error("clickhouse refused: {message}")]
     Refused {
-        /// The code of the error, as in `system.errors`; 0 for an error of the client.
+        /// The code of the error, as in `system.errors`.
         code: u32,
         /// The text of the error, shortened.
         message: String,
     },
+    /// The client could not make the request or read the answer.
+    #[error("clickhouse's client failed: {0}")]
+    Client(String),
     /// No connection, a broken connection, no answer in time, or an answer that does not come from ClickHouse.
     #[error("clickhouse does not answer: {0}")]
     Unreachable(String),
@@ -183,7 +186,7 @@ impl StoreError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Unreachable(_) => Failure::Transient,
-            Self::Server(_) => Failure::Refused,
+            Self::Server(_) | Self::Client(_) => Failure::Refused,
             Self::Refused { code: FUNCTION_THROW_IF_VALUE_IS_NON_ZERO, .. } => Failure::ConditionFailed,
             Self::Refused { code: MEMORY_LIMIT_EXCEEDED, .. } => Failure::OutOfMemory,
             Self::Refused { code, .. } if TRANSIENT.contains(code) => Failure::Transient,
@@ -222,7 +225,7 @@ impl From<Error> for StoreError {
             Error::BadResponse(text) => Self::answered(text),
             Error::TimedOut => Self::Unreachable("no answer in time".to_owned()),
             Error::Network(source) => Self::Unreachable(chain(&*source)),
-            other => Self::Refused { code: 0, message: shown(&other.to_string()) },
+            other => Self::Client(shown(&other.to_string())),
         }
     }
 }
