@@ -131,4 +131,17 @@ mod tests {
             assert!(allowed.contains(header), "{header}");
         }
     }
+
+    #[test]
+    fn an_origin_that_no_browser_sends_fails_the_start() {
+        for bad in [
+            "https://a.example/",
+            "a.example",
+            "https://*.example",
+            "*,https://a.example",
+            "https://A.example",
+        ] {
+            assert!(config(bad).unwrap_err().to_string().contains("is not an origin"), "{bad}");
+        }
+    }
 }

@@ -120,7 +120,9 @@ async fn records_deleted_by_retention_before_they_were_stored_are_reported() {
     let before = counted.oracle.counts();
     counted.post().await;
     counted.world.delete_records().await;
-    counted.assert_refuses_to_start(&["are not applied", "operator deleted", "stream-agg adopt"]).await;
+    counted
+        .assert_refuses_to_start(&["are not applied", "retention or an operator deleted", "stream-agg adopt"])
+        .await;
     counted.adopt(&[]).await;
     counted.world.aggregator().await;
     counted.world.assert_counted(&before).await;
